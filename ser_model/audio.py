@@ -1,0 +1,389 @@
+"""Any sound file, bytes or array -> one mono float32 waveform.
+
+    soundfile (wav, flac, mp3, ogg, opus, aiff)  -+
+    PyAV (m4a, webm, mp4, amr, aac, wma, mkv)    -+-> blocks -> mean of channels -> resample -> (T,) float32
+    numpy array (T,) or (T, C)                   -+
+
+Files from strangers are read here: decoding goes block by block and stops at a duration limit, nothing a file refers to
+is opened, and whatever is wrong ends in an `AudioError`, whose message may be shown as it is.
+"""
+
+import io
+import logging
+import math
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import numpy as np
+import soundfile
+import torch
+
+logger = logging.getLogger(__name__)
+
+SAMPLING_RATE_HZ = 16_000  # speech keeps nearly all its energy below 8 kHz
+MAX_DURATION_S = 3600.0  # an hour at 16 kHz is 230 MB
+MAX_CHANNELS = 32  # the largest microphone arrays in common use; also catches (C, T) given for (T, C)
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000  # below there is no speech, above no converter
+
+BLOCK_FRAMES = 2**16  # 1.4 s at 48 kHz; 8 MB with 32 channels
+RESAMPLE_BLOCK_SAMPLES = 2**20  # 22 s at 48 kHz: most recordings are resampled in one piece
+MAX_KERNEL_SAMPLES = 1_000_000  # 4 MB; exact for every usual rate (11 025 Hz is the largest: 441 x 640)
+CUT_SHORT_SHARE = 0.95  # mp3 frame counts are off by 1 %, so a little less than promised means nothing
+UNKNOWN_LENGTH_BYTES = 0x7FFF_0000  # who writes a wav into a pipe promises this much or more: "until the end"
+
+# Sample type: the value of silence, and that of full scale above it.
+FULL_SCALES = {"u1": (128, 2**7), "i2": (0, 2**15), "i4": (0, 2**31), "f2": (0, 1), "f4": (0, 1), "f8": (0, 1)}
+
+# FFmpeg also knows playlists, image sequences and network sessions, which name further files: only plain containers may
+# open, and they may open nothing else. It decodes the first pictures of a video, which can be huge: only sound may be.
+# Left out: mpegts, mpeg and flv. They add streams on the way, and PyAV then reads past the end of a list.
+AV_OPTIONS = {
+    "format_whitelist": "aac,aiff,amr,asf,avi,caf,flac,matroska,mov,mp3,ogg,wav",
+    "protocol_whitelist": "none",
+    "codec_whitelist": "aac,ac3,alac,amrnb,amrwb,eac3,flac,mp2float,mp3float,opus,vorbis,wmapro,wmav1,wmav2",
+}
+
+REMEDY = "record again or convert it to wav, mp3, m4a, ogg, flac or webm"
+
+
+class AudioError(ValueError):
+    """A recording that cannot be used: what came, what was wanted, the remedy; no server paths, so fit to be shown."""
+
+
+def load_audio(
+    source: str | os.PathLike | bytes | BinaryIO,
+    sampling_rate: int = SAMPLING_RATE_HZ,
+    *,
+    max_duration_s: float = MAX_DURATION_S,
+) -> np.ndarray:
+    """Decode a recording, whole, from its first byte.
+
+    Args:
+        source: a path, the bytes of a file, or a seekable binary file object (left open). A web address is refused.
+        sampling_rate: of the result, in Hz.
+        max_duration_s: decoding stops with an error beyond this many seconds, whatever the header says.
+
+    Returns:
+        (T,) float32 at `sampling_rate`, channels averaged, integer formats scaled to [-1, 1]. A file that was cut short
+        gives what is left; where that can be told, a warning is logged.
+
+    Raises:
+        AudioError: no such file, not audio, no audio track, no samples, too long, odd rate or channels, NaN or inf.
+    """
+    name = _display_name(source)
+    _check_rate(sampling_rate)
+    try:
+        with _opened(source) as file:
+            return _decode(file, name, sampling_rate, max_duration_s)
+    except AudioError as error:
+        raise AudioError(f"{name}: {error}") from error
+
+
+def prepare_waveform(array: np.ndarray, sampling_rate: int, target_hz: int = SAMPLING_RATE_HZ) -> np.ndarray:
+    """Give an array in memory the checks and conversions a file gets.
+
+    Args:
+        array: (T,) or (T, C), as soundfile and gradio give them; uint8, int16, int32 (all full scale) or float.
+        sampling_rate: of `array`, in Hz.
+        target_hz: of the result, in Hz.
+
+    Returns:
+        (T,) float32 at `target_hz`.
+
+    Raises:
+        AudioError: another shape or dtype, no samples, odd rate or channels, NaN or infinity.
+    """
+    samples = np.asarray(array)
+    if samples.ndim not in (1, 2):
+        raise AudioError(f"an array of shape {samples.shape} came; give (samples,) or (samples, channels)")
+    samples = samples.reshape(len(samples), -1) if samples.size else samples.reshape(0, 1)
+    _check_rate(target_hz)
+    blocks = (samples[start : start + BLOCK_FRAMES] for start in range(0, len(samples), BLOCK_FRAMES))
+    waveform = _waveform(((sampling_rate, block) for block in blocks), target_hz, max_duration_s=math.inf)
+    if not len(waveform):
+        raise AudioError("the recording holds no sound (0 samples); record again")
+    return waveform
+
+
+def resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """Change the sampling rate with torchaudio's default filter (sinc of 6 zero crossings under a Hann window).
+
+    It is `torchaudio.functional.resample` with the kernel computed in double precision. For odd rates, whose kernel
+    would take gigabytes (24 414 Hz: 8000 x 12 207), the ratio is rounded to a near fraction: 6e-7 off at 24 414 Hz, at
+    most 0.05 % for any rate from 8 kHz on.
+
+    Args:
+        waveform: (T,) float at `from_hz`.
+
+    Returns:
+        (ceil(T * to_hz / from_hz),) float32 at `to_hz`; the same values if the rates are equal.
+
+    Raises:
+        AudioError: a rate that is no whole number of Hz or out of bounds.
+    """
+    _check_rate(from_hz)
+    _check_rate(to_hz)
+    return np.concatenate([np.zeros(0, np.float32), *_resampled([np.asarray(waveform, np.float32)], from_hz, to_hz)])
+
+
+# ── Opening ──
+
+
+def _display_name(source: object) -> str:
+    """The last part of a path, safe to print; file objects and bytes may have none."""
+    path = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
+    if not isinstance(path, str | os.PathLike):
+        return "the recording"
+    last = re.split(r"[/\\]", os.fsdecode(path).rstrip("/\\"))[-1] or "the recording"
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in last)
+    return (
+        shown if len(shown) <= 100 else f"{shown[:60]}...{shown[-30:]}"
+    )  # both the start and the ending say something
+
+
+@contextmanager
+def _opened(source: str | os.PathLike | bytes | BinaryIO) -> Iterator[BinaryIO]:
+    if isinstance(source, str | os.PathLike):
+        with _open_path(os.fsdecode(source)) as file:
+            yield file
+    elif isinstance(source, bytes | bytearray | memoryview):
+        yield io.BytesIO(source)
+    elif hasattr(source, "read"):
+        yield _checked_file(source)
+    else:
+        raise AudioError(
+            f"a {type(source).__name__} came; give a path, bytes or a binary file (arrays: prepare_waveform)"
+        )
+
+
+def _open_path(path: str) -> BinaryIO:
+    if re.match(r"[a-z][a-z0-9+.-]+://", path, re.IGNORECASE):
+        raise AudioError("this is a web address, and none is fetched; download it and give the file")
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):  # a pipe or a device could block, or never end
+            return Path(path).open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"cannot be opened ({reason}); check the path") from error
+    raise AudioError("not a file; give the path of one recording")
+
+
+def _checked_file(file: BinaryIO) -> BinaryIO:
+    if not hasattr(file, "seek") or not getattr(file, "seekable", lambda: True)():
+        raise AudioError("this stream cannot be rewound; read it and give its bytes")
+    if not isinstance(file.read(0), bytes):
+        raise AudioError("the file was opened as text; open it with mode 'rb'")
+    return file
+
+
+class _Nameless:
+    """All that the decoders may see of a file: without a name they cannot guess by its ending or find neighbours."""
+
+    def __init__(self, file: BinaryIO):
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+# ── Decoding ──
+
+Block = tuple[int, np.ndarray]  # rate in Hz, (T, C) samples of any dtype
+
+
+def _decode(file: BinaryIO, name: str, to_hz: int, max_duration_s: float) -> np.ndarray:
+    """soundfile first, which is quickest; what it does not know, cannot finish or finds empty goes to PyAV."""
+    file.seek(0, os.SEEK_END)
+    if file.tell() == 0:
+        raise AudioError("the file is empty (0 bytes); record or upload it again")
+    waveform = np.zeros(0, np.float32)
+    try:
+        waveform = _waveform(_soundfile_blocks(file, name), to_hz, max_duration_s)
+    except soundfile.LibsndfileError as error:
+        logger.debug("%s: soundfile: %s", name, error)
+    if len(waveform):
+        return waveform
+    try:
+        waveform = _waveform(_av_blocks(file, name), to_hz, max_duration_s)
+    except av.error.FFmpegError as error:
+        raise AudioError(
+            f"cannot be decoded: no sound file, an unknown format, damaged or cut short; {REMEDY}"
+        ) from error
+    if not len(waveform):
+        raise AudioError(f"the recording holds no sound (0 samples); {REMEDY}")
+    return waveform
+
+
+def _soundfile_blocks(file: BinaryIO, name: str) -> Iterator[Block]:
+    file.seek(0)
+    with soundfile.SoundFile(_Nameless(file)) as sound:
+        _check_channels(sound.channels)
+        frames = 0
+        while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            frames += len(block)
+            yield sound.samplerate, block
+        if frames < CUT_SHORT_SHARE * (promised := _promised_frames(sound)):
+            logger.warning(
+                "%s: the header promises %d frames, %d are there; it seems cut short", name, promised, frames
+            )
+
+
+def _promised_frames(sound: soundfile.SoundFile) -> float:
+    """What the header says. For a wav libsndfile counts what is there, and notes "data : 384000 (should be 99956)"."""
+    if noted := re.search(r"^data : (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE):
+        promised_bytes, bytes_there = map(int, noted.groups())
+        if bytes_there and promised_bytes < UNKNOWN_LENGTH_BYTES:
+            return sound.frames * promised_bytes / bytes_there
+    return sound.frames
+
+
+def _av_blocks(file: BinaryIO, name: str) -> Iterator[Block]:
+    file.seek(0)
+    with av.open(_Nameless(file), "r", container_options=AV_OPTIONS, metadata_errors="replace") as container:
+        stream = container.streams.best("audio")
+        if stream is None:
+            raise AudioError(f"there is no sound in this file; {REMEDY}")
+        if stream.codec_context is None:
+            raise AudioError(f"the sound is of an unknown kind; {REMEDY}")
+        _use_plain_channel_order(stream.codec_context)
+        packer = av.AudioResampler(format="flt")  # (T, C) in one piece
+        broken_packets = 0
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:  # a lost or cut packet costs some 20 ms; the rest is still good
+                broken_packets += 1
+                continue
+            for frame in frames:
+                yield from _packed(packer, frame)
+        if broken_packets:
+            logger.warning("%s: %d packets could not be decoded; it seems damaged or cut short", name, broken_packets)
+
+
+def _use_plain_channel_order(context: av.AudioCodecContext) -> None:
+    """PyAV 17.1 to 18.1 free an order such as "right, left" twice, which ends the process; to average, any will do."""
+    channels = context.channels
+    _check_channels(channels)
+    context.layout = f"{channels}c"  # FFmpeg's usual order for so many
+
+
+def _packed(packer: av.AudioResampler, frame: av.AudioFrame) -> Iterator[Block]:
+    """Interleave first: `to_ndarray` of a planar frame of 8 channels or more (7.1) reads past memory in PyAV 15-18."""
+    channels = frame.layout.nb_channels
+    _check_channels(channels)
+    try:
+        packed = packer.resample(frame)
+    except av.error.FFmpegError:
+        raise
+    except ValueError as error:
+        raise AudioError(f"the sound changes its rate, channels or sample format in mid-file; {REMEDY}") from error
+    for part in packed:
+        yield part.sample_rate, part.to_ndarray().reshape(-1, channels)
+
+
+# ── From blocks to a waveform ──
+
+
+def _check_rate(rate_hz: int) -> None:
+    if not isinstance(rate_hz, int | np.integer):
+        raise AudioError(
+            f"the sampling rate {rate_hz!r} is no whole number of Hz; give an int such as {SAMPLING_RATE_HZ}"
+        )
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise AudioError(f"the sampling rate is {rate_hz} Hz; give {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
+
+
+def _check_channels(channels: int) -> None:
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(
+            f"{channels} channels came; give 1 to {MAX_CHANNELS} (an array as (samples, channels), not transposed)"
+        )
+
+
+def _waveform(blocks: Iterable[Block], to_hz: int, max_duration_s: float) -> np.ndarray:
+    """Blocks -> (T,) float32 at `to_hz`, where T may be 0; memory holds the result and about one resampling block."""
+    blocks = iter(blocks)
+    if (first := next(blocks, None)) is None:
+        return np.zeros(0, np.float32)
+    rate_hz = first[0]
+    _check_rate(rate_hz)
+    mono = _mono_blocks(chain([first], blocks), rate_hz, max_duration_s)
+    waveform = np.concatenate(list(_resampled(mono, rate_hz, to_hz)))
+    if not np.isfinite(
+        waveform
+    ).all():  # one bad sample reaches its neighbours through the filter: none gets past this line
+        raise AudioError(f"some samples are no finite numbers (NaN or infinity); {REMEDY}")
+    return waveform
+
+
+def _mono_blocks(blocks: Iterable[Block], rate_hz: int, max_duration_s: float) -> Iterator[np.ndarray]:
+    frames = 0
+    for block_rate_hz, samples in blocks:
+        if block_rate_hz != rate_hz:
+            raise AudioError(f"the sampling rate changes from {rate_hz} to {block_rate_hz} Hz in mid-file; {REMEDY}")
+        _check_channels(samples.shape[1])
+        frames += len(samples)
+        if frames > max_duration_s * rate_hz:
+            raise AudioError(f"the recording is longer than {max_duration_s:g} s; cut it into shorter pieces")
+        yield _to_mono(samples)
+
+
+def _to_mono(samples: np.ndarray) -> np.ndarray:  # (T, C) -> (T,) float32
+    if (kind := f"{samples.dtype.kind}{samples.dtype.itemsize}") not in FULL_SCALES:
+        raise AudioError(f"samples of type {samples.dtype} came; give float, int16, int32 or uint8")
+    zero, one = FULL_SCALES[kind]
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64)
+    with np.errstate(over="ignore"):  # a double beyond float32 becomes infinity, and is refused as such
+        return (mono if one == 1 else (mono.astype(np.float64) - zero) / one).astype(np.float32)
+
+
+def _resampled(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int) -> Iterator[np.ndarray]:
+    """Resample pieces of a waveform as if they were one.
+
+    held:   | margin | chunk ............ | margin |      the filter looks `margin` samples to either side
+    keep:            | chunk resampled    |
+    next:                        | margin | chunk ...     pieces start at whole steps, where the filter repeats itself
+    """
+    ratio = _near_ratio(from_hz, to_hz)
+    if ratio == 1:
+        yield from blocks
+        return
+    resampler = _resampler(ratio)
+    step_in, step_out = ratio.numerator, ratio.denominator
+    margin_steps = math.ceil(resampler.width / step_in)
+    chunk_steps = math.ceil(RESAMPLE_BLOCK_SAMPLES / step_in)
+    margin, chunk = margin_steps * step_in, chunk_steps * step_in
+    held = [np.zeros(margin, np.float32)]
+    held_samples = margin
+    for block in blocks:
+        held.append(block)
+        held_samples += len(block)
+        if held_samples < margin + chunk + margin:
+            continue
+        signal = np.concatenate(held)
+        while len(signal) >= margin + chunk + margin:
+            piece = resampler(torch.from_numpy(signal[: margin + chunk + margin])).numpy()
+            yield piece[margin_steps * step_out : (margin_steps + chunk_steps) * step_out]
+            signal = signal[chunk:]
+        held, held_samples = [signal], len(signal)
+    rest = torch.from_numpy(np.concatenate(held))
+    yield resampler(rest).numpy()[margin_steps * step_out :]
+
+
+def _near_ratio(from_hz: int, to_hz: int) -> Fraction:
+    """from_hz / to_hz, or the nearest fraction whose kernel (about numerator x denominator) is small enough."""
+    ratio = Fraction(int(from_hz), int(to_hz))
+    return ratio.limit_denominator(max(1, math.isqrt(int(MAX_KERNEL_SAMPLES / ratio))))
+
+
+@lru_cache(maxsize=8)  # recordings of one corpus or one phone share a rate, and building a kernel takes up to 50 ms
+def _resampler(ratio: Fraction) -> torch.nn.Module:
+    from torchaudio.transforms import Resample  # a second to import, and not needed at 16 kHz
+
+    return Resample(ratio.numerator, ratio.denominator)

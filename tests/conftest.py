@@ -1,0 +1,51 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+torch.set_num_threads(2)
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the tests may depend on the Hub
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The real corpora: `SER_DATA_DIR`, else ../shared/data. In CI they must be there."""
+    path = Path(os.environ.get("SER_DATA_DIR", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        message = f"no corpora at {path}; set SER_DATA_DIR to a folder that holds RAVDESS and TESS"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    return path
+
+
+@pytest.fixture(scope="session")
+def synthetic_corpora(tmp_path_factory) -> Path:
+    """RAVDESS and TESS as they are named, with made sounds: a chord for each emotion, a pitch for each voice."""
+    root = tmp_path_factory.mktemp("corpora")
+    rng = np.random.default_rng(0)
+
+    def write(path: Path, emotion: int, pitch_hz: float) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        time_s = np.arange(int(16_000 * rng.uniform(0.7, 1.0))) / 16_000
+        overtone_hz = 600 * 1.25**emotion
+        sound = np.sin(2 * np.pi * pitch_hz * time_s) + np.sin(2 * np.pi * overtone_hz * time_s)
+        soundfile.write(path, 0.2 * sound + rng.normal(0, 0.005, len(sound)), 16_000, subtype="PCM_16")
+
+    for actor in range(1, 9):
+        for emotion in range(8):
+            for take in (1, 2):
+                name = f"03-01-{emotion + 1:02}-01-01-{take:02}-{actor:02}.wav"
+                write(root / "RAVDESS" / f"Actor_{actor:02}" / name, emotion, 100 + 20 * actor)
+    tess_emotions = {"neutral": 0, "happy": 2, "sad": 3, "angry": 4, "fear": 5, "disgust": 6, "ps": 7}
+    for speaker, pitch_hz in (("OAF", 180), ("YAF", 220)):
+        for emotion, index in tess_emotions.items():
+            folder = "pleasant_surprise" if emotion == "ps" else emotion
+            for word in ("back", "bean", "chair"):
+                write(root / "TESS" / f"{speaker}_{folder}" / f"{speaker}_{word}_{emotion}.wav", index, pitch_hz)
+    return root
