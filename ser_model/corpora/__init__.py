@@ -1,0 +1,88 @@
+"""The corpora by name, and one call that lists whatever a config asks for."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..labels import nearest
+from .base import AUDIO_SUFFIXES, Corpus, CorpusError, Problem, Scan, Utterance, list_audio
+from .cremad import CremaD
+from .folder import Folder
+from .ravdess import Ravdess
+from .savee import Savee
+from .tess import Tess
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "CORPORA",
+    "Corpus",
+    "CorpusError",
+    "Problem",
+    "Scan",
+    "Utterance",
+    "find_utterances",
+    "list_audio",
+    "make_corpus",
+]
+
+CORPORA: dict[str, type[Corpus]] = {corpus.name: corpus for corpus in (Ravdess, Tess, CremaD, Savee, Folder)}
+
+
+def make_corpus(spec: Mapping) -> Corpus:
+    """A corpus from `{"name": "ravdess", "channels": ["speech"]}`: a name from CORPORA and its constructor's options.
+
+    Raises CorpusError for an unknown name or option, with the nearest valid one, and for an option that is missing.
+    """
+    options = dict(spec)
+    name = options.pop("name", None)
+    if name not in CORPORA:
+        raise CorpusError(f"unknown corpus {name!r}{nearest(name, CORPORA)}; known: {', '.join(CORPORA)}")
+    signature = inspect.signature(CORPORA[name])
+    for option in options:
+        if option not in signature.parameters:
+            known = ", ".join(signature.parameters) or "none"
+            raise CorpusError(
+                f"unknown {name} option {option!r}{nearest(option, signature.parameters)}; known: {known}"
+            )
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        raise CorpusError(f"corpus {name}: {error}") from error
+    return CORPORA[name](**options)
+
+
+def find_utterances(data_dir: str | Path, corpora: Sequence[Mapping]) -> Scan:
+    """List `corpora` (see `make_corpus`) in `data_dir`, in the order given; a file belongs to the first that takes it.
+
+    Raises CorpusError where a corpus is unknown or not found.
+    """
+    data_dir = Path(data_dir)
+    if not corpora:
+        raise CorpusError(f"no corpora given; known: {', '.join(CORPORA)}")
+    found: dict[Path, Utterance] = {}
+    problems, strays, notes = [], {}, []
+    roots: dict[str, Path] = {}
+    for corpus in map(make_corpus, corpora):
+        root = corpus.locate(data_dir)
+        if roots.setdefault(corpus.name, root) != root:
+            raise CorpusError(
+                f"{roots[corpus.name]} and {root} are both called {corpus.name}; give one another `corpus:`"
+            )
+        scan = corpus.scan(root)
+        notes += scan.notes
+        for problem in scan.problems:
+            if root != data_dir or corpus.matches(problem.path):
+                problems.append(problem)
+            else:
+                strays[problem.path] = problem
+        if again := sum(utterance.path in found for utterance in scan.utterances):
+            notes.append(f"{corpus.name}: {again} clips were listed already, by a corpus named before; kept as that")
+        for utterance in scan.utterances:
+            found.setdefault(utterance.path, utterance)
+    problems += [stray for path, stray in strays.items() if path not in found and not _is_known(path)]
+    return Scan(list(found.values()), problems, notes)
+
+
+def _is_known(path: Path) -> bool:
+    """True for a clip of any corpus: where several share one folder, it is no stray though not asked for."""
+    return any(corpus.matches(path) for corpus in CORPORA.values())

@@ -1,0 +1,151 @@
+"""What every corpus shares: utterances, the walk over files, and the report of what could not be used."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+AUDIO_SUFFIXES = (".wav", ".flac")  # what the corpora are distributed as, and what they get repacked to
+
+
+class CorpusError(ValueError):
+    """No usable data where a corpus was looked for, or options that it does not know."""
+
+
+class NamingError(ValueError):
+    """A file name that says nothing, or contradicts its folder; `scan` turns it into a Problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One clip, as its name describes it; the audio is not opened."""
+
+    path: Path
+    corpus: str
+    speaker: str  # unique across corpora: "ravdess-01", "tess-OAF"
+    sex: str | None  # "female" or "male"
+    emotion: str  # one of labels.EMOTIONS for the known corpora, free for folder data
+    recording: str  # id of the recorded take: files that share it are one take, which no split may part
+    intensity: str | None = None
+    text: str | None = None
+    channel: str = "speech"  # or "song"
+    split: str | None = None  # "train", "validation" or "test", where folder data say so
+    speaker_known: bool = True  # False: `speaker` only stands for this one file
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file that was left out, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass
+class Scan:
+    """What was found: utterances in sorted order, the files left out, and remarks that a user should read."""
+
+    utterances: list[Utterance] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Corpus:
+    """A corpus whose file names tell all; a subclass gives `pattern` and `parse`."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    licence: ClassVar[str]
+    url: ClassVar[str]
+    citation: ClassVar[str]
+    customary_folders: ClassVar[tuple[str, ...]]
+    naming: ClassVar[str]  # an example and its meaning, for messages
+    pattern: ClassVar[re.Pattern[str]]  # must match "<folder>/<file name without its ending>" in full
+    same_take: ClassVar[dict[str, str]] = {}  # recording -> the recording that it is a copy of
+
+    def parse(self, path: Path, match: re.Match[str]) -> Utterance:
+        """The utterance that a matching name describes. Raises NamingError when it contradicts itself or its folder."""
+        raise NotImplementedError
+
+    def wants(self, utterance: Utterance) -> bool:
+        """False for clips that the options leave out on purpose."""
+        return True
+
+    @classmethod
+    def matches(cls, path: Path) -> re.Match[str] | None:
+        """The match of this corpus's naming, None for any other file."""
+        return cls.pattern.fullmatch(f"{path.parent.name}/{path.stem}")
+
+    def locate(self, data_dir: Path) -> Path:
+        """The corpus's folder: `data_dir`/<customary name, in any case> where there is one, else `data_dir` itself."""
+        data_dir = Path(data_dir)
+        if not data_dir.is_dir():
+            raise CorpusError(f"{data_dir} is not a folder; name the folder that holds {self.title}")
+        folders = {entry.name.lower(): Path(entry.path) for entry in os.scandir(data_dir) if entry.is_dir()}
+        for name in self.customary_folders:
+            if name.lower() in folders:
+                return folders[name.lower()]
+        return data_dir
+
+    def scan(self, root: Path) -> Scan:
+        """List the corpus below `root`: utterances in sorted order, and what was left out.
+
+        Of two files that hold the same clip (a second copy of the corpus, a .wav beside its .flac) the first in sorted
+        order is taken. Raises CorpusError when nothing is found.
+        """
+        scan, root = Scan(), Path(root)
+        first: dict[str, Path] = {}
+        for path in list_audio(root):
+            try:
+                utterance = self._read(path)
+            except NamingError as error:
+                scan.problems.append(Problem(path, str(error)))
+                continue
+            if not self.wants(utterance):
+                continue
+            kept = first.setdefault(utterance.recording, path)
+            if kept is not path:
+                scan.problems.append(Problem(path, f"second copy of {kept.relative_to(root)}"))
+                continue
+            take = self.same_take.get(utterance.recording, utterance.recording)
+            scan.utterances.append(replace(utterance, recording=take))
+        if not scan.utterances:
+            raise CorpusError(self._nothing_found(root, scan.problems))
+        return scan
+
+    def _read(self, path: Path) -> Utterance:
+        match = self.matches(path)
+        if match is None:
+            raise NamingError(f"not named as {self.title} names its clips: {self.naming}")
+        return self.parse(path, match)
+
+    def _nothing_found(self, root: Path, problems: Sequence[Problem]) -> str:
+        others = f"; {len(problems)} other audio files lie there, such as {problems[0].path}" if problems else ""
+        return (
+            f"no {self.title} clips found below {root}; wanted {' or '.join(AUDIO_SUFFIXES)} files named like "
+            f"{self.naming}{others}. Get the corpus from {self.url} and put it into a folder "
+            f"{self.customary_folders[0]} of the data folder"
+        )
+
+
+def list_audio(root: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> list[Path]:
+    """Audio files below `root` in sorted order; folders that start with a dot are passed over, each is read once."""
+    root, endings = Path(root), tuple(suffixes)
+    found = [
+        os.path.join(folder, name) for folder, names in _walk(root) for name in names if name.lower().endswith(endings)
+    ]
+    return [Path(name) for name in sorted(found)]
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    seen = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back up, or a second way to the same folder
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield folder, names

@@ -1,0 +1,158 @@
+"""A person's own data: a folder for each label, or a CSV or JSONL table."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TextIO
+
+from .base import AUDIO_SUFFIXES, Corpus, CorpusError, NamingError, Problem, Scan, Utterance, list_audio
+
+SUFFIXES = (*AUDIO_SUFFIXES, ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".mp4")  # what audio.py decodes
+COLUMNS = ("path", "label", "speaker", "sex", "split", "recording")
+
+_SEXES = {"female": "female", "f": "female", "male": "male", "m": "male", "": None}
+_SPLITS = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "": None,
+}
+
+
+class Folder(Corpus):
+    """Reads `path` (absolute, or below the data folder): `<label>/**/<clip>`, or a table with COLUMNS.
+
+    A table needs path (absolute, or beside the table) and label. `recording` names the take that a clip was cut or made
+    from, so that its parts and copies stay together. `corpus` is what to call the data when a run has several folders.
+    """
+
+    name = "folder"
+    title = "folder"
+    licence = "your own data"
+    url = ""
+    citation = ""
+    customary_folders = ()
+    naming = "<label>/<any name>, or a .csv or .jsonl table with the columns path and label"
+
+    def __init__(self, path: str | Path, corpus: str = "folder"):
+        self.path = Path(path)
+        self.name = corpus
+
+    @classmethod
+    def matches(cls, path: Path) -> None:
+        """None: any name will do, so no name is this corpus's own."""
+        return None
+
+    def locate(self, data_dir: Path) -> Path:
+        """The folder or table that `path` names."""
+        return Path(data_dir) / self.path
+
+    def scan(self, root: Path) -> Scan:
+        """List the folder or table `root`; a note says so when speakers are not given."""
+        root = Path(root)
+        if not root.exists():
+            raise CorpusError(f"{root} does not exist; wanted {self.naming}")
+        scan = self._scan_folder(root) if root.is_dir() else self._scan_table(root)
+        if not scan.utterances:
+            first = f"; first problem: {scan.problems[0].path}: {scan.problems[0].reason}" if scan.problems else ""
+            raise CorpusError(f"no usable clips in {root}; wanted {self.naming}{first}")
+        if unknown := sum(not utterance.speaker_known for utterance in scan.utterances):
+            scan.notes.append(
+                f"{self.name}: {unknown} of {len(scan.utterances)} clips name no speaker; each counts as a speaker of "
+                "its own, so whether a split is speaker-disjoint cannot be checked"
+            )
+        return scan
+
+    def _scan_folder(self, root: Path) -> Scan:
+        scan = Scan()
+        for path in list_audio(root, SUFFIXES):
+            relative = path.relative_to(root)
+            if len(relative.parts) < 2:
+                scan.problems.append(Problem(path, "lies in no label folder"))
+                continue
+            scan.utterances.append(self._utterance(path, relative.as_posix(), {"label": relative.parts[0]}))
+        return scan
+
+    def _scan_table(self, table: Path) -> Scan:
+        scan = Scan()
+        ignored: set[str] = set()
+        listed: set[Path] = set()
+        for number, row, fault in _rows(table):
+            path = Path(os.path.normpath(table.parent / row.get("path", "")))
+            ignored.update(row.keys() - set(COLUMNS))
+            try:
+                if fault:
+                    raise NamingError(fault)
+                utterance = self._read_row(path, row)
+                if path in listed:
+                    raise NamingError("listed before")
+            except NamingError as error:
+                scan.problems.append(Problem(path, f"{table.name}, row {number}: {error}"))
+                continue
+            listed.add(path)
+            scan.utterances.append(utterance)
+        if ignored:
+            unused, known = ", ".join(sorted(ignored)), ", ".join(COLUMNS)
+            scan.notes.append(f"{table.name}: columns not used: {unused}; known: {known}")
+        scan.utterances.sort(key=lambda utterance: utterance.path.as_posix())
+        return scan
+
+    def _read_row(self, path: Path, row: Mapping[str, str]) -> Utterance:
+        for column in ("path", "label"):
+            if not row.get(column):
+                raise NamingError(f"no {column}")
+        for column, known in (("sex", _SEXES), ("split", _SPLITS)):
+            if row.get(column, "").lower() not in known:
+                raise NamingError(f"unknown {column} {row[column]!r}; known: {', '.join(filter(None, known))}")
+        if not path.is_file():
+            raise NamingError("no such file")
+        return self._utterance(path, row["path"], row)
+
+    def _utterance(self, path: Path, clip: str, row: Mapping[str, str]) -> Utterance:
+        """`clip` names the file within these data."""
+        speaker = row.get("speaker")
+        return Utterance(
+            path=path,
+            corpus=self.name,
+            speaker=f"{self.name}-{speaker or clip}",
+            sex=_SEXES[row.get("sex", "").lower()],
+            emotion=row["label"],
+            recording=f"{self.name}-{row.get('recording') or clip}",
+            split=_SPLITS[row.get("split", "").lower()],
+            speaker_known=bool(speaker),
+        )
+
+
+def _rows(table: Path) -> Iterator[tuple[int, dict[str, str], str]]:
+    """Line number, row as stripped strings, and what is wrong with it ("" for nothing) of a CSV or JSONL table."""
+    if table.suffix.lower() not in (".csv", ".jsonl"):
+        raise CorpusError(f"{table}: wanted a folder, a .csv or a .jsonl file")
+    with open(table, newline="", encoding="utf-8-sig") as file:  # Excel writes the signature
+        for number, row, fault in _csv_rows(file, table) if table.suffix.lower() == ".csv" else _json_rows(file):
+            yield number, {key: "" if value is None else str(value).strip() for key, value in row.items()}, fault
+
+
+def _csv_rows(file: TextIO, table: Path) -> Iterator[tuple[int, dict, str]]:
+    reader = csv.DictReader(file)
+    if missing := {"path", "label"} - set(reader.fieldnames or ()):
+        raise CorpusError(f"{table}: no column {' and '.join(sorted(missing))}; columns, by comma: {reader.fieldnames}")
+    for row in reader:
+        surplus = row.pop(None, None)
+        yield reader.line_num, row, "more values than columns" if surplus else ""
+
+
+def _json_rows(file: TextIO) -> Iterator[tuple[int, dict, str]]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            row, fault = json.loads(line), ""
+        except json.JSONDecodeError as error:
+            row, fault = {}, f"not JSON: {error}"
+        if not isinstance(row, dict):
+            row, fault = {}, "not a JSON object"
+        yield number, row, fault

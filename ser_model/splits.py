@@ -1,0 +1,415 @@
+"""Splits into train, validation and test, the check that nothing leaks between them, and their manifest."""
+
+import hashlib
+import json
+import os
+import random
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .corpora.base import Utterance
+from .labels import nearest
+
+PARTS = ("train", "validation", "test")
+
+# Test speakers of each fold. RAVDESS: EmoBox's six (Ma et al. 2024, arXiv:2406.07162); TESS: one voice, then the other.
+FOLDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "ravdess-speakers": tuple(
+        tuple(f"ravdess-{actor:02}" for actor in actors)
+        for actors in (
+            (1, 11, 20, 21),
+            (4, 10, 12, 14),
+            (8, 9, 19, 23),
+            (3, 5, 7, 24),
+            (2, 15, 16, 18),
+            (6, 13, 17, 22),
+        )
+    ),
+    "tess-speakers": (("tess-YAF",), ("tess-OAF",)),
+}
+
+Amount = float | int | Sequence[str]  # a share of a corpus's speakers, a number of them, or their ids
+
+
+class SplitError(ValueError):
+    """A split that cannot be made, or a manifest that does not fit the data."""
+
+
+class LeakError(SplitError):
+    """A split that must not be used: parts share something, are incomplete, or the manifest was altered."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into a list of utterances; made by the functions below, which check it.
+
+    `speaker_disjoint` is worked out from the utterances: no test speaker is heard in train or validation, and every
+    speaker is known. `kind` is "random", "speakers", "<published name>/<fold>", "corpora" or "column".
+    """
+
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+    kind: str
+    speaker_disjoint: bool
+    seed: int | None = None
+
+
+def random_split(
+    utterances: Sequence[Utterance],
+    labels: Sequence[str],
+    *,
+    test: float = 0.2,
+    validation: float = 0.1,
+    seed: int,
+) -> Split:
+    """Each label parted alike; takes stay whole, speakers do not: the figure says little of a new voice.
+
+    `labels` are the utterances' classes, `test` and `validation` shares of all utterances, met to the clip as far as
+    whole takes allow. Raises SplitError when a share is senseless or a label too rare to be trained on.
+    """
+    _check_labels(utterances, labels)
+    if not (test > 0 and validation > 0 and test + validation < 1):
+        raise SplitError(f"test={test} and validation={validation} must be above 0 and leave something to train on")
+    rng = random.Random(seed)
+    takes = _takes_by_label(utterances, labels, range(len(utterances)), rng)
+    parts = ["train"] * len(utterances)
+    for part, share in (("test", test), ("validation", validation)):
+        _assign(parts, _draw(takes, round(share * len(utterances)), rng), part)
+    return _finish(utterances, parts, "random", seed, labels)
+
+
+def speaker_split(
+    utterances: Sequence[Utterance], labels: Sequence[str], *, test: Amount, validation: Amount, seed: int
+) -> Split:
+    """No speaker in two parts.
+
+    `test` and `validation` are each a list of speaker ids, or a share or number of the speakers of every corpus, drawn
+    with the corpus's balance of sexes. A corpus that would have no speaker left to train on stays in train as a whole,
+    as does one whose share rounds to none (TESS's two at 0.2). Adding a corpus does not change the draw in the others.
+
+    Raises SplitError when a speaker is unknown, or a label would be tested but not trained on.
+    """
+    _check_labels(utterances, labels)
+    if unknown := [utterance for utterance in utterances if not utterance.speaker_known]:
+        raise SplitError(
+            f"{len(unknown)} utterances name no speaker, the first is {unknown[0].path}: whether a split is "
+            "speaker-disjoint cannot be checked. Give a speaker column, or ask for a random split"
+        )
+    return _finish(utterances, _speaker_parts(utterances, test, validation, seed), "speakers", seed, labels)
+
+
+def published_split(
+    utterances: Sequence[Utterance], name: str, fold: int, *, validation: Amount = 0.15, seed: int
+) -> Split:
+    """Fold `fold` (from 1) of the protocol `name` in FOLDS: its speakers are the test part, all else trains.
+
+    `validation` as in `speaker_split`; 0.15 of RAVDESS's 24 actors are 4, as many as are tested. Where only one speaker
+    is left to train on (tess-speakers), that share of its takes validates instead, each emotion alike.
+
+    Raises SplitError for an unknown protocol or fold, and when a test speaker is absent: the figure would not compare.
+    """
+    if name not in FOLDS:
+        raise SplitError(f"unknown protocol {name!r}{nearest(name, FOLDS)}; known: {', '.join(FOLDS)}")
+    if fold not in range(1, len(FOLDS[name]) + 1):
+        raise SplitError(f"{name} has folds 1 to {len(FOLDS[name])}; got {fold!r}")
+    parts = _speaker_parts(utterances, FOLDS[name][fold - 1], validation, seed)
+    training = [index for index, part in enumerate(parts) if part == "train"]
+    one_speaker = len({utterances[index].speaker for index in training}) == 1
+    if one_speaker and "validation" not in parts and isinstance(validation, float):
+        rng = random.Random(seed)
+        takes = _takes_by_label(utterances, [utterance.emotion for utterance in utterances], training, rng)
+        _assign(parts, _draw(takes, round(validation * len(training)), rng), "validation")
+    return _finish(utterances, parts, f"{name}/{fold}", seed)
+
+
+def corpus_split(
+    utterances: Sequence[Utterance],
+    labels: Sequence[str],
+    *,
+    test_corpora: Sequence[str],
+    validation: Amount = 0.1,
+    seed: int,
+) -> Split:
+    """Whole corpora are tested, speakers of the others validate (`validation` as in `speaker_split`).
+
+    Raises SplitError for a corpus that is not in the data, or a label that only the tested corpora have.
+    """
+    _check_labels(utterances, labels)
+    corpora = sorted({utterance.corpus for utterance in utterances})
+    wanted = [test_corpora] if isinstance(test_corpora, str) else test_corpora
+    for corpus in wanted:
+        if corpus not in corpora:
+            raise SplitError(f"no corpus {corpus!r} in the data{nearest(corpus, corpora)}; there: {', '.join(corpora)}")
+    test = sorted({utterance.speaker for utterance in utterances if utterance.corpus in wanted})
+    return _finish(utterances, _speaker_parts(utterances, test, validation, seed), "corpora", seed, labels)
+
+
+def column_split(utterances: Sequence[Utterance]) -> Split:
+    """The split that the data give themselves (`Utterance.split`). Raises SplitError where one gives none."""
+    if silent := [utterance for utterance in utterances if utterance.split not in PARTS]:
+        raise SplitError(
+            f"{len(silent)} utterances say no split, the first is {silent[0].path}; its split column must be one of "
+            f"{', '.join(PARTS)}, but is {silent[0].split!r}"
+        )
+    return _finish(utterances, [utterance.split for utterance in utterances], "column", None)
+
+
+def check_split(split: Split, utterances: Sequence[Utterance]) -> None:
+    """Raise LeakError unless `split` uses each utterance once, has no empty part, and shares nothing between parts.
+
+    Not shared may be: a file, a recording and, unless the split is random, a speaker. Only where a single speaker is
+    left besides the test part may train and validation share that one.
+    """
+    _check_indices(split, len(utterances))
+    _refuse_shared(split, utterances, "file", lambda utterance: str(utterance.path))
+    _refuse_shared(split, utterances, "recording", lambda utterance: utterance.recording)
+    if split.kind != "random":
+        rest = _speakers(utterances, split.train + split.validation)
+        allowed = rest - _speakers(utterances, split.test) if len(rest) == 1 else set()
+        _refuse_shared(split, utterances, "speaker", lambda utterance: utterance.speaker, allowed)
+    if split.speaker_disjoint != _is_speaker_disjoint(utterances, split.train + split.validation, split.test):
+        raise LeakError(f"the split says speaker_disjoint={split.speaker_disjoint}, the utterances say otherwise")
+
+
+def manifest(split: Split, utterances: Sequence[Utterance], root: str | Path) -> dict:
+    """The split as JSON-able data: kind, speaker_disjoint, seed where there is one, the ids of each part, and `hash`.
+
+    An id is "<corpus>/<path relative to root>"; `root` is the data folder, so that no machine's paths are told. `hash`
+    is the SHA-256 of all the rest.
+    """
+    content = {"kind": split.kind, "speaker_disjoint": split.speaker_disjoint}
+    if split.seed is not None:
+        content["seed"] = split.seed
+    for part in PARTS:
+        content[part] = sorted(_id(utterances[index], root) for index in getattr(split, part))
+    return {**content, "hash": _hash(content)}
+
+
+def load_manifest(path: str | Path, utterances: Sequence[Utterance], root: str | Path) -> Split:
+    """The split that a manifest file describes, checked anew against `utterances`.
+
+    Raises LeakError when the file was altered or the split leaks, SplitError when it is no manifest or its clips are
+    not the given utterances.
+    """
+    content = _read_manifest(path)
+    index_of = {_id(utterance, root): index for index, utterance in enumerate(utterances)}
+    listed = {clip for part in PARTS for clip in content[part]}
+    differences = {"not in the data": listed - index_of.keys(), "not in the manifest": index_of.keys() - listed}
+    for what, clips in differences.items():
+        if clips:
+            raise SplitError(
+                f"{path}: {len(clips)} clips are {what}: {_some(clips)}. Use the corpora, options and labels that the "
+                "manifest was made with"
+            )
+    indices = [tuple(sorted(index_of[clip] for clip in content[part])) for part in PARTS]
+    split = Split(*indices, content["kind"], content["speaker_disjoint"], content.get("seed"))
+    check_split(split, utterances)
+    return split
+
+
+def _finish(
+    utterances: Sequence[Utterance],
+    parts: Sequence[str],
+    kind: str,
+    seed: int | None,
+    labels: Sequence[str] | None = None,
+) -> Split:
+    """The checked split in which utterance i belongs to parts[i]; with `labels`, each must be trained on."""
+    train, validation, test = (tuple(index for index, part in enumerate(parts) if part == name) for name in PARTS)
+    disjoint = _is_speaker_disjoint(utterances, train + validation, test)
+    split = Split(train, validation, test, kind, disjoint, seed)
+    check_split(split, utterances)
+    if labels and (untrained := set(labels) - {labels[index] for index in split.train}):
+        raise SplitError(
+            f"no utterance to train on is left for {_some(untrained)}: try another seed, name the speakers, or drop or "
+            "merge these labels"
+        )
+    return split
+
+
+def _takes_by_label(
+    utterances: Sequence[Utterance], labels: Sequence[str], indices: Sequence[int], rng: random.Random
+) -> dict[str, list[list[int]]]:
+    """For each label its takes in random order, a take being the indices that share a recording."""
+    takes = defaultdict(list)
+    for index in indices:
+        takes[utterances[index].recording].append(index)
+    by_label = defaultdict(list)
+    for recording in sorted(takes):  # sorted: the draw depends on the seed, not on where the files lie
+        by_label[labels[takes[recording][0]]].append(takes[recording])
+    for label in sorted(by_label):
+        rng.shuffle(by_label[label])
+    return dict(sorted(by_label.items()))
+
+
+def _draw(takes: dict[str, list[list[int]]], count: int, rng: random.Random) -> list[int]:
+    """Take about `count` indices out of `takes`, the same share of each label; a take too large for the rest stays."""
+    quotas = _apportion(count, {label: sum(map(len, group)) for label, group in takes.items()}, rng)
+    drawn = []
+    for label, group in takes.items():
+        left, staying = quotas[label], []
+        for take in group:
+            if len(take) <= left:
+                drawn += take
+                left -= len(take)
+            else:
+                staying.append(take)
+        takes[label] = staying
+    return drawn
+
+
+def _apportion(count: int, sizes: Mapping[Hashable, int], rng: random.Random) -> dict[Hashable, int]:
+    """`count` shared out in proportion to `sizes` by largest remainder (Hamilton's method), ties by lot."""
+    total = sum(sizes.values())
+    shares = {key: count * size // total for key, size in sizes.items()}
+    keys = list(sizes)
+    rng.shuffle(keys)
+    keys.sort(key=lambda key: -(count * sizes[key] % total))
+    for key in keys[: count - sum(shares.values())]:
+        shares[key] += 1
+    return shares
+
+
+def _speaker_parts(utterances: Sequence[Utterance], test: Amount, validation: Amount, seed: int) -> list[str]:
+    """The part of each utterance, speakers whole; see `speaker_split`."""
+    by_corpus: dict[str, dict[str, str | None]] = defaultdict(dict)
+    for utterance in utterances:
+        by_corpus[utterance.corpus][utterance.speaker] = utterance.sex
+    amounts = {"test": test, "validation": validation}
+    part_of = _named_speakers(amounts, {speaker for speakers in by_corpus.values() for speaker in speakers})
+    for speakers in by_corpus.values():
+        rng = random.Random(seed)  # anew, so that one corpus does not change the draw in the next
+        free = {speaker: speakers[speaker] for speaker in sorted(speakers) if speaker not in part_of}
+        counts = {part: _count(amount, len(speakers)) for part, amount in amounts.items()}
+        if sum(counts.values()) >= len(free):
+            continue
+        for part, count in counts.items():
+            for speaker in _pick(free, count, rng):
+                part_of[speaker] = part
+                del free[speaker]
+    return [part_of.get(utterance.speaker, "train") for utterance in utterances]
+
+
+def _named_speakers(amounts: Mapping[str, Amount], known: Collection[str]) -> dict[str, str]:
+    """Speaker -> part for those that are listed by id."""
+    part_of: dict[str, str] = {}
+    for part, speakers in amounts.items():
+        if isinstance(speakers, float | int):
+            continue
+        if isinstance(speakers, str) or not speakers:
+            raise SplitError(f"{part} must be a share, a number or a list of speaker ids; got {speakers!r}")
+        for speaker in speakers:
+            if speaker not in known:
+                raise SplitError(f"{part} speaker {speaker!r} is not in the data{nearest(speaker, known)}")
+            if part_of.setdefault(speaker, part) != part:
+                raise SplitError(f"speaker {speaker!r} is asked for in {part_of[speaker]} and in {part}")
+    return part_of
+
+
+def _count(amount: Amount, speakers: int) -> int:
+    """How many of a corpus's speakers to draw; none where they are listed by id."""
+    if isinstance(amount, float):
+        if not 0 < amount < 1:
+            raise SplitError(f"a share of the speakers must lie between 0 and 1; got {amount}")
+        return round(amount * speakers)
+    if isinstance(amount, int):
+        if amount < 1:
+            raise SplitError(f"a number of speakers must be at least 1; got {amount}")
+        return amount
+    return 0
+
+
+def _pick(sexes: Mapping[str, str | None], count: int, rng: random.Random) -> list[str]:
+    """`count` of the speakers in `sexes`, each sex in proportion."""
+    pools = defaultdict(list)
+    for speaker, sex in sexes.items():
+        pools[sex].append(speaker)
+    quotas = _apportion(count, {sex: len(pool) for sex, pool in pools.items()}, rng)
+    return [speaker for sex, pool in pools.items() for speaker in rng.sample(pool, quotas[sex])]
+
+
+def _assign(parts: list[str], indices: Sequence[int], part: str) -> None:
+    for index in indices:
+        parts[index] = part
+
+
+def _check_labels(utterances: Sequence[Utterance], labels: Sequence[str]) -> None:
+    if len(labels) != len(utterances):
+        raise SplitError(f"{len(utterances)} utterances but {len(labels)} labels")
+    if None in labels:
+        raise SplitError("some labels are None: leave out the utterances that the label scheme drops, then split")
+
+
+def _check_indices(split: Split, utterances: int) -> None:
+    for part in PARTS:
+        if not getattr(split, part):
+            raise LeakError(f"{part} is empty: ask for more, name its speakers, or add data that can spare them")
+    used = [index for part in PARTS for index in getattr(split, part)]
+    counts = defaultdict(int)
+    for index in used:
+        counts[index] += 1
+    if outside := [index for index in counts if not 0 <= index < utterances]:
+        raise LeakError(f"{len(outside)} indices beyond the {utterances} utterances: {_some(outside)}")
+    if doubled := [index for index, count in counts.items() if count > 1]:
+        raise LeakError(f"{len(doubled)} utterances are used twice: {_some(doubled)}")
+    if lost := set(range(utterances)) - counts.keys():
+        raise LeakError(f"{len(lost)} utterances are in no part: {_some(lost)}")
+
+
+def _refuse_shared(
+    split: Split,
+    utterances: Sequence[Utterance],
+    what: str,
+    key: Callable[[Utterance], str],
+    allowed: Collection[str] = (),
+) -> None:
+    """Raise LeakError when a value of `key` stands in two parts, unless it is among `allowed`."""
+    parts_of = defaultdict(set)
+    for part in PARTS:
+        for index in getattr(split, part):
+            parts_of[key(utterances[index])].add(part)
+    shared = {value: parts for value, parts in parts_of.items() if len(parts) > 1 and value not in allowed}
+    if shared:
+        shown = _some(f"{value} (in {' and '.join(sorted(parts))})" for value, parts in shared.items())
+        raise LeakError(f"{len(shared)} {what}{'s' * (len(shared) > 1)} in more than one part: {shown}")
+
+
+def _speakers(utterances: Sequence[Utterance], indices: Sequence[int]) -> set[str]:
+    return {utterances[index].speaker for index in indices}
+
+
+def _is_speaker_disjoint(utterances: Sequence[Utterance], heard: Sequence[int], tested: Sequence[int]) -> bool:
+    shared = _speakers(utterances, heard) & _speakers(utterances, tested)
+    return not shared and all(utterance.speaker_known for utterance in utterances)
+
+
+def _some(values, count: int = 3) -> str:
+    """The first few values, and how many more there are."""
+    values = sorted(values)
+    more = f" and {len(values) - count} more" if len(values) > count else ""
+    return ", ".join(map(str, values[:count])) + more
+
+
+def _id(utterance: Utterance, root: str | Path) -> str:
+    return f"{utterance.corpus}/{Path(os.path.relpath(utterance.path, root)).as_posix()}"
+
+
+def _hash(content: Mapping) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _read_manifest(path: str | Path) -> dict:
+    """A manifest's content without its hash, which is checked."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SplitError(f"{path} cannot be read as a split manifest: {error}") from error
+    wanted = {"kind", "speaker_disjoint", "hash", *PARTS}
+    if not isinstance(content, dict) or wanted - content.keys():
+        raise SplitError(f"{path} is no split manifest; it must have {', '.join(sorted(wanted))}")
+    if content.pop("hash") != _hash(content):
+        raise LeakError(f"{path} was altered after it was written: its hash does not fit. Make the split anew")
+    return content
