@@ -1,0 +1,58 @@
+"""Command line: python -m ser_model predict | card"""
+
+import argparse
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "ser-cnn-8"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ser_model", description="Speech emotion recognition.")
+    commands = parser.add_subparsers(required=True)
+
+    command = commands.add_parser("predict", help="name the emotion of files or folders of files, as CSV")
+    command.add_argument("paths", nargs="+", metavar="FILE_OR_DIR")
+    command.add_argument("--model", default=str(DEFAULT_MODEL), help="a local folder or a Hub id")
+    command.add_argument("--output", metavar="CSV", help="where the rows go; the terminal if left out")
+    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    command.set_defaults(run=predict)
+
+    command = commands.add_parser("card", help="write a model's card from its figures and those of other runs")
+    command.add_argument("run_dir", type=Path, metavar="RUN", help="the output folder of train.py")
+    command.add_argument("--beside", type=Path, nargs="*", default=[], metavar="RUN", help="runs to report beside it")
+    command.set_defaults(run=card)
+
+    args = parser.parse_args(arguments)
+    return args.run(args)
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Exit status 1 if any file was left without an answer."""
+    from .inference import EmotionRecognizer, audio_files, write_predictions
+
+    files = list(audio_files(args.paths))
+    if not files:
+        sys.exit(f"no audio files in {', '.join(args.paths)}")
+    recognizer = EmotionRecognizer.from_pretrained(args.model, device=args.device)
+    with open(args.output, "w", newline="", encoding="utf-8") if args.output else nullcontext(sys.stdout) as output:
+        answered, failed = write_predictions(recognizer, files, output)
+    print(f"{answered} answered, {failed} not", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def card(args: argparse.Namespace) -> int:
+    from .labels import label_scheme
+    from .reports import model_card
+    from .settings import load_settings
+
+    settings = load_settings(args.run_dir / "settings.yaml")
+    results = [json.loads((run / "metrics.json").read_text()) for run in (args.run_dir, *args.beside)]
+    (args.run_dir / "README.md").write_text(model_card(settings, label_scheme(settings.labels), results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""How good, how sure, and whether rightly so: metrics over class probabilities."""
+
+import datasets
+import evaluate
+import numpy as np
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_score, recall_score
+
+CALIBRATION_BINS = 15  # as in Guo et al. 2017, arXiv 1706.04599
+
+
+def expected_calibration_error(
+    probabilities: np.ndarray, references: np.ndarray, bins: int = CALIBRATION_BINS
+) -> float:
+    """Mean gap between confidence and accuracy over equally wide bins of confidence.
+
+    Args:
+        probabilities: (N, num_labels).
+        references: class indices (N,).
+    """
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == references
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs(confidence[which == b].sum() - correct[which == b].sum()) for b in range(bins)]
+    return float(sum(gaps) / len(references))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Logits (N, num_labels) -> probabilities (N, num_labels)."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(logits: np.ndarray, references: np.ndarray) -> float:
+    """The temperature that makes softmax(logits / temperature) most likely on held-out speakers.
+
+    Source: Guo et al. 2017, arXiv 1706.04599, section 4.2.
+    """
+    labels = np.arange(logits.shape[1])
+
+    def loss(log_temperature: float) -> float:
+        return log_loss(references, softmax(logits / np.exp(log_temperature)), labels=labels)
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+
+
+def emotion_metrics(probabilities: np.ndarray, references: np.ndarray, names: list[str]) -> dict:
+    """All figures of one set of predictions.
+
+    Args:
+        probabilities: (N, num_labels).
+        references: class indices (N,).
+        names: emotion of each class index.
+
+    Returns:
+        accuracy; uar, the unweighted average recall (balanced accuracy) over the classes that occur; F1, precision and
+        recall, macro and weighted; ece; log_loss; count; recall of each class; confusion_matrix (row: truth).
+    """
+    predictions = probabilities.argmax(axis=1)
+    indices = np.arange(len(names))
+    occurring = np.unique(references)
+    recalls = recall_score(references, predictions, labels=indices, average=None, zero_division=0)
+    figures = {
+        "accuracy": accuracy_score(references, predictions),
+        "uar": recalls[occurring].mean(),
+        "ece": expected_calibration_error(probabilities, references),
+        "log_loss": log_loss(references, probabilities, labels=indices),
+    }
+    for average in ("macro", "weighted"):
+        for name, score in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
+            figures[f"{name}_{average}"] = score(
+                references, predictions, labels=occurring, average=average, zero_division=0
+            )
+    return {
+        "count": len(references),
+        **{key: round(float(value), 5) for key, value in figures.items()},
+        "recall": {names[index]: round(float(recalls[index]), 5) for index in occurring},
+        "confusion_matrix": confusion_matrix(references, predictions, labels=indices).tolist(),
+    }
+
+
+class EmotionMetrics(evaluate.Metric):
+    """`emotion_metrics` as an `evaluate.Metric`: `add_batch(predictions=probabilities, references=labels)`.
+
+    Made from the package, it works without the Hub and over several processes.
+    """
+
+    def __init__(self, names: list[str], **kwargs):
+        super().__init__(**kwargs)
+        self.names = names
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = datasets.Features(
+            {"predictions": datasets.Sequence(datasets.Value("float64")), "references": datasets.Value("int64")}
+        )
+        return evaluate.MetricInfo(
+            description="Accuracy, UAR, F1, calibration and confusion of emotion probabilities.",
+            citation="",
+            inputs_description="predictions: probabilities (N, num_labels); references: class indices (N,)",
+            features=features,
+        )
+
+    def _compute(self, predictions, references) -> dict:
+        return emotion_metrics(np.asarray(predictions), np.asarray(references), self.names)

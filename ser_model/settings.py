@@ -1,0 +1,134 @@
+"""One YAML file an experiment -> typed settings. Unknown keys and impossible values are refused at this border."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .labels import nearest
+
+
+class SettingsError(ValueError):
+    """A config file or an override that cannot be used, and what would be right."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitSettings(_Section):
+    """Who is trained on and who is tested on.
+
+    kind: "speakers" (no speaker in two parts), "random" (flatters; for comparison with others), "published" (a fold of
+        `splits.FOLDS`, by `name` and `fold`), "corpora" (`test` names whole corpora), "column" (`folder` data say).
+    test, validation: speakers by id, or how many of each corpus, or which fraction; for "random" a fraction of clips.
+    """
+
+    kind: Literal["speakers", "random", "published", "corpora", "column"] = "speakers"
+    test: list[str] | int | float = 0.2
+    validation: list[str] | int | float = 0.1
+    name: str = "ravdess-speakers"
+    fold: int = Field(default=1, ge=1)
+
+
+class AugmentationSettings(_Section):
+    """Distortions of the training part, drawn anew for each clip. Zero turns one off."""
+
+    gain_db: float = Field(default=6.0, ge=0)  # uniform within +-; without effect on relative levels
+    noise_probability: float = Field(default=0.3, ge=0, le=1)  # white to pink
+    noise_snr_db: tuple[float, float] = (5.0, 30.0)
+    tilt_db: float = Field(default=6.0, ge=0)  # slope of a random room and microphone, from 0 Hz to half the rate
+    time_rate: float = Field(default=0.15, ge=0, lt=1)  # speaks up to 15 % faster or slower
+    frequency_warp: float = Field(default=0.12, ge=0, lt=1)  # formants and pitch up to 12 % higher or lower
+    time_masks: int = Field(default=2, ge=0)
+    time_mask_frames: int = Field(default=10, ge=1)
+    frequency_masks: int = Field(default=2, ge=0)
+    frequency_mask_bands: float = Field(default=0.12, gt=0, lt=1)  # the widest, as a fraction of the mel axis
+    mixup_probability: float = Field(default=0.5, ge=0, le=1)
+    mixup_alpha: float = Field(default=0.3, gt=0)
+
+
+class TrainingSettings(_Section):
+    epochs: int = Field(default=50, ge=1)
+    batch_size: int = Field(default=32, ge=2)  # a process
+    learning_rate: float = Field(default=3e-3, gt=0)  # the peak of the one-cycle schedule
+    weight_decay: float = Field(default=0.05, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    clip_norm: float = Field(default=2.0, gt=0)
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)  # averages over the last 200 steps or so
+    max_frames: int = Field(default=160, ge=8)  # longer clips are cropped at random: 3.2 s at a 20 ms hop
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+
+
+class DataSettings(_Section):
+    corpora: list[dict[str, Any]] = Field(min_length=1)  # name, and the options of that reader
+
+
+class Settings(_Section):
+    name: str
+    seed: int = 0
+    data: DataSettings
+    labels: int | dict[str, Any] = 8
+    split: SplitSettings = SplitSettings()
+    features: dict[str, Any] = {}  # arguments of SERFeatureExtractor
+    model: dict[str, Any] = {}  # arguments of SERConfig
+    augmentation: AugmentationSettings = AugmentationSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+def load_settings(path: str | Path, overrides: list[str] | None = None) -> Settings:
+    """Read a YAML file and lay `--section.key value` pairs over it.
+
+    Raises:
+        SettingsError: no such file, not YAML, an unknown key (with the nearest known one), or a value out of range.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise SettingsError(f"no config file {path}; the ones that come along are in configs/") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise SettingsError(f"{path} holds {type(raw).__name__}; a mapping of settings was wanted")
+    raw.setdefault("name", path.stem)
+    for key, value in _pairs(overrides or []):
+        _lay_over(raw, key, value)
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        raise SettingsError(f"{path}: " + "; ".join(_complaint(problem) for problem in error.errors())) from error
+
+
+def save_settings(settings: Settings, path: str | Path) -> None:
+    """Write every setting, defaults included, so that a run can be made again from this file alone."""
+    Path(path).write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+
+
+def _pairs(overrides: list[str]) -> list[tuple[str, Any]]:
+    """["--training.epochs", "5", "--seed=1"] -> [("training.epochs", 5), ("seed", 1)]"""
+    words = [part for word in overrides for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
+        raise SettingsError(f"cannot read {' '.join(overrides)!r}; overrides look like --training.epochs 5")
+    return [(key.removeprefix("--"), yaml.safe_load(value)) for key, value in zip(words[::2], words[1::2], strict=True)]
+
+
+def _lay_over(raw: dict, dotted_key: str, value: Any) -> None:
+    *sections, key = dotted_key.split(".")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise SettingsError(f"--{dotted_key}: {section!r} has no keys of its own")
+    raw[key] = value
+
+
+def _complaint(problem: dict) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{key} is {problem['input']!r}: {problem['msg'].lower()}"
+    section = Settings
+    for part in problem["loc"][:-1]:
+        section = section.model_fields[part].annotation
+    hint = nearest(problem["loc"][-1], section.model_fields)
+    return f"unknown key {key!r}{hint}; known here: {sorted(section.model_fields)}"

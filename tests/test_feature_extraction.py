@@ -1,0 +1,209 @@
+"""The extractor pads and masks what it can hear, and refuses the rest with a remedy."""
+
+import logging
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from ser_model import SERFeatureExtractor
+
+RATE = 16_000
+FRAME, HOP = 512, 256  # samples
+SETTINGS = {"n_mfcc": 40, "n_mels": 64, "frame_ms": 32, "hop_ms": 16, "n_fft": 1024}
+WIDTH = SETTINGS["n_mfcc"]
+
+
+def make_extractor(**settings) -> SERFeatureExtractor:
+    return SERFeatureExtractor(**{**SETTINGS, **settings})
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
+
+
+@pytest.mark.parametrize("delta_order", [0, 1, 2])
+def test_shapes_and_mask_follow_the_lengths(delta_order):
+    extractor = make_extractor(trim_db=None, delta_order=delta_order)
+    clips = [noise(FRAME), noise(RATE), noise(RATE + HOP)]
+    batch = extractor(clips, sampling_rate=RATE, return_tensors="pt")
+    frames = [len(clip) // HOP + 1 for clip in clips]
+    assert batch["input_features"].shape == (3, max(frames), (1 + delta_order) * WIDTH)
+    assert batch["input_features"].dtype == torch.float32
+    assert batch["attention_mask"].dtype == torch.int64
+    assert batch["attention_mask"].sum(dim=1).tolist() == frames
+    assert not batch["input_features"][batch["attention_mask"] == 0].any()
+    assert list(batch) == extractor.model_input_names
+
+
+def test_mask_follows_the_trimmed_length():
+    extractor = make_extractor(trim_margin_ms=0)
+    quiet = np.zeros(RATE, np.float32)
+    clips = [np.concatenate([quiet, noise(RATE // 2)]), noise(RATE)]
+    batch = extractor(clips, sampling_rate=RATE, return_tensors="pt")
+    short, whole = batch["attention_mask"].sum(dim=1).tolist()
+    assert whole == RATE // HOP + 1 == batch["input_features"].shape[1]
+    assert abs(short - RATE // 2 // HOP) <= 2
+
+
+def test_one_waveform_is_a_batch_of_one_however_it_comes():
+    extractor, waveform = make_extractor(), noise(4000)
+    ways = [waveform, waveform.tolist(), torch.from_numpy(waveform), [waveform], waveform.astype(np.float64)]
+    ways += [waveform[::-1][::-1], np.frombuffer(waveform.tobytes(), np.float32)]  # reversed twice; read-only
+    expected = extractor(waveform, sampling_rate=RATE, return_tensors="np")["input_features"]
+    assert len(expected) == 1
+    for way in ways:
+        np.testing.assert_array_equal(
+            extractor(way, sampling_rate=RATE, return_tensors="np")["input_features"], expected
+        )
+
+
+def test_a_reversed_view_is_heard_backwards():
+    extractor, waveform = make_extractor(), noise(4000)
+    backwards = extractor(waveform[::-1], sampling_rate=RATE, return_tensors="np")["input_features"]
+    copied = extractor(waveform[::-1].copy(), sampling_rate=RATE, return_tensors="np")["input_features"]
+    np.testing.assert_array_equal(backwards, copied)
+
+
+def test_lists_arrays_and_tensors_hold_the_same():
+    extractor, clips = make_extractor(), [noise(4000), noise(6000)]
+    tensors = extractor(clips, sampling_rate=RATE, return_tensors="pt")
+    arrays = extractor(clips, sampling_rate=RATE, return_tensors="np")
+    lists = extractor(clips, sampling_rate=RATE)
+    for key in extractor.model_input_names:
+        assert isinstance(tensors[key], torch.Tensor)
+        assert isinstance(arrays[key], np.ndarray)
+        assert isinstance(lists[key], list) and len(lists[key]) == 2
+        np.testing.assert_array_equal(tensors[key].numpy(), arrays[key])
+        np.testing.assert_array_equal(np.stack(lists[key]), arrays[key])
+
+
+@pytest.mark.parametrize("integer", [np.int16, np.int32])
+def test_integers_equal_scaled_floats(integer):
+    extractor = make_extractor(level="absolute")
+    full_scale = -float(np.iinfo(integer).min)
+    samples = (noise(4000) * full_scale).astype(integer)
+    by_integers = extractor(samples, sampling_rate=RATE, return_tensors="np")["input_features"]
+    by_floats = extractor(samples / full_scale, sampling_rate=RATE, return_tensors="np")["input_features"]
+    np.testing.assert_allclose(by_integers, by_floats, rtol=0, atol=1e-3)
+
+
+def test_save_and_load_give_an_equal_extractor(tmp_path):
+    extractor = make_extractor(top_db=None, level="absolute", trim_margin_ms=50, delta_order=1).fit(
+        [(torch.from_numpy(noise(8000))[None], torch.tensor([8000]))]
+    )
+    extractor.save_pretrained(tmp_path)
+    loaded = SERFeatureExtractor.from_pretrained(tmp_path)
+    assert loaded.to_dict() == extractor.to_dict()
+    waveform = noise(6000, seed=1)
+    np.testing.assert_array_equal(
+        loaded(waveform, sampling_rate=RATE, return_tensors="np")["input_features"],
+        extractor(waveform, sampling_rate=RATE, return_tensors="np")["input_features"],
+    )
+
+
+NAN, INFINITE = noise(4000), noise(4000)
+NAN[7], INFINITE[7] = np.nan, -np.inf
+REFUSED = {
+    "another rate": (noise(4000), 44_100, "the waveform is at 44100 Hz; this model hears 16000 Hz; resample it first"),
+    "stereo": (np.stack([noise(4000)] * 2), RATE, "shape (2, 4000) came; one channel (T,) was wanted; average"),
+    "stereo in a list": ([noise(4000), np.stack([noise(4000)] * 2)], RATE, "shape (2, 4000) came; one channel"),
+    "no clips": ([], RATE, "0 samples are less than one frame of 512 (32 ms); give a longer recording"),
+    "no samples": (np.zeros(0, np.float32), RATE, "0 samples are less than one frame of 512 (32 ms); give a longer"),
+    "less than a frame": (
+        noise(FRAME - 1),
+        RATE,
+        "511 samples are less than one frame of 512 (32 ms); give a longer",
+    ),
+    "NaN": (NAN, RATE, "holds NaN or infinity; repair or decode it again"),
+    "infinity": (INFINITE, RATE, "holds NaN or infinity; repair or decode it again"),
+    "unscaled floats": (noise(4000) * 0 + 1234, RATE, "peaks at 1234; floats in [-1, 1] were wanted; divide by"),
+    "int64": (np.zeros(4000, np.int64), RATE, "samples are torch.int64; floats in [-1, 1], int16 or int32 were wanted"),
+    "uint8": (np.zeros(4000, np.uint8), RATE, "samples are torch.uint8; floats in [-1, 1], int16 or int32 were wanted"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_heard_is_refused_with_a_remedy(case):
+    raw_speech, rate, message = REFUSED[case]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_extractor()(raw_speech, sampling_rate=rate)
+
+
+def test_one_frame_is_enough():
+    assert make_extractor()(noise(FRAME), sampling_rate=RATE, return_tensors="np")["attention_mask"].sum() == 3
+
+
+def test_a_missing_rate_is_warned_about_and_a_given_one_is_not(caplog):
+    with caplog.at_level(logging.WARNING):
+        make_extractor()(noise(4000), sampling_rate=RATE)
+        assert not caplog.records
+        make_extractor()(noise(4000))
+    assert "no sampling_rate was given; the waveform is taken to be at 16000 Hz" in caplog.text
+
+
+IMPOSSIBLE = {
+    "sampling_rate": {"sampling_rate": 0},
+    "hop_ms": {"hop_ms": 33},  # longer than the frame
+    "hop_ms, zero": {"hop_ms": 0},
+    "hop_ms, less than a sample": {"hop_ms": 0.01},
+    "n_fft": {"n_fft": 510},  # shorter than the frame of 512
+    "n_fft, odd": {"n_fft": 1023},
+    "n_fft, no integer": {"n_fft": 1024.0},
+    "f_max": {"f_max": 8001},  # above Nyquist
+    "f_max, below f_min": {"f_min": 500, "f_max": 400},
+    "f_max, negative f_min": {"f_min": -1},
+    "n_mfcc": {"n_mfcc": 65},  # more than there are mel bands
+    "n_mfcc, none": {"n_mfcc": 0},
+    "n_mfcc, no integer": {"n_mfcc": 40.5},
+    "n_mels": {"n_mels": 400},  # some would lie between two FFT bins
+    "level": {"level": "loud"},
+    "delta_order": {"delta_order": 3},
+    "top_db": {"top_db": 0},
+    "trim_db": {"trim_db": -40},
+    "trim_margin_ms": {"trim_margin_ms": -50},
+    "feature_mean": {"feature_mean": [0.0] * (WIDTH - 1)},
+    "feature_std": {"feature_std": [1.0] * (WIDTH + 1)},
+    "feature_std, zero": {"feature_std": [0.0] * WIDTH},
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_impossible_settings_are_refused_naming_the_key(case):
+    key = case.split(",")[0]
+    with pytest.raises(ValueError, match=rf"\b{key}\b"):
+        make_extractor(**IMPOSSIBLE[case])
+
+
+def test_unknown_settings_are_refused_naming_the_known():
+    with pytest.raises(ValueError, match=r"no setting \['n_mfccs'\]; known: .*'n_mfcc'"):
+        make_extractor(n_mfccs=40)
+
+
+@pytest.mark.parametrize("delta_order", [0, 2])
+def test_fit_gives_zero_mean_and_unit_spread_on_its_own_data(delta_order):
+    clips = [noise(9000), 0.1 * np.cumsum(noise(6000, seed=1)), noise(12_000, seed=2)]
+    batches = [
+        (torch.nn.utils.rnn.pad_sequence([torch.from_numpy(clip) for clip in part], batch_first=True), lengths)
+        for part, lengths in ((clips[:2], torch.tensor([9000, 6000])), (clips[2:], torch.tensor([12_000])))
+    ]
+    extractor = make_extractor(delta_order=delta_order).fit(batches)
+    batch = extractor(clips, sampling_rate=RATE, return_tensors="pt")
+    real = batch["input_features"][batch["attention_mask"].bool()].unflatten(1, (1 + delta_order, WIDTH))
+    assert real.mean(dim=0).abs().max() < 1e-3
+    # One standard deviation a channel, so that the features stay a rotation of the log-mel spectrum.
+    torch.testing.assert_close(real.square().mean(dim=(0, 2)), torch.ones(1 + delta_order), rtol=0, atol=1e-3)
+    assert len(set(extractor.feature_std)) == 1 + delta_order
+
+
+def test_fit_again_forgets_the_first_fit():
+    batch = [(torch.from_numpy(noise(9000))[None], torch.tensor([9000]))]
+    once = make_extractor().fit(batch)
+    twice = make_extractor().fit([(torch.ones(1, 4000), torch.tensor([4000]))]).fit(batch)
+    assert twice.to_dict() == once.to_dict()
+
+
+def test_fit_on_nothing_is_refused():
+    with pytest.raises(ValueError, match="no utterance came .* is the training part empty"):
+        make_extractor().fit([])

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from ser_model.metrics import EmotionMetrics, emotion_metrics, expected_calibration_error, fit_temperature, softmax
+
+NAMES = ["calm", "happy", "sad"]
+# Three calm clips, two of them right; one happy clip, wrong; no sad one.
+PROBABILITIES = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.3, 0.6]])
+REFERENCES = np.array([0, 0, 0, 1])
+
+
+def test_figures_equal_those_counted_by_hand():
+    figures = emotion_metrics(PROBABILITIES, REFERENCES, NAMES)
+    assert figures["count"] == 4
+    assert figures["accuracy"] == 0.5
+    assert figures["uar"] == pytest.approx((2 / 3 + 0) / 2, abs=1e-5)  # sad does not occur and is not averaged
+    assert figures["recall"] == {"calm": pytest.approx(2 / 3, abs=1e-5), "happy": 0.0}
+    assert figures["confusion_matrix"] == [[2, 1, 0], [0, 0, 1], [0, 0, 0]]
+    assert figures["f1_macro"] == pytest.approx((2 * 2 / (2 + 3) + 0) / 2, abs=1e-5)
+    assert figures["log_loss"] == pytest.approx(-np.log([0.8, 0.6, 0.2, 0.3]).mean(), abs=1e-5)
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
+    # Ten answers at 0.7, of which five are right: the gap is 0.2.
+    probabilities = np.tile([0.7, 0.2, 0.1], (10, 1))
+    assert expected_calibration_error(probabilities, np.array([0] * 5 + [1] * 5)) == pytest.approx(0.2)
+    assert expected_calibration_error(probabilities, np.array([0] * 7 + [1] * 3)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_temperature_undoes_overconfidence():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4000, 3)) * 2
+    references = np.array([rng.choice(3, p=row) for row in softmax(logits)])  # calibrated at temperature 1
+    assert fit_temperature(logits * 3, references) == pytest.approx(3, rel=0.05)
+
+
+def test_metric_of_evaluate_takes_batches_and_agrees():
+    metric = EmotionMetrics(NAMES)
+    metric.add_batch(predictions=PROBABILITIES[:3], references=REFERENCES[:3])
+    metric.add_batch(predictions=PROBABILITIES[3:], references=REFERENCES[3:])
+    assert metric.compute() == emotion_metrics(PROBABILITIES, REFERENCES, NAMES)

@@ -1,0 +1,328 @@
+"""What every network keeps, whatever its name, and what the model and its configuration refuse."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification, SERModel
+from ser_model.backbones import BACKBONES
+from ser_model.layers import masked_mean
+from ser_model.mfcc import deltas, mel_filterbank, power_spectrogram, power_to_db
+
+ROOT = Path(__file__).resolve().parent.parent
+EMOTIONS = {0: "neutral", 1: "happy", 2: "sad", 3: "angry"}
+POOLINGS = ("attention", "mean")
+every_backbone = pytest.mark.parametrize("name", BACKBONES)
+
+# Ten minutes of frames at 20 ms through each network, each in a process of its own, whose peak the parent reads.
+TEN_MINUTES = """
+import json, os, sys
+import torch
+from ser_model import SERConfig, SERForAudioClassification
+from ser_model.backbones import BACKBONES
+
+torch.set_num_threads(1)
+
+def peak_bytes(name=None):
+    if not (pid := os.fork()):
+        if name is not None:
+            config = SERConfig(backbone=name)
+            features = torch.randn(1, 30_001, config.num_channels * config.num_features)
+            with torch.no_grad():
+                assert SERForAudioClassification(config).eval()(features).logits.isfinite().all()
+        os._exit(0)
+    _, status, usage = os.wait4(pid, 0)
+    assert status == 0, name
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+idle = peak_bytes()
+print(json.dumps({name: peak_bytes(name) - idle for name in BACKBONES}))
+"""
+
+
+def make_model(name: str = "cnn", seed: int = 0, **options) -> SERForAudioClassification:
+    """A network in eval mode with every number drawn, the statistics of its norms too, lest zeros hide a mistake."""
+    torch.manual_seed(seed)
+    model = SERForAudioClassification(SERConfig(backbone=name, **{"id2label": EMOTIONS, **options})).eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.running_mean, -0.3, 0.3)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+    return model
+
+
+def make_features(model: SERForAudioClassification, *size: int, seed: int = 1) -> torch.Tensor:
+    """Random features (*size, C * F)."""
+    width = model.config.num_channels * model.config.num_features
+    return torch.randn(*size, width, generator=torch.Generator().manual_seed(seed))
+
+
+# The contract of every backbone.
+
+
+@every_backbone
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("padding", ["zeros", "noise"])
+@torch.no_grad()
+def test_padding_and_batch_make_up_do_not_change_logits(name, pooling, padding):
+    model = make_model(name, pooling=pooling)
+    lengths = [1, 2, 7, 64, 149, 200]
+    clips = [make_features(model, length, seed=length) for length in lengths]
+    batch = make_features(model, len(clips), 217) * (padding == "noise")
+    mask = torch.zeros(batch.shape[:2], dtype=torch.long)
+    for row, clip in enumerate(clips):
+        batch[row, : len(clip)] = clip
+        mask[row, : len(clip)] = 1
+    together = model(batch, mask).logits
+    alone = torch.cat([model(clip[None]).logits for clip in clips])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model(batch.flip(0), mask.flip(0)).logits.flip(0), together, rtol=0, atol=1e-5)
+    assert alone.std(dim=0).min() > 1e-3  # utterances differ, so that equal logits say something
+
+
+@every_backbone
+@pytest.mark.parametrize("pooling", POOLINGS)
+@torch.no_grad()
+def test_attention_mask_says_what_is_heard(name, pooling):
+    model = make_model(name, pooling=pooling)
+    features = make_features(model, 1, 160)
+    mask = torch.ones(1, 160, dtype=torch.long)
+    whole = model(features, mask).logits
+    torch.testing.assert_close(model(features).logits, whole, rtol=0, atol=0)  # no mask: all frames are real
+    mask[:, 100:] = 0
+    shorter = model(features, mask).logits
+    mask[:, 50:] = 0
+    shortest = model(features, mask).logits
+    assert min((whole - shorter).abs().max(), (shorter - shortest).abs().max()) > 1e-3
+
+
+@every_backbone
+@torch.no_grad()
+def test_one_frame_gives_finite_logits(name):
+    model = make_model(name)
+    logits = model(make_features(model, 1, 1)).logits
+    assert logits.shape == (1, 4)
+    assert logits.isfinite().all()
+
+
+def test_ten_minutes_fit_in_one_gibibyte():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", TEN_MINUTES], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    peaks = json.loads(done.stdout)
+    assert peaks.keys() == BACKBONES.keys()
+    for name, peak_bytes in peaks.items():
+        assert 0 < peak_bytes < 2**30, f"{name} takes {peak_bytes / 2**20:.0f} MiB for ten minutes"
+
+
+@every_backbone
+@torch.no_grad()
+def test_save_and_load_are_equal_to_the_bit(name, tmp_path):
+    model = make_model(name)
+    model.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.bin"))
+    loaded = SERForAudioClassification.from_pretrained(tmp_path)
+    assert not loaded.training
+    saved_state, loaded_state = model.state_dict(), loaded.state_dict()
+    assert saved_state.keys() == loaded_state.keys()
+    assert all(torch.equal(saved_state[key], loaded_state[key]) for key in saved_state)
+    features = make_features(model, 2, 50)
+    assert torch.equal(model(features).logits, loaded(features).logits)
+    assert loaded.config.id2label == EMOTIONS
+
+
+@every_backbone
+@torch.no_grad()
+def test_embeddings_load_from_a_classifier(name, tmp_path):
+    model = make_model(name)
+    model.save_pretrained(tmp_path)
+    features = make_features(model, 2, 50)
+    embeddings = SERModel.from_pretrained(tmp_path)(features).pooler_output
+    torch.testing.assert_close(model.classifier(embeddings), model(features).logits, rtol=0, atol=1e-6)
+
+
+@every_backbone
+def test_model_is_built_on_the_meta_device(name):
+    config = make_model(name).config
+    with torch.device("meta"):
+        model = SERForAudioClassification(config)
+    tensors = [*model.parameters(), *model.buffers()]
+    assert tensors and all(tensor.is_meta for tensor in tensors)
+    # What lies outside the state dict would come back as garbage.
+    assert {key for key, _ in model.named_buffers()} <= model.state_dict().keys()
+
+
+@every_backbone
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_gradients_reach_every_parameter(name, pooling):
+    model = make_model(name, pooling=pooling).train()
+    loss = model(make_features(model, 4, 96), labels=torch.tensor([0, 1, 2, 3])).loss
+    loss.backward()
+    assert loss.isfinite()
+    unreached = [key for key, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert not unreached
+
+
+@every_backbone
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_half_precision_gives_the_same_answer(name, dtype):
+    model = make_model(name)
+    features, mask = make_features(model, 2, 60), torch.ones(2, 60)
+    mask[1, 20:] = 0
+    expected = model(features, mask).logits
+    logits = model.to(dtype)(features, mask).logits
+    assert logits.dtype == dtype
+    # bfloat16 keeps 8 bits, and some ten layers add up their rounding.
+    torch.testing.assert_close(logits.float(), expected, rtol=0, atol=0.1 * float(expected.abs().max()))
+
+
+@every_backbone
+@torch.no_grad()
+def test_hidden_states_come_when_asked_for(name):
+    model = make_model(name)
+    features = make_features(model, 2, 50)
+    assert model(features).hidden_states is None
+    states = model(features, output_hidden_states=True).hidden_states
+    frames = model.ser(features).last_hidden_state
+    assert len(states) > 1 and all(len(state) == 2 for state in states)
+    torch.testing.assert_close(states[-1].transpose(1, 2), frames, rtol=0, atol=0)
+    logits, tuple_states = model(features, output_hidden_states=True, return_dict=False)
+    assert len(tuple_states) == len(states)
+    torch.testing.assert_close(logits, model(features).logits, rtol=0, atol=0)
+
+
+# The model around the backbone.
+
+
+def test_half_precision_averages_ten_minutes_without_overflow():
+    loud = torch.full((1, 3, 37_500), 4.0, dtype=torch.float16)
+    mean = masked_mean(loud, torch.ones(1, 37_500, dtype=torch.bool))
+    assert mean.dtype == torch.float16
+    assert mean.tolist() == [[4.0, 4.0, 4.0]]
+
+
+def test_loss_is_cross_entropy_of_indices_or_probabilities():
+    model = make_model()
+    features = make_features(model, 3, 40)
+    output = model(features, labels=torch.tensor([2, 0, 3]))
+    log_probabilities = output.logits.log_softmax(dim=1)
+    expected = -(log_probabilities[0, 2] + log_probabilities[1, 0] + log_probabilities[2, 3]) / 3
+    torch.testing.assert_close(output.loss, expected)
+    mixed = torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 1, 0], [0.25, 0.25, 0.25, 0.25]])
+    expected = -(mixed * log_probabilities).sum(dim=1).mean()
+    torch.testing.assert_close(model(features, labels=mixed).loss, expected)
+    assert model(features).loss is None
+
+
+@torch.no_grad()
+def test_inverse_dct_gives_the_log_mel_spectrum_back():
+    extractor = SERFeatureExtractor(n_mfcc=64, n_mels=64, trim_db=None, level="absolute", delta_order=1)
+    waveforms = 0.1 * torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([8000])
+    power = power_spectrogram(waveforms, extractor.frame_samples, extractor.hop_samples, extractor.n_fft)
+    filters = mel_filterbank(64, extractor.n_fft, extractor.sampling_rate, extractor.f_min, extractor.f_max)
+    log_mel = power_to_db(filters @ power, torch.ones(1, power.shape[-1], dtype=torch.bool), extractor.top_db)
+    slopes = deltas(log_mel, torch.tensor([power.shape[-1]]))
+    expected = torch.stack([log_mel, slopes], dim=1).permute(0, 3, 1, 2)  # (1, L, C, F)
+
+    model = SERModel(SERConfig(num_features=64, num_channels=2))
+    features, _ = extractor.extract(waveforms, lengths)
+    torch.testing.assert_close(model.invert_dct(features.unflatten(2, (2, 64))), expected, rtol=0, atol=1e-4)
+
+    # Fitted, it is the spectrum around its mean, over one number a channel.
+    features, _ = extractor.fit([(waveforms, lengths)]).extract(waveforms, lengths)
+    spreads = torch.tensor([extractor.feature_std[0], extractor.feature_std[64]])[:, None]
+    centred = expected - expected.mean(dim=1, keepdim=True)
+    torch.testing.assert_close(model.invert_dct(features.unflatten(2, (2, 64))) * spreads, centred, rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_calibration_temperature_divides_the_logits():
+    plain, cooler = make_model(), make_model(calibration_temperature=2.5)
+    cooler.load_state_dict(plain.state_dict())
+    features = make_features(plain, 2, 40)
+    torch.testing.assert_close(cooler(features).logits * 2.5, plain(features).logits)
+
+
+@torch.no_grad()
+def test_ignore_mismatched_sizes_swaps_the_head_alone(tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    labels = {0: "calm", 1: "agitated"}
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        SERForAudioClassification.from_pretrained(tmp_path, num_labels=2, id2label=labels)
+    swapped = SERForAudioClassification.from_pretrained(
+        tmp_path, num_labels=2, id2label=labels, label2id={"calm": 0, "agitated": 1}, ignore_mismatched_sizes=True
+    )
+    assert swapped.config.id2label == labels
+    body = model.ser.state_dict()
+    assert all(torch.equal(weight, body[key]) for key, weight in swapped.ser.state_dict().items())
+    assert swapped.classifier.weight.shape == (2, model.ser.pooling.output_size)
+    assert swapped.classifier.weight.std() > 0 and not swapped.classifier.bias.any()
+    features = make_features(model, 3, 40)
+    assert swapped(features).logits.shape == (3, 2)
+    assert not torch.equal(swapped.classifier.weight, model.classifier.weight[:2])
+
+
+def test_features_of_another_extractor_are_refused():
+    model = make_model(num_features=40, num_channels=2)
+    with pytest.raises(ValueError, match="has 40 features a frame; this model was built for 2 x 40; use the feature"):
+        model(torch.zeros(1, 50, 40))
+
+
+# What is refused when it is built.
+
+
+def test_unknown_backbone_is_refused_naming_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown backbone 'cmn'; known: \[.*'cnn'.*\]; did you mean 'cnn'\?"):
+        SERForAudioClassification(SERConfig(backbone="cmn"))
+
+
+@every_backbone
+def test_unknown_backbone_option_is_refused_naming_the_known(name):
+    with pytest.raises(ValueError, match=rf"backbone '{name}' has no option \['no_such_option'\]; known: \["):
+        SERForAudioClassification(SERConfig(backbone=name, backbone_options={"no_such_option": 3}))
+
+
+def test_even_stem_kernel_is_refused():
+    with pytest.raises(ValueError, match="stem_kernel is 4; it must be odd"):
+        SERForAudioClassification(SERConfig(backbone="cnn", backbone_options={"stem_kernel": 4}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_features", 0),
+        ("num_features", 40.0),
+        ("num_channels", -1),
+        ("pooling", "max"),
+        ("dropout", 1.0),
+        ("dropout", -0.1),
+        ("calibration_temperature", 0.0),
+        ("calibration_temperature", float("nan")),
+        ("id2label", {}),
+        ("id2label", {0: "sad", 1: "sad"}),
+        ("id2label", {1: "sad", 2: "happy"}),
+    ],
+)
+def test_impossible_configuration_is_refused_naming_the_key(key, value):
+    with pytest.raises(ValueError, match=re.escape(f"SERConfig.{key} is {value!r}; it must")):
+        SERConfig(**{key: value})
+
+
+def test_labels_read_both_ways():
+    config = SERConfig(id2label=EMOTIONS, label2id={"stale": 7})
+    assert config.label2id == {"neutral": 0, "happy": 1, "sad": 2, "angry": 3}
+    assert config.num_labels == 4

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from ser_model.settings import SettingsError, load_settings, save_settings
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+MINIMAL = "data: {corpora: [{name: ravdess}]}\n"
+
+
+def settings_from(tmp_path, text, *overrides):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return load_settings(path, list(overrides))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_that_comes_along_is_valid_and_carries_its_file_name(path):
+    assert load_settings(path).name == path.stem
+
+
+def test_a_file_is_named_after_itself_unless_it_says_otherwise(tmp_path):
+    assert settings_from(tmp_path, MINIMAL).name == "mine"
+
+
+def test_unknown_key_is_refused_with_the_nearest_known_one(tmp_path):
+    with pytest.raises(SettingsError, match=r"unknown key 'training.epoch'.*did you mean 'epochs'"):
+        settings_from(tmp_path, MINIMAL + "training: {epoch: 3}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("training: {epochs: 0}\n", "training.epochs"),
+        ("training: {batch_size: many}\n", "training.batch_size"),
+        ("augmentation: {noise_probability: 1.5}\n", "augmentation.noise_probability"),
+        ("split: {kind: alphabetical}\n", "split.kind"),
+    ],
+)
+def test_impossible_value_is_refused_naming_its_key(tmp_path, text, key):
+    with pytest.raises(SettingsError, match=key):
+        settings_from(tmp_path, MINIMAL + text)
+
+
+def test_overrides_reach_nested_keys_and_keep_their_types(tmp_path):
+    settings = settings_from(
+        tmp_path, MINIMAL, "--training.epochs", "5", "--seed=3", "--split.test", "[ravdess-01, ravdess-02]"
+    )
+    assert settings.training.epochs == 5
+    assert settings.seed == 3
+    assert settings.split.test == ["ravdess-01", "ravdess-02"]
+
+
+@pytest.mark.parametrize("override", [["--training.epochs"], ["training.epochs", "5"], ["--seed.deeper", "1"]])
+def test_an_override_that_cannot_be_read_is_refused(tmp_path, override):
+    with pytest.raises(SettingsError):
+        settings_from(tmp_path, MINIMAL + "seed: 1\n", *override)
+
+
+def test_saved_settings_read_back_equal(tmp_path):
+    settings = settings_from(tmp_path, MINIMAL, "--training.epochs", "7")
+    save_settings(settings, tmp_path / "saved.yaml")
+    assert load_settings(tmp_path / "saved.yaml") == settings
+
+
+@pytest.mark.parametrize("text", ["- a list\n", "key: [unclosed\n"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+    with pytest.raises(SettingsError):
+        settings_from(tmp_path, text)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="no config file"):
+        load_settings(tmp_path / "absent.yaml")
