@@ -1,0 +1,101 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+from ser_model.inference import EmotionRecognizer
+from ser_model.settings import load_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "train.py"]
+SMALL = [
+    "--config=configs/ravdess_tess_cnn.yaml",
+    "--split.test=[ravdess-01, ravdess-02, tess-YAF]",
+    "--split.validation=[ravdess-03, ravdess-04]",
+    "--training.epochs=3",
+    "--training.batch_size=16",
+    "--model.backbone_options={widths: [8, 16, 16, 16], hidden_size: 32}",
+]
+
+
+def launch(data_dir, output_dir, *arguments):
+    command = [*LAUNCH, *SMALL, f"--data-dir={data_dir}", f"--output-dir={output_dir}", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def run(synthetic_corpora, tmp_path_factory):
+    """One short training run, as a contributor starts it."""
+    output_dir = tmp_path_factory.mktemp("run")
+    result = launch(synthetic_corpora, output_dir)
+    assert result.returncode == 0, result.stderr
+    return output_dir, result
+
+
+def test_run_leaves_a_model_that_loads_and_answers(run, synthetic_corpora):
+    output_dir, _ = run
+    model = AutoModelForAudioClassification.from_pretrained(output_dir)
+    extractor = AutoFeatureExtractor.from_pretrained(output_dir)
+    assert model.config.id2label[0] == "neutral" and len(model.config.id2label) == 8
+    assert len(extractor.feature_mean) == 80  # fitted on the training part
+    clip = next(synthetic_corpora.rglob("*.wav"))
+    scores = EmotionRecognizer(model, extractor).scores([EmotionRecognizer(model, extractor).load(clip)])
+    assert scores.shape == (1, 8)
+
+
+def test_run_writes_its_figures_split_settings_and_card(run):
+    output_dir, _ = run
+    metrics = json.loads((output_dir / "metrics.json").read_text())
+    assert metrics["speaker_disjoint"] is True
+    assert metrics["test"]["count"] == 2 * 16 + 21
+    assert set(metrics["test"]["by_corpus"]) == {"ravdess", "tess"}
+    assert len(metrics["history"]) == 3
+    assert metrics["history"][-1]["train_loss"] < metrics["history"][0]["train_loss"]
+    split = json.loads((output_dir / "split.json").read_text())
+    assert split["hash"] == metrics["split_hash"]
+    assert load_settings(output_dir / "settings.yaml").training.epochs == 3
+    card = (output_dir / "README.md").read_text()
+    assert f"{metrics['test']['uar']:.3f}" in card and "unseen speakers" in card
+
+
+def test_saved_model_gives_the_figures_that_were_reported(run, synthetic_corpora):
+    """The test accuracy, counted again from the files through the door that users take."""
+    output_dir, _ = run
+    recognizer = EmotionRecognizer.from_pretrained(output_dir)
+    files = [file for actor in ("01", "02") for file in (synthetic_corpora / "RAVDESS").glob(f"Actor_{actor}/*.wav")]
+    scores = recognizer.scores([recognizer.load(file) for file in files])
+    right = [recognizer.labels[row.argmax()] for row in scores]
+    truth = [recognizer.labels[int(file.name.split("-")[2]) - 1] for file in files]
+    accuracy = sum(a == b for a, b in zip(right, truth, strict=True)) / len(files)
+    metrics = json.loads((output_dir / "metrics.json").read_text())
+    assert accuracy == pytest.approx(metrics["test"]["by_corpus"]["ravdess"]["accuracy"], abs=1e-4)
+
+
+def test_same_seed_gives_the_same_weights(run, synthetic_corpora, tmp_path):
+    output_dir, _ = run
+    again = launch(synthetic_corpora, tmp_path)
+    assert again.returncode == 0, again.stderr
+    first, second = (load_file(folder / "model.safetensors") for folder in (output_dir, tmp_path))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_wrong_setting_ends_in_one_sentence(synthetic_corpora, tmp_path):
+    result = launch(synthetic_corpora, tmp_path, "--training.epoch=3")
+    assert result.returncode != 0
+    assert "did you mean 'epochs'" in result.stderr
+    assert 'train.py", line' not in result.stderr
+
+
+def test_an_empty_data_folder_ends_in_one_sentence(tmp_path):
+    (tmp_path / "data").mkdir()
+    result = launch(tmp_path / "data", tmp_path / "out")
+    assert result.returncode != 0
+    assert "ravdess" in result.stderr.lower()
+    assert 'train.py", line' not in result.stderr

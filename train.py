@@ -1,0 +1,209 @@
+"""Train a speech emotion recogniser: settings -> data -> model -> loop -> a folder that `from_pretrained` loads.
+
+accelerate launch train.py --config configs/ravdess_tess_cnn.yaml --data-dir DIR --output-dir OUT
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
+from ser_model.augment import Augmenter
+from ser_model.corpora.base import CorpusError
+from ser_model.data import EmotionData, collate, load_data
+from ser_model.labels import LabelError
+from ser_model.metrics import emotion_metrics, fit_temperature, softmax
+from ser_model.reports import model_card
+from ser_model.settings import Settings, SettingsError, load_settings, save_settings
+from ser_model.splits import SplitError, manifest
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="a YAML file of configs/")
+    parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
+    parser.add_argument("--output-dir", required=True, help="where the model, its card and its figures go")
+    args, overrides = parser.parse_known_args(arguments)
+    try:
+        settings = load_settings(args.config, overrides)
+        train(settings, Path(args.data_dir), Path(args.output_dir))
+    except (SettingsError, CorpusError, LabelError, SplitError) as error:
+        sys.exit(f"train.py: {error}")
+
+
+def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
+    training = settings.training
+    accelerator = Accelerator(mixed_precision=training.mixed_precision)
+    set_seed(settings.seed)
+    started_s = time.monotonic()
+
+    extractor = SERFeatureExtractor(**settings.features)
+    with accelerator.main_process_first():  # one process decodes, the others find the cache
+        data = load_data(settings, data_dir, extractor.sampling_rate)
+    loaders = make_loaders(data, training.batch_size, settings.seed)
+    extractor.fit((batch["waveforms"], batch["lengths"]) for batch in loaders["statistics"])
+    model = make_model(settings, extractor, data.scheme.names)
+    optimizer = torch.optim.AdamW(parameter_groups(model, training.weight_decay), lr=training.learning_rate)
+    loader = accelerator.prepare(loaders["train"])
+    steps = training.epochs * len(loader)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, total_steps=steps)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    ema = AveragedModel(
+        accelerator.unwrap_model(model), multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True
+    )
+    augmenter = Augmenter(settings.augmentation, training.max_frames, settings.seed + accelerator.process_index)
+    validation = accelerator.prepare(loaders["validation"])
+    report(accelerator, settings, data, ema.module)
+
+    best = {"uar": -1.0}
+    history = []
+    progress = tqdm(total=steps, disable=not accelerator.is_main_process, unit="step", dynamic_ncols=True)
+    for epoch in range(training.epochs):
+        model.train()
+        epoch_started_s, losses = time.monotonic(), []
+        for batch in loader:
+            loss = train_step(model, batch, extractor, augmenter, training.label_smoothing)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(model.parameters(), training.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+            ema.update_parameters(accelerator.unwrap_model(model))
+            losses.append(loss.detach())
+            progress.update()
+        epoch_s = time.monotonic() - epoch_started_s
+
+        logits, labels = predict(ema.module, validation, extractor, accelerator)
+        figures = emotion_metrics(softmax(logits), labels, data.scheme.names)
+        train_loss = float(torch.stack(losses).mean())
+        history.append({"epoch": epoch, "train_loss": round(train_loss, 4), "epoch_s": round(epoch_s, 2)})
+        history[-1] |= {key: figures[key] for key in ("uar", "accuracy", "log_loss")}
+        progress.set_postfix(loss=f"{train_loss:.3f}", uar=f"{figures['uar']:.3f}", s=f"{epoch_s:.1f}")
+        if figures["uar"] > best["uar"]:  # chosen on validation speakers, never on the test part
+            best = {"epoch": epoch, "uar": figures["uar"], "temperature": fit_temperature(logits, labels)}
+            if accelerator.is_main_process:
+                save_model(ema.module, extractor, output_dir, best["temperature"])
+        accelerator.wait_for_everyone()
+    progress.close()
+
+    model = SERForAudioClassification.from_pretrained(output_dir).to(accelerator.device)
+    results = {"settings": settings.name, "seed": settings.seed, "best_epoch": best["epoch"]}
+    results |= {"split": data.split.kind, "speaker_disjoint": data.split.speaker_disjoint}
+    for part in ("validation", "test"):
+        rows = data.part(part)
+        logits, labels = predict(model, accelerator.prepare(loaders[part]), extractor, accelerator)
+        results[part] = emotion_metrics(softmax(logits), labels, data.scheme.names)
+        for key in ("corpus", "sex"):
+            results[part][f"by_{key}"] = by_group(np.array(rows[key]), logits, labels, data.scheme.names)
+    results |= {"train_seconds": round(time.monotonic() - started_s), "history": history}
+    if accelerator.is_main_process:
+        split_manifest = manifest(data.split, data.utterances, data_dir)
+        results["split_hash"] = split_manifest["hash"]
+        (output_dir / "split.json").write_text(json.dumps(split_manifest, indent=1))
+        (output_dir / "metrics.json").write_text(json.dumps(results, indent=1))
+        save_settings(settings, output_dir / "settings.yaml")
+        (output_dir / "README.md").write_text(model_card(settings, data.scheme, [results]))
+        print(
+            f"test UAR {results['test']['uar']:.3f}, accuracy {results['test']['accuracy']:.3f}; saved to {output_dir}"
+        )
+    accelerator.end_training()
+
+
+def make_loaders(data: EmotionData, batch_size: int, seed: int) -> dict[str, DataLoader]:
+    parts = {name: data.part(name).with_format("numpy") for name in ("train", "validation", "test")}
+    generator = torch.Generator().manual_seed(seed)  # its own, so that a resumed run draws the same order
+    loaders = {name: DataLoader(rows, batch_size=2 * batch_size, collate_fn=collate) for name, rows in parts.items()}
+    loaders["statistics"] = loaders["train"]
+    loaders["train"] = DataLoader(
+        parts["train"],
+        batch_size,
+        shuffle=True,
+        collate_fn=collate,
+        generator=generator,
+        drop_last=len(parts["train"]) > batch_size,
+    )
+    return loaders
+
+
+def make_model(settings: Settings, extractor: SERFeatureExtractor, names: tuple[str, ...]) -> SERForAudioClassification:
+    config = SERConfig(
+        **{"num_features": extractor.num_features, "num_channels": extractor.num_channels} | settings.model,
+        id2label=dict(enumerate(names)),
+    )
+    model = SERForAudioClassification(config)
+    return model.to(memory_format=torch.channels_last)  # 1.9 times as fast on a CPU
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay for matrices and kernels, none for norms and biases."""
+    decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    spared = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+
+
+def train_step(
+    model, batch: dict, extractor: SERFeatureExtractor, augmenter: Augmenter, smoothing: float
+) -> torch.Tensor:
+    waveforms = augmenter.waveforms(batch["waveforms"], batch["lengths"])
+    factors = augmenter.vocal_tract_factors(batch["lengths"])
+    features, mask = extractor.extract(waveforms, batch["lengths"], augmenter.spectra, factors)
+    num_labels = model.config.num_labels if hasattr(model, "config") else model.module.config.num_labels
+    targets = torch.nn.functional.one_hot(batch["labels"], num_labels).float()
+    features, mask, targets = augmenter.mixup(features, mask, targets)
+    logits = model(features, mask).logits
+    return torch.nn.functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+
+
+@torch.no_grad()
+def predict(model, loader, extractor, accelerator: Accelerator) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (N, num_labels) and labels (N,) of a whole part, gathered over all processes without the padded ends."""
+    model.eval()
+    gathered = []
+    for batch in loader:
+        features, mask = extractor.extract(batch["waveforms"], batch["lengths"])
+        logits = model(features, mask).logits.float()
+        gathered.append(accelerator.gather_for_metrics((logits, batch["labels"])))
+    return tuple(torch.cat(column).cpu().numpy() for column in zip(*gathered, strict=True))
+
+
+def by_group(groups: np.ndarray, logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> dict:
+    """UAR and accuracy of each corpus, or each sex."""
+    figures = {}
+    for group in sorted({group for group in groups if group}):
+        mine = groups == group
+        result = emotion_metrics(softmax(logits[mine]), labels[mine], names)
+        figures[str(group)] = {key: result[key] for key in ("count", "uar", "accuracy")}
+    return figures
+
+
+def save_model(model: SERForAudioClassification, extractor, output_dir: Path, temperature: float) -> None:
+    """Model, extractor and their code, with the temperature that calibrates this epoch's logits."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    model.config.calibration_temperature = round(temperature, 4)
+    model.save_pretrained(output_dir)
+    model.config.calibration_temperature = 1.0  # training goes on with raw logits
+    extractor.save_pretrained(output_dir)
+
+
+def report(accelerator: Accelerator, settings: Settings, data: EmotionData, model: SERForAudioClassification) -> None:
+    """What is about to be trained, on what: printed once, before the first step."""
+    sizes = {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")}
+    accelerator.print(f"{settings.name}: {sizes} clips, {len(data.problems)} files left out, split {data.split.kind}")
+    for note in data.notes:
+        accelerator.print(note)
+    accelerator.print(data.scheme.description() or f"labels: {', '.join(data.scheme.names)}")
+    accelerator.print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {accelerator.device}")
+
+
+if __name__ == "__main__":
+    main()
