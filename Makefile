@@ -4,8 +4,9 @@ PORT ?= 7860
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TRAVELLING := configuration_ser mfcc layers feature_extraction_ser backbones modeling_ser
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format screenshots checkpoint-code clean
 
 demo: $(VENV)/.installed
 	GRADIO_SERVER_NAME=$(HOST) GRADIO_SERVER_PORT=$(PORT) $(BIN)/python app.py
@@ -30,6 +31,13 @@ $(VENV)/.installed: requirements.txt
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/pip install -q -r requirements-dev.txt
 	touch $@
+
+screenshots: $(VENV)/.installed-dev
+	$(BIN)/python docs/screenshots.py
+
+# A model's code lies beside its weights; after a change in those files, lay it there again.
+checkpoint-code:
+	for folder in checkpoints/*/; do cp $(TRAVELLING:%=ser_model/%.py) $$folder; done
 
 clean:
 	rm -rf $(VENV)

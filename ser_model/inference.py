@@ -156,7 +156,7 @@ class EmotionRecognizer:
         label, confidence = next(iter(scores.items()))
         return Prediction(
             status=VOICE,
-            message=f"This voice sounds {label.replace('_', ' ')}, with {confidence:.0%} confidence.",
+            message=f"This voice sounds {adjective(label)}, with {confidence:.0%} confidence.",
             duration_s=len(waveform) / rate,
             speech_s=sum(end - start for start, end in speech) / rate,
             label=label,
@@ -170,6 +170,11 @@ class EmotionRecognizer:
 
     def _named(self, row: np.ndarray) -> dict[str, float]:
         return {self.labels[index]: float(row[index]) for index in np.argsort(-row, kind="stable")}
+
+
+def adjective(label: str) -> str:
+    """How a sentence names a label: "female_disgust" -> "female disgusted"."""
+    return label.replace("_", " ").replace("disgust", "disgusted")
 
 
 def _windows(samples: int, rate: int, speech: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -14,9 +14,9 @@ PACKAGE = "ser_model"
 LAYERS = [
     {"configuration_ser", "mfcc", "layers", "labels", "audio"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings"},
-    {"modeling_ser", "splits", "augment"},
+    {"modeling_ser", "splits", "augment", "pictures"},
     {"data", "inference", "reports", "hub", "__init__"},
-    {"__main__", "pictures"},
+    {"__main__"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
 TRAVELLING = [

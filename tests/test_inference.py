@@ -10,7 +10,15 @@ import torch
 
 from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
 from ser_model.audio import AudioError
-from ser_model.inference import NO_VOICE, TOO_SHORT, VOICE, EmotionRecognizer, audio_files, write_predictions
+from ser_model.inference import (
+    NO_VOICE,
+    TOO_SHORT,
+    VOICE,
+    EmotionRecognizer,
+    adjective,
+    audio_files,
+    write_predictions,
+)
 from ser_model.labels import EMOTIONS
 
 RATE = 16_000
@@ -49,7 +57,7 @@ def test_a_voice_gets_a_label_and_scores_that_sum_to_one(recognizer, voice_path)
     assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-5)
     assert prediction.confidence == max(prediction.scores.values()) == prediction.scores[prediction.label]
     assert 0.5 < prediction.speech_s < prediction.duration_s
-    assert prediction.label in prediction.message
+    assert adjective(prediction.label) in prediction.message
 
 
 def test_path_bytes_file_and_samples_answer_alike(recognizer, voice_path):
