@@ -61,7 +61,9 @@ def test_predict_command(tmp_path):
     line = command("python -m ser_model predict")
     result = run(line.replace("predictions.csv", str(tmp_path / "predictions.csv")), cwd=ROOT)
     assert result.returncode == 0, result.stderr
-    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + len(list((ROOT / "examples").glob("*.flac")))
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + len(
+        list((ROOT / "examples").glob("*.flac"))
+    )
 
 
 def test_training_command(synthetic_corpora, tmp_path):

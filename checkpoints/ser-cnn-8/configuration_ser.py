@@ -1,0 +1,76 @@
+"""Configuration of the speech emotion recognition models."""
+
+import math
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+# Which class of the code that travels with the weights serves which Auto class.
+AUTO_MAP = {
+    "AutoConfig": "configuration_ser.SERConfig",
+    "AutoModel": "modeling_ser.SERModel",
+    "AutoModelForAudioClassification": "modeling_ser.SERForAudioClassification",
+}
+
+
+class SERConfig(PreTrainedConfig):
+    """Everything needed to build a network; what it is fed is described by `SERFeatureExtractor`.
+
+    Args:
+        backbone: a name in `backbones.BACKBONES`.
+        backbone_options: keyword arguments of that backbone; unknown ones are refused when the model is built.
+        num_features: features a frame and channel, e.g. the number of MFCCs (F).
+        num_channels: channels, 1 plus the orders of deltas (C).
+        invert_dct: start with a learnable linear map initialised as the inverse DCT, so that MFCCs reach the first
+            convolution as a log-mel spectrum, whose neighbouring bands a 2-D kernel can use.
+        pooling: "attention" (attentive mean and standard deviation) or "mean", over the frames the mask keeps.
+        dropout: probability before the classifier.
+        calibration_temperature: logits are divided by it, so that softmax gives calibrated probabilities.
+        id2label: class index to emotion; the only place where labels live at run time.
+    """
+
+    model_type = "ser"
+    _auto_class = "AutoConfig"
+
+    def __init__(
+        self,
+        backbone: str = "cnn",
+        backbone_options: dict[str, Any] | None = None,
+        num_features: int = 80,
+        num_channels: int = 1,
+        invert_dct: bool = True,
+        pooling: str = "attention",
+        dropout: float = 0.3,
+        calibration_temperature: float = 1.0,
+        **kwargs,
+    ):
+        self.backbone = backbone
+        self.backbone_options = dict(backbone_options or {})
+        self.num_features = num_features
+        self.num_channels = num_channels
+        self.invert_dct = invert_dct
+        self.pooling = pooling
+        self.dropout = dropout
+        self.calibration_temperature = calibration_temperature
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        super().__init__(**kwargs)
+        if self.id2label is not None:
+            self.label2id = {label: index for index, label in self.id2label.items()}
+        self._check()
+
+    def _check(self) -> None:
+        for key in ("num_features", "num_channels"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"SERConfig.{key} is {value!r}; it must be a whole number of at least 1")
+        if self.pooling not in ("attention", "mean"):
+            raise ValueError(f"SERConfig.pooling is {self.pooling!r}; it must be 'attention' or 'mean'")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"SERConfig.dropout is {self.dropout!r}; it must be at least 0 and below 1")
+        labels = self.id2label
+        if not labels or sorted(labels) != list(range(len(labels))) or len(set(labels.values())) != len(labels):
+            raise ValueError(f"SERConfig.id2label is {labels!r}; it must name each class once, counted from 0")
+        if not (math.isfinite(self.calibration_temperature) and self.calibration_temperature > 0):
+            raise ValueError(
+                f"SERConfig.calibration_temperature is {self.calibration_temperature!r}; it must be above 0"
+            )
