@@ -141,6 +141,8 @@ def make_model(settings: Settings, extractor: SERFeatureExtractor, names: tuple[
         id2label=dict(enumerate(names)),
     )
     model = SERForAudioClassification(config)
+    if config.pretrained_backbone:
+        model.load_pretrained_backbone()
     return model.to(memory_format=torch.channels_last)  # 1.9 times as fast on a CPU
 
 

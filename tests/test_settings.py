@@ -1,8 +1,13 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ser_model import SERFeatureExtractor
+from ser_model.backbones import BACKBONES
+from ser_model.labels import label_scheme
 from ser_model.settings import SettingsError, load_settings, save_settings
+from train import make_model
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 MINIMAL = "data: {corpora: [{name: ravdess}]}\n"
@@ -72,3 +77,18 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="no config file"):
         load_settings(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_builds_its_extractor_and_network(path):
+    settings = load_settings(path)
+    extractor = SERFeatureExtractor(**settings.features)
+    names = label_scheme(settings.labels).names
+    settings.model.pop("pretrained_backbone", None)  # there is no Hub in tests
+    model = make_model(settings, extractor, names).eval()
+    features = extractor(np.random.default_rng(0).normal(0, 0.1, 16_000), sampling_rate=16_000, return_tensors="pt")
+    assert model(**features).logits.shape == (1, len(names))
+
+
+def test_every_backbone_has_a_config():
+    assert {load_settings(path).model["backbone"] for path in CONFIGS} >= BACKBONES.keys()
