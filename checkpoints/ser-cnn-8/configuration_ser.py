@@ -1,5 +1,8 @@
 """Configuration of the speech emotion recognition models."""
 
+import dataclasses
+import difflib
+import inspect
 import math
 from typing import Any
 
@@ -12,13 +15,19 @@ AUTO_MAP = {
     "AutoModelForAudioClassification": "modeling_ser.SERForAudioClassification",
 }
 
+# What PreTrainedConfig takes beside its own fields.
+INHERITED_KEYS = {"auto_map", "attn_implementation", "model_type", "name_or_path", "num_labels", "torch_dtype"}
+
 
 class SERConfig(PreTrainedConfig):
     """Everything needed to build a network; what it is fed is described by `SERFeatureExtractor`.
 
     Args:
-        backbone: a name in `backbones.BACKBONES`.
+        backbone: a name in `backbones.BACKBONES`, or "timm/<name>" for any other network of timm.
         backbone_options: keyword arguments of that backbone; unknown ones are refused when the model is built.
+        pretrained_backbone: training starts from ImageNet weights (see `load_pretrained_backbone`); a saved model is
+            loaded as it was saved, whatever this says.
+        freeze_backbone: only pooling and classifier are trained.
         num_features: features a frame and channel, e.g. the number of MFCCs (F).
         num_channels: channels, 1 plus the orders of deltas (C).
         invert_dct: start with a learnable linear map initialised as the inverse DCT, so that MFCCs reach the first
@@ -36,6 +45,8 @@ class SERConfig(PreTrainedConfig):
         self,
         backbone: str = "cnn",
         backbone_options: dict[str, Any] | None = None,
+        pretrained_backbone: bool = False,
+        freeze_backbone: bool = False,
         num_features: int = 80,
         num_channels: int = 1,
         invert_dct: bool = True,
@@ -46,17 +57,38 @@ class SERConfig(PreTrainedConfig):
     ):
         self.backbone = backbone
         self.backbone_options = dict(backbone_options or {})
+        self.pretrained_backbone = pretrained_backbone
+        self.freeze_backbone = freeze_backbone
         self.num_features = num_features
         self.num_channels = num_channels
         self.invert_dct = invert_dct
         self.pooling = pooling
         self.dropout = dropout
         self.calibration_temperature = calibration_temperature
+        self._check_inherited(kwargs)
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
         super().__init__(**kwargs)
-        if self.id2label is not None:
-            self.label2id = {label: index for index, label in self.id2label.items()}
         self._check()
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        """The way back follows the labels: whoever sets `id2label` sets `label2id` as well."""
+        super().__setattr__(key, value)
+        if key == "id2label" and value is not None:
+            super().__setattr__("label2id", {label: int(index) for index, label in value.items()})
+
+    def _check_inherited(self, kwargs: dict[str, Any]) -> None:
+        if "transformers_version" in kwargs:
+            return  # written by save_pretrained, perhaps by a later version that has more keys
+        own = set(inspect.signature(type(self).__init__).parameters) - {"self", "kwargs"}
+        known = own | INHERITED_KEYS | {field.name for field in dataclasses.fields(PreTrainedConfig)}
+        for key in kwargs:
+            if key not in known and not key.startswith("_"):
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"SERConfig knows no setting {key!r}{hint}; its own are {sorted(own)}")
+        labels, num_labels = kwargs.get("id2label"), kwargs.get("num_labels")
+        if labels is not None and num_labels is not None and len(labels) != num_labels:
+            raise ValueError(f"SERConfig.num_labels is {num_labels}, but id2label names {len(labels)}; leave one out")
 
     def _check(self) -> None:
         for key in ("num_features", "num_channels"):
@@ -65,6 +97,10 @@ class SERConfig(PreTrainedConfig):
                 raise ValueError(f"SERConfig.{key} is {value!r}; it must be a whole number of at least 1")
         if self.pooling not in ("attention", "mean"):
             raise ValueError(f"SERConfig.pooling is {self.pooling!r}; it must be 'attention' or 'mean'")
+        for key in ("dropout", "calibration_temperature"):
+            value = getattr(self, key)
+            if not isinstance(value, int | float):
+                raise ValueError(f"SERConfig.{key} is {value!r}; it must be a number")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"SERConfig.dropout is {self.dropout!r}; it must be at least 0 and below 1")
         labels = self.id2label

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def stride_mask(mask: Tensor, stride: int) -> Tensor:
@@ -18,6 +19,18 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean over real frames: (B, D, L), (B, L) -> (B, D)."""
     weights = mask.float()  # a sum over ten minutes of frames overflows half precision
     return ((x * weights[:, None]).sum(dim=-1) / weights.sum(dim=-1, keepdim=True).clamp(min=1)).to(x.dtype)
+
+
+def masked_max_pool(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Halve frequency and time by the maximum over 3x3; x must not be negative, for padding counts as 0."""
+    return nn.functional.max_pool2d(masked(x, mask), 3, stride=2, padding=1), stride_mask(mask, 2)
+
+
+def reverse_frames(x: Tensor, mask: Tensor) -> Tensor:
+    """Each utterance backwards, its padding still behind it: (B, L, D), (B, L) -> (B, L, D)."""
+    position = torch.arange(x.shape[1], device=x.device)
+    source = (mask.sum(dim=1, keepdim=True) - 1 - position).clamp(min=0)
+    return x.gather(1, source[..., None].expand_as(x))
 
 
 class MeanPooling(nn.Module):
@@ -64,7 +77,7 @@ class SqueezeExcitation(nn.Module):
         return x * self.gate(masked_mean(x.mean(dim=2), mask))[..., None, None]
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(GradientCheckpointingLayer):
     """Two 3x3 convolutions with channel gates around a shortcut: (B, C, F, L) -> (B, C', F / s, L / t)."""
 
     def __init__(self, in_channels: int, channels: int, stride: tuple[int, int] = (1, 1)):
@@ -86,3 +99,39 @@ class ResidualBlock(nn.Module):
         h = self.norm1(self.conv1(masked(x, mask))).relu()
         h = self.norm2(self.conv2(masked(h, shorter)))
         return (self.gate(h, shorter) + self.shortcut(x)).relu(), shorter
+
+
+class BasicBlock(GradientCheckpointingLayer):
+    """The block of ResNet-18, its parts named as in timm: (B, C, F, L) -> (B, C', F / s, L / s)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1):
+        super().__init__()
+        self.stride = stride
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = nn.Identity()
+        if in_channels != channels or stride != 1:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        shorter = stride_mask(mask, self.stride)
+        h = self.bn1(self.conv1(masked(x, mask))).relu()
+        h = self.bn2(self.conv2(masked(h, shorter)))
+        return (h + self.downsample(x)).relu(), shorter
+
+
+class ConvBlock(GradientCheckpointingLayer):
+    """Convolution, norm, ReLU: (B, C, F, L) -> (B, C', F / s, L / t)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: tuple[int, int] = (1, 1), kernel: int = 3):
+        super().__init__()
+        self.time_stride = stride[1]
+        self.conv = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return self.norm(self.conv(masked(x, mask))).relu_(), stride_mask(mask, self.time_stride)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
 
-from .backbones import BACKBONES
+from .backbones import BACKBONES, TIMM_PREFIX, Timm
 from .configuration_ser import SERConfig
 from .layers import POOLINGS
 from .mfcc import dct_matrix
@@ -40,18 +41,25 @@ class InverseDCT(nn.Linear):
 
 def build_backbone(config: SERConfig) -> nn.Module:
     """The network that the config names; ValueError if there is none of that name or it knows no such option."""
-    if config.backbone not in BACKBONES:
+    options = dict(config.backbone_options)
+    if config.backbone.startswith(TIMM_PREFIX):
+        backbone, name = Timm, {"name": config.backbone.removeprefix(TIMM_PREFIX)}
+    elif config.backbone in BACKBONES:
+        backbone, name = BACKBONES[config.backbone], {}
+    else:
         near = difflib.get_close_matches(config.backbone, BACKBONES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown backbone {config.backbone!r}; known: {sorted(BACKBONES)}{hint}")
-    backbone = BACKBONES[config.backbone]
-    known = set(inspect.signature(backbone).parameters) - {"num_channels", "num_features"}
-    if extra := config.backbone_options.keys() - known:
+        known = f"{sorted(BACKBONES)} and {TIMM_PREFIX}<any network of timm>"
+        raise ValueError(f"unknown backbone {config.backbone!r}; known: {known}{hint}")
+    known = set(inspect.signature(backbone).parameters) - {"num_channels", "num_features", *name}
+    if extra := options.keys() - known:
         raise ValueError(f"backbone {config.backbone!r} has no option {sorted(extra)}; known: {sorted(known)}")
-    return backbone(config.num_channels, config.num_features, **config.backbone_options)
+    return backbone(config.num_channels, config.num_features, **name, **options)
 
 
 class SERPreTrainedModel(PreTrainedModel):
+    """What both models share: how weights start, what may be frozen, recomputed or taken over."""
+
     config_class = SERConfig
     base_model_prefix = "ser"
     main_input_name = "input_features"
@@ -67,8 +75,49 @@ class SERPreTrainedModel(PreTrainedModel):
             )
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, nn.LSTM | nn.GRU):
+            for name, parameter in module.named_parameters():
+                init.zeros_(parameter) if "bias" in name else init.xavier_uniform_(parameter)
         else:
             super()._init_weights(module)
+
+    @property
+    def backbone_module(self) -> nn.Module:
+        return self.base_model.backbone
+
+    @property
+    def supports_gradient_checkpointing(self) -> bool:
+        """Convolutional networks of our own can recompute their blocks; recurrent ones and timm's cannot."""
+        return any(isinstance(module, GradientCheckpointingLayer) for module in self.modules())
+
+    def gradient_checkpointing_enable(self, *args, **kwargs) -> None:
+        if not self.supports_gradient_checkpointing:
+            raise ValueError(
+                f"the backbone {self.config.backbone!r} has no blocks that gradient checkpointing could recompute; "
+                "cnn, deep_cnn, resnet18 and shallow_cnn have"
+            )
+        super().gradient_checkpointing_enable(*args, **kwargs)
+
+    def load_pretrained_backbone(self) -> None:
+        """Start from ImageNet weights, fetched through timm; call it on a new model, before training.
+
+        Raises:
+            ValueError: there are no such weights for this backbone.
+            ImportError, OSError: timm is not installed, or the weights could not be fetched.
+        """
+        if not hasattr(self.backbone_module, "load_pretrained"):
+            raise ValueError(
+                f"there are no pretrained weights for the backbone {self.config.backbone!r}; set pretrained_backbone: "
+                f"false, or choose resnet18, inception_v3 or {TIMM_PREFIX}<name>"
+            )
+        self.backbone_module.load_pretrained()
+
+    def train(self, mode: bool = True) -> "SERPreTrainedModel":
+        """As usual, but a frozen backbone stays as in evaluation, so that its norms keep their statistics."""
+        super().train(mode)
+        if self.config.freeze_backbone:
+            self.backbone_module.eval()
+        return self
 
 
 class SERModel(SERPreTrainedModel):
@@ -80,6 +129,7 @@ class SERModel(SERPreTrainedModel):
         super().__init__(config)
         self.invert_dct = InverseDCT(config.num_features) if config.invert_dct else nn.Identity()
         self.backbone = build_backbone(config)
+        self.backbone.requires_grad_(not config.freeze_backbone)
         self.pooling = POOLINGS[config.pooling](self.backbone.output_size)
         self.post_init()
 
@@ -107,14 +157,13 @@ class SERModel(SERPreTrainedModel):
         mask = attention_mask.bool()
         h = input_features.to(self.dtype).unflatten(-1, (channels, num_features))  # (B, L, C, F)
         h = self.invert_dct(h).permute(0, 2, 3, 1)  # (B, C, F, L)
-        stages, mask = self.backbone(h, mask)
-        pooled = self.pooling(stages[-1], mask)  # (B, D, L') -> (B, P)
-
         wants_stages = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        stages = [] if wants_stages else None
+        frames, mask = self.backbone(h, mask, stages)  # (B, D, L'), (B, L')
         output = SERModelOutput(
-            last_hidden_state=stages[-1].transpose(1, 2),
-            pooler_output=pooled,
-            hidden_states=tuple(stages) if wants_stages else None,
+            last_hidden_state=frames.transpose(1, 2),
+            pooler_output=self.pooling(frames, mask),  # (B, P)
+            hidden_states=(*stages, frames) if wants_stages else None,
         )
         wants_dict = self.config.return_dict if return_dict is None else return_dict
         return output if wants_dict else output.to_tuple()
