@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)  # on a busy machine two threads that wait for each other are far slower than one
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the tests may depend on the Hub
+
+
+def program(*names: str) -> str:
+    """Where a program of the system lies, under the first name that is found. In CI it must be there."""
+    if found := [path for path in map(shutil.which, names) if path]:
+        return found[0]
+    message = f"this test needs the program {names[0]}; on Debian: apt-get install {names[0]}"
+    pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from conftest import program
 from gradio_client import Client, handle_file
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -190,10 +190,7 @@ def test_predict_refuses_files_of_the_server(server, clips):
 
 @pytest.fixture(scope="module")
 def browser(clips):
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if executable is None:
-        message = "The page was not tried in a browser: no Chromium here. Get it with `apt-get install chromium`."
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    executable = program("chromium", "chromium-browser", "google-chrome")
     microphone = f"--use-file-for-fake-audio-capture={clips / 'clip.wav'}"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=[*CHROMIUM_FLAGS.split(), microphone])

@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from conftest import program
 
 from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
 
@@ -16,7 +18,7 @@ LABELS = {0: "neutral", 1: "calm", 2: "happy", 3: "sad", 4: "angry", 5: "fearful
 
 # Run with the folder, the clips (npz) and where to write what came of them.
 ELSEWHERE = """
-import importlib.util, json, sys
+import importlib.util, json, shutil, sys
 import numpy as np
 import torch
 from transformers import (
@@ -50,7 +52,13 @@ result = {
     "one_by_one": [answer for clip in clips for answer in hear([clip], top_k=None)],
     "batched": hear(clips, batch_size=4, top_k=None),
     "top_2": hear(clips[:1], top_k=2)[0],
+    "array": classify(clips[0], top_k=None),
+    "arrays": classify(clips[:2], top_k=None),
 }
+if shutil.which("ffmpeg"):  # which the pipeline of Transformers runs on files and bytes
+    result["file"] = classify("clip.wav", top_k=None)
+    result["bytes"] = classify(open("clip.wav", "rb").read(), top_k=None)
+
 with open(output_path, "w") as file:
     json.dump(result, file)
 """
@@ -92,6 +100,7 @@ def elsewhere(folder, clips, tmp_path_factory) -> dict:
     """What a process with another working directory and no `ser_model` makes of the folder."""
     directory = tmp_path_factory.mktemp("elsewhere")
     np.savez(directory / "clips.npz", *clips)
+    soundfile.write(directory / "clip.wav", clips[0], RATE, subtype="FLOAT")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     environment |= {"HF_MODULES_CACHE": str(directory / "modules"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
@@ -135,6 +144,21 @@ def test_pipeline_gives_the_softmax_of_the_logits(elsewhere):
         by_label = {entry["label"]: entry["score"] for entry in answer}
         expected = torch.tensor(logits).softmax(dim=0).tolist()
         assert by_label == pytest.approx(dict(zip(LABELS.values(), expected, strict=True)), abs=1e-5)
+
+
+@pytest.mark.parametrize("form", ["array", "file", "bytes"])
+def test_pipeline_takes_arrays_files_and_bytes(elsewhere, form):
+    if form != "array":
+        program("ffmpeg")
+
+    def scores(answer):
+        return {entry["label"]: entry["score"] for entry in answer}
+
+    assert scores(elsewhere[form]) == pytest.approx(scores(elsewhere["one_by_one"][0]), abs=1e-5)
+
+
+def test_pipeline_takes_a_list(elsewhere):
+    assert elsewhere["arrays"] == elsewhere["one_by_one"][:2]
 
 
 def test_pipeline_batches_of_different_lengths_equal_one_by_one(elsewhere, clips):
