@@ -1,5 +1,6 @@
 """The extractor pads and masks what it can hear, and refuses the rest with a remedy."""
 
+import json
 import logging
 import re
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from ser_model import SERFeatureExtractor
+from ser_model.feature_extraction_ser import FEATURES
 
 RATE = 16_000
 FRAME, HOP = 512, 256  # samples
@@ -45,6 +47,75 @@ def test_mask_follows_the_trimmed_length():
     short, whole = batch["attention_mask"].sum(dim=1).tolist()
     assert whole == RATE // HOP + 1 == batch["input_features"].shape[1]
     assert abs(short - RATE // 2 // HOP) <= 2
+
+
+@pytest.mark.parametrize("features", [*FEATURES, ("chroma", "mfcc"), ("mfcc", "chroma", "contrast"), tuple(FEATURES)])
+def test_features_are_stacked_in_the_order_they_are_named(features):
+    names = (features,) if isinstance(features, str) else features
+    settings = {"trim_db": None, "n_chroma": 24, "delta_order": 1}
+    stacked = make_extractor(features=features, **settings)
+    frames = stacked(noise(RATE), sampling_rate=RATE, return_tensors="np")["input_features"][0]
+    channels = frames.reshape(len(frames), stacked.num_channels, stacked.num_features)
+    start = 0
+    for name, size in zip(names, stacked.feature_sizes, strict=True):
+        single = make_extractor(features=name, **settings)
+        alone = single(noise(RATE), sampling_rate=RATE, return_tensors="np")["input_features"][0]
+        assert single.num_features == size
+        np.testing.assert_array_equal(channels[..., start : start + size].reshape(len(frames), -1), alone)
+        start += size
+    assert start == stacked.num_features
+
+
+def test_every_feature_has_as_many_rows_as_its_settings_say():
+    sizes = make_extractor(features=list(FEATURES), n_chroma=24, contrast_n_bands=5).feature_sizes
+    expected = {"mfcc": 40, "log_mel": 64, "mel": 64, "log_spectrogram": 513, "spectrogram": 513}
+    assert dict(zip(FEATURES, sizes, strict=True)) == expected | {"chroma": 24, "contrast": 6}
+
+
+def test_settings_of_features_that_are_not_wanted_are_not_refused():
+    assert make_extractor(features="log_mel", n_mels=32).num_features == 32  # fewer than n_mfcc
+    assert make_extractor(features="chroma", n_mels=400).num_features == 12
+    assert make_extractor(contrast_f_min=5000).num_features == WIDTH
+
+
+def test_fixed_length_makes_40_by_194_of_any_clip():
+    extractor = SERFeatureExtractor(n_mfcc=40, max_length_s=3.86, padding="max_length", trim_db=None)
+    clips = [noise(RATE), noise(6 * RATE)]
+    batch = extractor(clips, sampling_rate=RATE, return_tensors="pt")
+    assert batch["input_features"].shape == (2, 194, 40)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [51, 194]
+    assert not batch["input_features"][0, 51:].any()
+
+
+def test_too_long_an_utterance_keeps_its_middle():
+    whole = make_extractor(level="absolute", top_db=None, trim_db=None)
+    cut = make_extractor(level="absolute", top_db=None, trim_db=None, max_length_s=0.5)
+    frames, cut_frames = (
+        extractor(noise(RATE), sampling_rate=RATE, return_tensors="np")["input_features"][0]
+        for extractor in (whole, cut)
+    )
+    assert (len(frames), len(cut_frames)) == (63, 32)
+    np.testing.assert_allclose(cut_frames, frames[15:47], rtol=0, atol=1e-3)
+
+
+def test_longest_padding_follows_the_batch_up_to_the_limit():
+    extractor = make_extractor(max_length_s=0.5, trim_db=None)
+    for samples, frames in ((4000, 16), (RATE, 32)):
+        assert extractor(noise(samples), sampling_rate=RATE, return_tensors="np")["input_features"].shape[1] == frames
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_utterance_normalization_gives_zero_mean_and_unit_variance_without_fitting(name):
+    def no_batches():
+        raise AssertionError("there is nothing to learn from the training part")
+        yield
+
+    extractor = make_extractor(features=name, delta_order=1, normalization="utterance").fit(no_batches())
+    assert extractor.feature_mean is None
+    batch = extractor([noise(9000), noise(RATE, seed=1)], sampling_rate=RATE, return_tensors="np")
+    for frames, mask in zip(batch["input_features"], batch["attention_mask"].astype(bool), strict=True):
+        np.testing.assert_allclose(frames[mask].mean(axis=0), 0, atol=1e-3)
+        np.testing.assert_allclose(frames[mask].std(axis=0), 1, atol=1e-3)
 
 
 def test_one_waveform_is_a_batch_of_one_however_it_comes():
@@ -89,8 +160,31 @@ def test_integers_equal_scaled_floats(integer):
     np.testing.assert_allclose(by_integers, by_floats, rtol=0, atol=1e-3)
 
 
-def test_save_and_load_give_an_equal_extractor(tmp_path):
-    extractor = make_extractor(top_db=None, level="absolute", trim_margin_ms=50, delta_order=1).fit(
+ALL_CHANGED = {
+    "features": ["mfcc", "chroma", "contrast"],
+    "lifter": 22,
+    "mel_scale": "slaney",
+    "mel_unit_area": True,
+    "f_min": 50,
+    "f_max": 7000,
+    "n_chroma": 24,
+    "contrast_n_bands": 5,
+    "contrast_f_min": 150,
+    "contrast_quantile": 0.1,
+    "window_name": "hamming",
+    "top_db": None,
+    "level": "absolute",
+    "trim_db": 50,
+    "trim_margin_ms": 50,
+    "max_length_s": 0.3,
+    "padding": "max_length",
+    "delta_order": 1,
+}
+
+
+@pytest.mark.parametrize("normalization", ["dataset", "utterance", "none"])
+def test_save_and_load_give_an_equal_extractor(tmp_path, normalization):
+    extractor = make_extractor(**ALL_CHANGED, normalization=normalization).fit(
         [(torch.from_numpy(noise(8000))[None], torch.tensor([8000]))]
     )
     extractor.save_pretrained(tmp_path)
@@ -101,6 +195,15 @@ def test_save_and_load_give_an_equal_extractor(tmp_path):
         loaded(waveform, sampling_rate=RATE, return_tensors="np")["input_features"],
         extractor(waveform, sampling_rate=RATE, return_tensors="np")["input_features"],
     )
+
+
+def test_settings_saved_when_there_were_only_mfccs_still_load(tmp_path):
+    old = {"delta_order": 0, "f_max": 8000.0, "f_min": 20.0, "frame_ms": 40.0, "hop_ms": 20.0, "level": "relative"}
+    old |= {"n_fft": 1024, "n_mels": 80, "n_mfcc": 80, "sampling_rate": 16000, "top_db": 80.0, "trim_db": 40.0}
+    old |= {"trim_margin_ms": 100.0, "feature_extractor_type": "SERFeatureExtractor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(old))
+    assert SERFeatureExtractor.from_pretrained(tmp_path).to_dict() == SERFeatureExtractor().to_dict()
+    assert SERFeatureExtractor().features == ("mfcc",)
 
 
 NAN, INFINITE = noise(4000), noise(4000)
@@ -158,6 +261,25 @@ IMPOSSIBLE = {
     "n_mfcc, none": {"n_mfcc": 0},
     "n_mfcc, no integer": {"n_mfcc": 40.5},
     "n_mels": {"n_mels": 400},  # some would lie between two FFT bins
+    "features": {"features": "mfccs"},
+    "features, none": {"features": []},
+    "features, null": {"features": None},
+    "features, twice": {"features": ["mfcc", "chroma", "mfcc"]},
+    "lifter": {"lifter": -1},
+    "mel_scale": {"mel_scale": "bark"},
+    "mel_unit_area": {"mel_unit_area": "slaney"},
+    "n_chroma": {"n_chroma": 0},
+    "n_chroma, no integer": {"n_chroma": 12.0},
+    "contrast_n_bands": {"features": "contrast", "contrast_n_bands": 7},  # the seventh would begin at 12.8 kHz
+    "contrast_n_bands, none": {"contrast_n_bands": 0},
+    "contrast_f_min": {"features": "contrast", "contrast_f_min": 10},  # less than one bin
+    "contrast_f_min, zero": {"contrast_f_min": 0},
+    "contrast_quantile": {"contrast_quantile": 1},
+    "window_name": {"window_name": "boxcar"},
+    "max_length_s": {"max_length_s": 0.03},  # shorter than the frame of 32 ms
+    "padding": {"padding": "do_not_pad"},
+    "padding, of no length": {"padding": "max_length"},
+    "normalization": {"normalization": "batch"},
     "level": {"level": "loud"},
     "delta_order": {"delta_order": 3},
     "top_db": {"top_db": 0},
@@ -181,6 +303,11 @@ def test_unknown_settings_are_refused_naming_the_known():
         make_extractor(n_mfccs=40)
 
 
+def test_an_unknown_feature_is_refused_with_the_nearest_known_one():
+    with pytest.raises(ValueError, match=r"features is \('mfcc', 'croma'\); .*'contrast'\]; did you mean 'chroma'\?"):
+        make_extractor(features=["mfcc", "croma"])
+
+
 @pytest.mark.parametrize("delta_order", [0, 2])
 def test_fit_gives_zero_mean_and_unit_spread_on_its_own_data(delta_order):
     clips = [noise(9000), 0.1 * np.cumsum(noise(6000, seed=1)), noise(12_000, seed=2)]
@@ -195,6 +322,20 @@ def test_fit_gives_zero_mean_and_unit_spread_on_its_own_data(delta_order):
     # One standard deviation a channel, so that the features stay a rotation of the log-mel spectrum.
     torch.testing.assert_close(real.square().mean(dim=(0, 2)), torch.ones(1 + delta_order), rtol=0, atol=1e-3)
     assert len(set(extractor.feature_std)) == 1 + delta_order
+
+
+def test_fit_gives_each_stacked_feature_its_own_spread():
+    clips = [noise(9000), noise(12_000, seed=1)]
+    batches = [(torch.from_numpy(clip)[None], torch.tensor([len(clip)])) for clip in clips]
+    extractor = make_extractor(features=list(FEATURES), delta_order=1).fit(batches)
+    batch = extractor(clips, sampling_rate=RATE, return_tensors="pt")
+    real = batch["input_features"][batch["attention_mask"].bool()].unflatten(1, (2, extractor.num_features))
+    assert real.mean(dim=0).abs().max() < 1e-3
+    spreads = torch.tensor(extractor.feature_std).view(2, -1).split(extractor.feature_sizes, dim=1)
+    for rows, std in zip(real.split(extractor.feature_sizes, dim=2), spreads, strict=True):
+        torch.testing.assert_close(rows.square().mean(dim=(0, 2)), torch.ones(2), rtol=0, atol=1e-3)
+        assert (std == std[:, :1]).all()
+    assert len(set(extractor.feature_std)) == 2 * len(FEATURES)
 
 
 def test_fit_again_forgets_the_first_fit():

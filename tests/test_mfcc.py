@@ -1,4 +1,6 @@
-"""The cepstra agree with torchaudio and librosa, and padding, batch make-up and gain leave them alone."""
+"""The features agree with torchaudio and librosa, and padding, batch make-up and gain leave them alone."""
+
+import re
 
 import librosa
 import numpy as np
@@ -9,15 +11,22 @@ import torch
 import torchaudio
 
 from ser_model import SERFeatureExtractor
+from ser_model.feature_extraction_ser import FEATURES, Spectra
 from ser_model.mfcc import (
+    MEL_SCALES,
     POWER_FLOOR,
+    chroma_filterbank,
+    contrast_bands,
     dct_matrix,
     deltas,
+    fit_length,
     frame_count,
     frame_mask,
     mel_filterbank,
     power_spectrogram,
     power_to_db,
+    spectral_contrast,
+    standardized,
     trim_silence,
 )
 
@@ -68,6 +77,100 @@ def features_of(extractor: SERFeatureExtractor, waveform) -> np.ndarray:
     return extractor(waveform, sampling_rate=RATE, return_tensors="np")["input_features"][0]
 
 
+def librosa_frames(extractor: SERFeatureExtractor) -> dict:
+    """How librosa has to cut a sound into frames."""
+    return {
+        "n_fft": extractor.n_fft,
+        "hop_length": extractor.hop_samples,
+        "win_length": extractor.frame_samples,
+        "window": extractor.window_name,
+        "center": True,
+        "pad_mode": "constant",
+    }
+
+
+def librosa_mel(signal: np.ndarray, extractor: SERFeatureExtractor) -> np.ndarray:
+    return librosa.feature.melspectrogram(
+        y=signal,
+        sr=RATE,
+        n_mels=extractor.n_mels,
+        fmin=extractor.f_min,
+        fmax=extractor.f_max,
+        htk=extractor.mel_scale == "htk",
+        norm="slaney" if extractor.mel_unit_area else None,
+        power=2.0,
+        **librosa_frames(extractor),
+    )
+
+
+def librosa_decibels(power: np.ndarray, extractor: SERFeatureExtractor) -> np.ndarray:
+    return librosa.power_to_db(power, ref=1.0, amin=POWER_FLOOR, top_db=extractor.top_db)
+
+
+def librosa_mfcc(signal: np.ndarray, extractor: SERFeatureExtractor) -> np.ndarray:
+    decibels = librosa_decibels(librosa_mel(signal, extractor), extractor)
+    return librosa.feature.mfcc(S=decibels, n_mfcc=extractor.n_mfcc, lifter=extractor.lifter)
+
+
+def librosa_spectrogram(signal: np.ndarray, extractor: SERFeatureExtractor) -> np.ndarray:
+    return np.abs(librosa.stft(signal, **librosa_frames(extractor))) ** 2
+
+
+# For each feature what librosa makes of a sound (F, L), and how far from it ours may be: a share of its largest value.
+LIBROSA = {
+    "mfcc": (librosa_mfcc, 1e-5),
+    "log_mel": (lambda y, e: librosa_decibels(librosa_mel(y, e), e), 1e-4),
+    "mel": (librosa_mel, 1e-6),
+    "log_spectrogram": (lambda y, e: librosa_decibels(librosa_spectrogram(y, e), e), 3e-4),
+    "spectrogram": (librosa_spectrogram, 1e-6),
+    "chroma": (
+        lambda y, e: librosa.feature.chroma_stft(
+            y=y, sr=RATE, tuning=0.0, n_chroma=e.n_chroma, norm=np.inf, **librosa_frames(e)
+        ),
+        5e-6,
+    ),
+    # A valley may lie 100 dB below the peak of its frame, where float32 spectra are all rounding.
+    "contrast": (
+        lambda y, e: librosa.feature.spectral_contrast(
+            y=y,
+            sr=RATE,
+            n_bands=e.contrast_n_bands,
+            fmin=e.contrast_f_min,
+            quantile=e.contrast_quantile,
+            **librosa_frames(e),
+        ),
+        2e-3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_feature_equals_librosa(name, signal, chain):
+    reference, tolerance = LIBROSA[name]
+    extractor = plain_extractor(features=name, **chain)
+    expected = reference(signal, extractor).T
+    atol = tolerance * np.abs(expected).max()
+    np.testing.assert_allclose(features_of(extractor, signal), expected, rtol=0, atol=atol)
+
+
+OPTIONS = {
+    "mfcc, liftered": {"n_mfcc": 40, "lifter": 22},
+    "log_mel, hamming": {"window_name": "hamming"},
+    "mel, slaney": {"mel_scale": "slaney"},
+    "mel, unit area": {"mel_scale": "slaney", "mel_unit_area": True},
+    "chroma of quarter tones": {"n_chroma": 24},
+    "chroma of seven": {"n_chroma": 7},
+    "contrast of four": {"contrast_n_bands": 4, "contrast_f_min": 100.0, "contrast_quantile": 0.2},
+    "contrast of halves": {"contrast_n_bands": 5, "contrast_f_min": 250.0, "contrast_quantile": 0.5},
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_options_equal_librosa(case, signal):
+    name = re.split("[ ,]", case)[0]
+    test_every_feature_equals_librosa(name, signal, OPTIONS[case])
+
+
 @pytest.mark.parametrize("top_db", [None, 80.0])
 def test_mfccs_equal_torchaudio(signal, chain, top_db):
     extractor = plain_extractor(top_db=top_db, **chain)
@@ -94,39 +197,70 @@ def test_mfccs_equal_torchaudio(signal, chain, top_db):
     np.testing.assert_allclose(features_of(extractor, signal), expected, rtol=0, atol=TOLERANCE_DB)
 
 
-@pytest.mark.parametrize("top_db", [None, 80.0])
-def test_mfccs_equal_librosa(signal, chain, top_db):
-    extractor = plain_extractor(top_db=top_db, **chain)
-    mel = librosa.feature.melspectrogram(
-        y=signal,
-        sr=RATE,
-        n_fft=extractor.n_fft,
-        hop_length=extractor.hop_samples,
-        win_length=extractor.frame_samples,
-        window="hann",
-        center=True,
-        pad_mode="constant",
-        power=2.0,
-        n_mels=extractor.n_mels,
-        fmin=extractor.f_min,
-        fmax=extractor.f_max,
-        htk=True,
-        norm=None,
-    )
-    decibels = librosa.power_to_db(mel, ref=1.0, amin=POWER_FLOOR, top_db=top_db)
-    expected = scipy.fft.dct(decibels, axis=0, norm="ortho")[: extractor.n_mfcc].T
-    np.testing.assert_allclose(features_of(extractor, signal), expected, rtol=0, atol=TOLERANCE_DB)
-
-
+@pytest.mark.parametrize("unit_area", [False, True])
+@pytest.mark.parametrize("scale", MEL_SCALES)
 @pytest.mark.parametrize("chain_name", CHAINS)
-def test_mel_filters_equal_torchaudio_and_librosa(chain_name):
+def test_mel_filters_equal_torchaudio_and_librosa(chain_name, scale, unit_area):
     extractor = plain_extractor(**CHAINS[chain_name])
     n_mels, n_fft, f_min, f_max = extractor.n_mels, extractor.n_fft, extractor.f_min, extractor.f_max
-    ours = mel_filterbank(n_mels, n_fft, RATE, f_min, f_max).numpy()
-    by_torchaudio = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, f_min, f_max, n_mels, RATE).T.numpy()
-    by_librosa = librosa.filters.mel(sr=RATE, n_fft=n_fft, n_mels=n_mels, fmin=f_min, fmax=f_max, htk=True, norm=None)
-    np.testing.assert_allclose(ours, by_torchaudio, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(ours, by_librosa, rtol=0, atol=1e-6)
+    norm = "slaney" if unit_area else None
+    ours = mel_filterbank(n_mels, n_fft, RATE, f_min, f_max, None, scale, unit_area).numpy()
+    by_torchaudio = torchaudio.functional.melscale_fbanks(
+        n_fft // 2 + 1, f_min, f_max, n_mels, RATE, norm, scale
+    ).T.numpy()
+    by_librosa = librosa.filters.mel(
+        sr=RATE, n_fft=n_fft, n_mels=n_mels, fmin=f_min, fmax=f_max, htk=scale == "htk", norm=norm
+    )
+    np.testing.assert_allclose(ours, by_torchaudio, rtol=0, atol=1e-4 * ours.max())
+    np.testing.assert_allclose(ours, by_librosa, rtol=0, atol=1e-6 * ours.max())
+
+
+@pytest.mark.parametrize("scale", MEL_SCALES)
+def test_mel_power_equals_torchaudio(signal, chain, scale):
+    extractor = plain_extractor(features="mel", mel_scale=scale, mel_unit_area=True, **chain)
+    reference = torchaudio.transforms.MelSpectrogram(
+        RATE,
+        extractor.n_fft,
+        extractor.frame_samples,
+        extractor.hop_samples,
+        extractor.f_min,
+        extractor.f_max,
+        n_mels=extractor.n_mels,
+        pad_mode="constant",
+        norm="slaney",
+        mel_scale=scale,
+    )
+    expected = reference(torch.from_numpy(signal)).T.numpy()
+    np.testing.assert_allclose(features_of(extractor, signal), expected, rtol=0, atol=1e-4 * expected.max())
+
+
+@pytest.mark.parametrize("n_chroma", [7, 12, 24])
+@pytest.mark.parametrize("n_fft", [512, 1024, 2048])
+def test_chroma_filters_equal_librosa(n_chroma, n_fft):
+    expected = librosa.filters.chroma(sr=RATE, n_fft=n_fft, n_chroma=n_chroma, tuning=0.0)
+    np.testing.assert_allclose(chroma_filterbank(n_chroma, n_fft, RATE).numpy(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("setting", [(6, 200.0, 0.02), (4, 100.0, 0.2), (5, 250.0, 0.5), (3, 500.0, 0.9)])
+@pytest.mark.parametrize("n_fft", [512, 1024])
+def test_contrast_of_one_spectrogram_equals_librosa(setting, n_fft):
+    n_bands, f_min, quantile = setting
+    power = torch.randn(1, n_fft // 2 + 1, 50, generator=torch.Generator().manual_seed(0)).square()
+    power[..., 7] = 0.0  # a silent frame among the others
+    bands = contrast_bands(n_bands, f_min, quantile, n_fft, RATE)
+    ours = spectral_contrast(power, torch.ones(1, 50, dtype=torch.bool), bands)[0]
+    expected = librosa.feature.spectral_contrast(
+        S=power[0].sqrt().numpy(), sr=RATE, n_fft=n_fft, n_bands=n_bands, fmin=f_min, quantile=quantile
+    )
+    np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=1e-4)
+
+
+def test_a_tone_has_its_pitch_class_and_more_contrast_than_noise():
+    tone, hiss = made_signal("tone"), made_signal("noise")  # 440 Hz, an A
+    assert (features_of(plain_extractor(features="chroma"), tone).argmax(axis=1) == 9).all()
+    contrast = plain_extractor(features="contrast")
+    octave = 2  # 400 to 800 Hz
+    assert features_of(contrast, tone)[3:-3, octave].min() > features_of(contrast, hiss)[3:-3, octave].max() + 10
 
 
 def test_empty_mel_filters_are_refused():
@@ -206,41 +340,81 @@ def test_trimming_a_tone_between_silences_leaves_tone_and_margin():
     assert tone_ms + 2 * margin_ms - extractor.hop_ms <= kept_ms <= tone_ms + 2 * margin_ms + extractor.frame_ms
 
 
-@pytest.mark.parametrize("level", ["absolute", "relative"])
-def test_digital_silence_stays_whole_and_finite(level):
-    extractor = SERFeatureExtractor(level=level)
+@pytest.mark.parametrize("name", FEATURES)
+@pytest.mark.parametrize("settings", [{"level": "absolute"}, {"level": "relative"}, {"normalization": "utterance"}])
+def test_digital_silence_stays_whole_and_finite(name, settings):
+    extractor = SERFeatureExtractor(features=name, delta_order=1, **settings)
     features = features_of(extractor, np.zeros(RATE, np.float32))
-    assert features.shape == (frame_count(RATE, extractor.hop_samples), extractor.n_mfcc)
+    assert features.shape == (frame_count(RATE, extractor.hop_samples), 2 * extractor.num_features)
     assert np.isfinite(features).all()
+    assert np.ptp(features[:, : extractor.num_features], axis=0).max() < 0.5  # rounding is not blown up
 
 
-@pytest.mark.parametrize("level", ["absolute", "relative"])
-def test_batch_make_up_and_zero_padding_change_no_frame(signal, level):
-    extractor = SERFeatureExtractor(level=level, delta_order=2)
-    clips = [signal, signal[:700], 0.01 * signal[3000:12_345], signal[5000:6000]]
-    lengths = torch.tensor([len(clip) for clip in clips])
-    batch = torch.zeros(len(clips), len(signal) + 5000)
+def padded(clips: list[np.ndarray], extra_samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+    batch = torch.zeros(len(clips), max(map(len, clips)) + extra_samples)
     for row, clip in zip(batch, clips, strict=True):
         row[: len(clip)] = torch.from_numpy(clip)
-    features, mask = extractor.extract(batch, lengths)
+    return batch, torch.tensor([len(clip) for clip in clips])
+
+
+@pytest.mark.parametrize("name", FEATURES)
+@pytest.mark.parametrize("settings", [{"level": "absolute"}, {"level": "relative"}, {"normalization": "utterance"}])
+def test_batch_make_up_and_zero_padding_change_no_frame(name, signal, settings):
+    extractor = SERFeatureExtractor(features=name, delta_order=2, **settings)
+    clips = [signal, signal[:700], 0.01 * signal[3000:12_345], signal[5000:6000]]
+    features, mask = extractor.extract(*padded(clips, 5000))
     assert not features[~mask].any()
     for row, clip in enumerate(clips):
         alone = features_of(extractor, clip)
         assert mask[row].tolist() == frame_mask(torch.tensor([len(alone)]), mask.shape[1])[0].tolist()
-        np.testing.assert_allclose(features[row, : len(alone)].numpy(), alone, rtol=0, atol=TOLERANCE_DB)
+        atol = 1e-4 if "normalization" in settings else 1e-5 * np.abs(alone).max()
+        np.testing.assert_allclose(features[row, : len(alone)].numpy(), alone, rtol=0, atol=atol)
 
 
-def test_gain_leaves_relative_features_alone_and_shifts_absolute_ones(signal):
+@pytest.mark.parametrize("name", FEATURES)
+def test_gain_leaves_relative_features_alone(name, signal):
     quieter = (0.1 * signal).astype(np.float32)  # -20 dB
-    relative = SERFeatureExtractor(level="relative")
-    np.testing.assert_allclose(features_of(relative, quieter), features_of(relative, signal), rtol=0, atol=TOLERANCE_DB)
+    extractor = SERFeatureExtractor(features=name)
+    expected = features_of(extractor, signal)
+    atol = LIBROSA[name][1] * np.abs(expected).max()
+    np.testing.assert_allclose(features_of(extractor, quieter), expected, rtol=0, atol=atol)
+
+
+def test_gain_shifts_absolute_features(signal):
+    quieter = (0.1 * signal).astype(np.float32)  # -20 dB
     absolute = SERFeatureExtractor(level="absolute", n_mfcc=1)  # the DCT's first row sums the bands / sqrt(n_mels)
     shift = features_of(absolute, quieter) - features_of(absolute, signal)
     np.testing.assert_allclose(shift, -20 * np.sqrt(absolute.n_mels), rtol=0, atol=TOLERANCE_DB)
 
 
-def test_features_are_float32_inside_bf16_autocast(signal):
-    extractor = SERFeatureExtractor(delta_order=1)
+def test_standardizing_goes_by_the_real_frames_of_each_utterance():
+    generator = torch.Generator().manual_seed(0)
+    features = 1e-3 * torch.randn(3, 2, 4, 50, generator=generator) + 100 * torch.randn(3, 2, 4, 1, generator=generator)
+    lengths = torch.tensor([50, 20, 1])
+    ours = standardized(features, frame_mask(lengths, 50))
+    for row, length in enumerate(lengths):
+        real = features[row, ..., :length].numpy().astype(np.float64)
+        expected = (real - real.mean(axis=-1, keepdims=True)) / np.maximum(real.std(axis=-1, keepdims=True), 1e-12)
+        np.testing.assert_allclose(ours[row, ..., :length].numpy(), expected, rtol=0, atol=0.1)
+        assert not ours[row, ..., length:].any()
+
+
+def test_fitting_the_length_keeps_the_middle_and_makes_room():
+    power = torch.arange(10.0).expand(2, 3, 10)
+    fitted, lengths = fit_length(power, torch.tensor([10, 3]), 5)
+    assert lengths.tolist() == [5, 3]
+    assert fitted.shape == (2, 3, 5)
+    assert fitted[0, 0].tolist() == [2, 3, 4, 5, 6]
+    assert fitted[1, 0, :3].tolist() == [0, 1, 2]
+    fitted, lengths = fit_length(power, torch.tensor([10, 3]), 12)
+    assert fitted.shape == (2, 3, 12) and lengths.tolist() == [10, 3]
+    torch.testing.assert_close(fitted[..., :10], power, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_features_are_float32_inside_bf16_autocast(name):
+    signal = made_signal("chirp")
+    extractor = SERFeatureExtractor(features=name, delta_order=1)
     waveforms, lengths = torch.from_numpy(signal)[None], torch.tensor([len(signal)])
     expected, _ = extractor.extract(waveforms, lengths)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -248,3 +422,34 @@ def test_features_are_float32_inside_bf16_autocast(signal):
         assert (features @ features.mT).dtype == torch.bfloat16  # autocast is on around it
     assert features.dtype == torch.float32
     torch.testing.assert_close(features, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_feature_is_made_on_the_device_of_the_spectra(name):
+    extractor = SERFeatureExtractor(features=name)
+    power = torch.empty(2, extractor.n_fft // 2 + 1, 7, device="meta")  # mixed with a tensor of the CPU it raises
+    features = FEATURES[name](Spectra(extractor, power, torch.empty(2, 7, dtype=torch.bool, device="meta")))
+    assert features.device.type == "meta" and features.shape == (2, extractor.num_features, 7)
+
+
+def test_an_exported_graph_gives_every_feature_for_any_batch_and_length():
+    extractor = SERFeatureExtractor(features=list(FEATURES), delta_order=1, normalization="utterance")
+
+    class Exported(torch.nn.Module):
+        def forward(self, waveforms, lengths):
+            return extractor.extract(waveforms, lengths)
+
+    clips = [made_signal(name) for name in ("tone", "chirp", "noise")]
+    clips[0][:6000] = 0.0  # so that there is something to trim
+    auto = torch.export.Dim.AUTO
+    shapes = {"waveforms": {0: auto, 1: auto}, "lengths": {0: auto}}
+    example = padded([clip[:7000] for clip in clips[1:]], 0)
+    exported = torch.export.export(Exported(), example, dynamic_shapes=shapes).module()
+    batch = padded([clips[0], clips[1][:9000], clips[2][:1000]], 0)
+    features, mask = exported(*batch)
+    expected, expected_mask = extractor.extract(*batch)
+    kept = expected.shape[1]
+    assert kept < features.shape[1] == frame_count(SPAN, extractor.hop_samples)  # it does not shorten what it trims
+    assert not mask[:, kept:].any() and not features[:, kept:].any()
+    assert torch.equal(mask[:, :kept], expected_mask)
+    torch.testing.assert_close(features[:, :kept], expected, rtol=0, atol=1e-4)

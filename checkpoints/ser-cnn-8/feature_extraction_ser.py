@@ -1,9 +1,12 @@
-"""Feature extractor: waveforms in, padded MFCCs and their mask out."""
+"""Feature extractor: waveforms in, padded features (MFCCs, unless others are asked for) and their mask out."""
 
+import difflib
 import inspect
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -11,13 +14,22 @@ from torch import Tensor
 from transformers import BatchFeature, FeatureExtractionMixin
 
 from .mfcc import (
+    MEL_SCALES,
+    WINDOWS,
+    chroma,
+    chroma_filterbank,
+    contrast_bands,
     dct_matrix,
     deltas,
+    fit_length,
     frame_count,
     frame_mask,
     mel_filterbank,
     power_spectrogram,
     power_to_db,
+    relative_power,
+    spectral_contrast,
+    standardized,
     trim_silence,
 )
 
@@ -27,41 +39,141 @@ logger = logging.getLogger(__name__)
 PEAK_LIMIT = 32.0
 SPEC_KEYS = {"feature_extractor_type", "auto_map", "processor_class", "_processor_class"}  # written by save_pretrained
 
+CHOICES = {
+    "mel_scale": tuple(MEL_SCALES),
+    "mel_unit_area": (False, True),
+    "window_name": tuple(WINDOWS),
+    "level": ("absolute", "relative"),
+    "padding": ("longest", "max_length"),
+    "delta_order": (0, 1, 2),
+    "normalization": ("dataset", "utterance", "none"),
+}
+
 SpectrumTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-# Constant matrices, made once a process, setting and device; never changed in place.
-@lru_cache(maxsize=32)
-def _mel_filterbank(n_mels, n_fft, sampling_rate, f_min, f_max, device) -> Tensor:
-    return mel_filterbank(n_mels, n_fft, sampling_rate, f_min, f_max).to(device)
+# Constant matrices, made once a process, setting and device; never changed in place. Constructing an extractor makes
+# those of the CPU (see `feature_sizes`), so that an export finds real ones and leaves no traced ones behind.
+@lru_cache(maxsize=128)
+def _mel_filterbank(n_mels, n_fft, sampling_rate, f_min, f_max, scale, unit_area, device) -> Tensor:
+    return mel_filterbank(n_mels, n_fft, sampling_rate, f_min, f_max, None, scale, unit_area).to(device)
 
 
-@lru_cache(maxsize=32)
-def _dct_matrix(n_mfcc, n_mels, device) -> Tensor:
-    return dct_matrix(n_mfcc, n_mels).to(device)
+@lru_cache(maxsize=128)
+def _dct_matrix(n_mfcc, n_mels, lifter, device) -> Tensor:
+    return dct_matrix(n_mfcc, n_mels, lifter).to(device)
+
+
+@lru_cache(maxsize=128)
+def _chroma_filterbank(n_chroma, n_fft, sampling_rate, device) -> Tensor:
+    return chroma_filterbank(n_chroma, n_fft, sampling_rate).to(device)
+
+
+@dataclass
+class Spectra:
+    """The power spectra of a batch and what can be made of them; what several features need is computed once."""
+
+    extractor: "SERFeatureExtractor"
+    power: Tensor  # (B, n_fft // 2 + 1, L)
+    mask: Tensor  # (B, L)
+    vocal_tract_factors: Tensor | None = None  # (B,)
+
+    @cached_property
+    def mel_power(self) -> Tensor:
+        my = self.extractor
+        setting = (my.n_mels, my.n_fft, my.sampling_rate, my.f_min, my.f_max)
+        if self.vocal_tract_factors is None:
+            filters = _mel_filterbank(*setting, my.mel_scale, my.mel_unit_area, self.power.device)
+        else:
+            filters = mel_filterbank(*setting, self.vocal_tract_factors, my.mel_scale, my.mel_unit_area)
+        return filters @ self.power  # (B, n_mels, L)
+
+    @cached_property
+    def mel_decibels(self) -> Tensor:
+        return self._decibels(self.mel_power)
+
+    def mfcc(self) -> Tensor:
+        my = self.extractor
+        return _dct_matrix(my.n_mfcc, my.n_mels, my.lifter, self.power.device) @ self.mel_decibels
+
+    def log_mel(self) -> Tensor:
+        return self.mel_decibels
+
+    def mel(self) -> Tensor:
+        return self._linear(self.mel_power)
+
+    def spectrogram(self) -> Tensor:
+        return self._linear(self.power)
+
+    def log_spectrogram(self) -> Tensor:
+        return self._decibels(self.power)
+
+    def chroma(self) -> Tensor:
+        my = self.extractor
+        return chroma(self.power, _chroma_filterbank(my.n_chroma, my.n_fft, my.sampling_rate, self.power.device))
+
+    def contrast(self) -> Tensor:
+        my = self.extractor
+        bands = contrast_bands(my.contrast_n_bands, my.contrast_f_min, my.contrast_quantile, my.n_fft, my.sampling_rate)
+        return spectral_contrast(self.power, self.mask, bands)
+
+    def _decibels(self, power: Tensor) -> Tensor:
+        return power_to_db(power, self.mask, self.extractor.top_db, self.extractor.level == "relative")
+
+    def _linear(self, power: Tensor) -> Tensor:
+        return relative_power(power, self.mask) if self.extractor.level == "relative" else power
+
+
+# What `SERFeatureExtractor(features=...)` may name: each makes (B, F, L) of the spectra. The tests go through all.
+FEATURES: dict[str, Callable[[Spectra], Tensor]] = {
+    "mfcc": Spectra.mfcc,
+    "log_mel": Spectra.log_mel,
+    "mel": Spectra.mel,
+    "log_spectrogram": Spectra.log_spectrogram,
+    "spectrogram": Spectra.spectrogram,
+    "chroma": Spectra.chroma,
+    "contrast": Spectra.contrast,
+}
 
 
 class SERFeatureExtractor(FeatureExtractionMixin):
     """Waveforms at `sampling_rate` -> `input_features` (B, L, C * F) and `attention_mask` (B, L).
 
     Time is the second axis, as in Speech2Text and AST, so that `pipeline(..., batch_size=4)` can pad clips of different
-    lengths by itself. C is 1 plus the orders of deltas, F is `n_mfcc`.
+    lengths by itself. C is 1 plus the orders of deltas, F the rows of all `features` together.
 
     Args:
         sampling_rate: in Hz; other rates are refused, never resampled in silence.
+        features: a name of `FEATURES` or several, stacked along F in this order: "mfcc"; mel bands in decibels
+            ("log_mel") or as power ("mel"); FFT bins likewise ("log_spectrogram", "spectrogram"); "chroma", the
+            strength of each pitch class; "contrast", peak above valley in each octave band.
         n_mfcc: coefficients kept. With as many as `n_mels` the DCT loses nothing, and the model can undo it.
+        lifter: weighs MFCCs by a sine of this period, so that high ones count as much as low ones; 22 is usual, 0 off.
         n_mels: mel bands.
+        mel_scale, mel_unit_area: "htk" or "slaney" spacing of the mel filters; areas of 1 instead of peaks of 1.
         f_min, f_max: edges of the mel filters in Hz.
+        n_chroma: pitch classes an octave, 12 for semitones.
+        contrast_n_bands, contrast_f_min: octaves of the spectral contrast and where in Hz the first begins; what lies
+            below it is one band more.
+        contrast_quantile: share of a band's bins that makes its peak, and its valley.
         frame_ms, hop_ms: length and step of the analysis window.
+        window_name: "hann" or "hamming".
         n_fft: FFT length in samples, at least a frame.
-        top_db: what lies further below the utterance's loudest band counts as that far below; None keeps all.
+        top_db: what lies further below the utterance's loudest band counts as that far below; None keeps all. It is
+            for features in decibels; the contrast has its own, librosa's.
         level: "absolute" keeps the level of the recording, "relative" measures from the utterance's loudest band, so
             that neither the microphone's gain nor the distance to it matters.
         trim_db: frames this far below the loudest are dropped before the first and after the last louder one; None
             keeps all.
         trim_margin_ms: how much of the quiet is kept at either end.
+        max_length_s: longer utterances keep their middle, which has more voice than either end; counted after trimming.
+            None keeps all.
+        padding: "longest" pads to the longest of a batch, "max_length" always to `max_length_s`. Either way the mask
+            tells what is real.
         delta_order: 0, or 1 (deltas), or 2 (delta-deltas as well), as further channels.
-        feature_mean, feature_std: per coefficient (C * F), subtracted and divided by; None before `fit`.
+        normalization: "dataset" takes off `feature_mean` and divides by `feature_std`; "utterance" gives each feature
+            zero mean and unit variance over the real frames of its utterance; "none" leaves features as they are.
+        feature_mean, feature_std: of each feature (C * F), see `fit`; None before it.
     """
 
     model_input_names = ["input_features", "attention_mask"]
@@ -72,18 +184,30 @@ class SERFeatureExtractor(FeatureExtractionMixin):
     def __init__(
         self,
         sampling_rate: int = 16_000,
+        features: str | Sequence[str] = ("mfcc",),
         n_mfcc: int = 80,
+        lifter: float = 0.0,
         n_mels: int = 80,
+        mel_scale: str = "htk",
+        mel_unit_area: bool = False,
         f_min: float = 20.0,
         f_max: float = 8_000.0,
+        n_chroma: int = 12,
+        contrast_n_bands: int = 6,
+        contrast_f_min: float = 200.0,
+        contrast_quantile: float = 0.02,
         frame_ms: float = 40.0,
         hop_ms: float = 20.0,
+        window_name: str = "hann",  # not `window`, which the library leaves out of the saved settings
         n_fft: int = 1024,
         top_db: float | None = 80.0,
         level: str = "relative",
         trim_db: float | None = 40.0,
         trim_margin_ms: float = 100.0,
+        max_length_s: float | None = None,
+        padding: str = "longest",
         delta_order: int = 0,
+        normalization: str = "dataset",
         feature_mean: Sequence[float] | None = None,
         feature_std: Sequence[float] | None = None,
         **kwargs,
@@ -93,18 +217,30 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"SERFeatureExtractor knows no setting {sorted(extra)}; known: {known}")
         super().__init__(**kwargs)
         self.sampling_rate = sampling_rate
+        self.features = (features,) if isinstance(features, str) else tuple(features or ())
         self.n_mfcc = n_mfcc
+        self.lifter = lifter
         self.n_mels = n_mels
+        self.mel_scale = mel_scale
+        self.mel_unit_area = mel_unit_area
         self.f_min = f_min
         self.f_max = f_max
+        self.n_chroma = n_chroma
+        self.contrast_n_bands = contrast_n_bands
+        self.contrast_f_min = contrast_f_min
+        self.contrast_quantile = contrast_quantile
         self.frame_ms = frame_ms
         self.hop_ms = hop_ms
+        self.window_name = window_name
         self.n_fft = n_fft
         self.top_db = top_db
         self.level = level
         self.trim_db = trim_db
         self.trim_margin_ms = trim_margin_ms
+        self.max_length_s = max_length_s
+        self.padding = padding
         self.delta_order = delta_order
+        self.normalization = normalization
         self.feature_mean = None if feature_mean is None else [float(value) for value in feature_mean]
         self.feature_std = None if feature_std is None else [float(value) for value in feature_std]
         self._check()
@@ -113,31 +249,42 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         def refuse(key: str, wanted: str) -> None:
             raise ValueError(f"SERFeatureExtractor.{key} is {getattr(self, key)!r}; it must be {wanted}")
 
-        for key in ("sampling_rate", "n_mfcc", "n_mels", "n_fft"):
+        for key in ("sampling_rate", "n_mfcc", "n_mels", "n_chroma", "contrast_n_bands", "n_fft"):
             if not isinstance(getattr(self, key), int) or getattr(self, key) < 1:
                 refuse(key, "a whole number of at least 1")
+        for key, choices in CHOICES.items():
+            if getattr(self, key) not in choices:
+                refuse(key, f"one of {choices}")
         if not 0 < self.hop_ms <= self.frame_ms or self.hop_samples < 1:
             refuse("hop_ms", f"at least one sample and at most frame_ms ({self.frame_ms}), or sound would be skipped")
         if self.n_fft < self.frame_samples or self.n_fft % 2:
             refuse("n_fft", f"even, so that frames have a centre, and at least a frame of {self.frame_samples} samples")
         if not 0 <= self.f_min < self.f_max <= self.sampling_rate / 2:
             refuse("f_max", f"above f_min ({self.f_min}) and at most half the sampling rate ({self.sampling_rate / 2})")
-        if self.n_mfcc > self.n_mels:
-            refuse("n_mfcc", f"at most n_mels ({self.n_mels})")
-        # Refuses mel bands that no FFT bin would feed.
-        _mel_filterbank(self.n_mels, self.n_fft, self.sampling_rate, self.f_min, self.f_max, torch.device("cpu"))
-        if self.level not in ("absolute", "relative"):
-            refuse("level", "'absolute' or 'relative'")
-        if self.delta_order not in (0, 1, 2):
-            refuse("delta_order", "0, 1 or 2")
+        if not self.contrast_f_min > 0:
+            refuse("contrast_f_min", "above 0 Hz")
+        if not 0 < self.contrast_quantile < 1:
+            refuse("contrast_quantile", "above 0 and below 1")
+        for key in ("lifter", "trim_margin_ms"):
+            if not getattr(self, key) >= 0:
+                refuse(key, "at least 0")
         for key in ("top_db", "trim_db"):
             if getattr(self, key) is not None and getattr(self, key) <= 0:
                 refuse(key, "above 0 dB, or null")
-        if not self.trim_margin_ms >= 0:
-            refuse("trim_margin_ms", "at least 0")
+        if self.max_length_s is not None and not self.max_length_s * 1000 >= self.frame_ms:
+            refuse("max_length_s", f"at least a frame ({self.frame_ms / 1000} s), or null")
+        if self.padding == "max_length" and self.max_length_s is None:
+            refuse("padding", "'longest' unless max_length_s is given")
+        if not self.features or len(set(self.features)) < len(self.features):
+            refuse("features", "one name or more, each once")
+        if unknown := [name for name in self.features if name not in FEATURES]:
+            near = difflib.get_close_matches(str(unknown[0]), FEATURES, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            refuse("features", f"names of {list(FEATURES)}{hint}")
+        size = self.num_channels * self.num_features  # refuses what the wanted features cannot be made with
         for key in ("feature_mean", "feature_std"):
-            if getattr(self, key) is not None and len(getattr(self, key)) != self.num_channels * self.num_features:
-                refuse(key, f"{self.num_channels * self.num_features} numbers, one a feature")
+            if getattr(self, key) is not None and len(getattr(self, key)) != size:
+                refuse(key, f"{size} numbers, one a feature")
         if self.feature_std is not None and not min(self.feature_std) > 0:
             refuse("feature_std", "above 0 throughout, for features are divided by it")
 
@@ -150,9 +297,22 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         return round(self.hop_ms * self.sampling_rate / 1000)
 
     @property
+    def max_frames(self) -> int | None:
+        """Frames of `max_length_s`."""
+        if self.max_length_s is None:
+            return None
+        return frame_count(round(self.max_length_s * self.sampling_rate), self.hop_samples)
+
+    @property
+    def feature_sizes(self) -> tuple[int, ...]:
+        """Rows of each of `features`, counted on a silent frame."""
+        spectra = Spectra(self, torch.zeros(1, self.n_fft // 2 + 1, 1), torch.ones(1, 1, dtype=torch.bool))
+        return tuple(FEATURES[name](spectra).shape[1] for name in self.features)
+
+    @property
     def num_features(self) -> int:
         """Features a frame and channel (F)."""
-        return self.n_mfcc
+        return sum(self.feature_sizes)
 
     @property
     def num_channels(self) -> int:
@@ -213,34 +373,49 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             lengths: samples of each (B,).
             spectrum_transform: applied to the trimmed power spectra (B, n_fft // 2 + 1, L) and their lengths (B,);
                 the door for augmentation.
-            vocal_tract_factors: (B,), see `mfcc.mel_filterbank`; another door for it.
+            vocal_tract_factors: (B,), see `mfcc.mel_filterbank`; another door for it, to features made of mel bands.
 
         Returns:
             Normalised features (B, L, C * F), zero where the mask (B, L) is false.
         """
         with torch.autocast(waveforms.device.type, enabled=False):
-            power = power_spectrogram(waveforms.float(), self.frame_samples, self.hop_samples, self.n_fft)
+            power = power_spectrogram(
+                waveforms.float(), self.frame_samples, self.hop_samples, self.n_fft, self.window_name
+            )
             lengths = frame_count(lengths, self.hop_samples)
+            # An exported graph has no length that depends on what is in the sound; the mask tells what is real.
+            exporting = torch.compiler.is_exporting()
             if self.trim_db is not None:
                 margin_frames = round(self.trim_margin_ms / self.hop_ms)
                 power, lengths = trim_silence(power, lengths, self.trim_db, margin_frames)
-                power = power[..., : int(lengths.max())]
+                if not exporting:
+                    power = power[..., : int(lengths.max())]
             if spectrum_transform is not None:
                 power, lengths = spectrum_transform(power, lengths)
+            if (max_frames := self.max_frames) is not None:
+                if self.padding == "longest" and not exporting:
+                    max_frames = min(max_frames, power.shape[-1])
+                power, lengths = fit_length(power, lengths, max_frames)
             mask = frame_mask(lengths, power.shape[-1])
-            features = self._cepstra(power, mask, vocal_tract_factors)  # (B, F, L)
-            channels = [features]
-            for _ in range(self.delta_order):
-                channels.append(deltas(channels[-1], lengths))
-            features = torch.cat(channels, dim=1).transpose(1, 2)  # (B, L, C * F)
-            return self._normalized(features) * mask[..., None], mask
+            spectra = Spectra(self, power, mask, vocal_tract_factors)
+            kinds = [self._with_deltas(FEATURES[name](spectra), lengths) for name in self.features]
+            if self.normalization == "utterance":
+                kinds = [standardized(kind, mask) for kind in kinds]
+            features = torch.cat(kinds, dim=2)  # (B, C, F, L)
+            features = features.flatten(1, 2).transpose(1, 2)  # (B, L, C * F)
+            if self.normalization == "dataset":
+                features = self._normalized(features)
+            return features * mask[..., None], mask
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "SERFeatureExtractor":
         """Set `feature_mean` and `feature_std` from waveforms and lengths, as `extract` takes them. Training part only.
 
-        The mean is per feature, the standard deviation one number a channel: that keeps the features a rotation of the
-        centred log-mel spectrum, which the model can then undo.
+        The mean is per feature, the standard deviation one number for all rows of one of `features` in one channel:
+        that keeps MFCCs a rotation of the centred log-mel spectrum, which the model can then undo, and gives chroma,
+        between 0 and 1, as much spread as MFCCs of tens of decibels. Normalisations that need no statistics set none.
         """
+        if self.normalization != "dataset":
+            return self
         self.feature_mean = self.feature_std = None
         frames, total, total_square = 0, 0.0, 0.0
         for waveforms, lengths in batches:
@@ -253,19 +428,20 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             raise ValueError("no utterance came to fit the feature statistics on; is the training part empty?")
         mean = total / frames
         variance = (total_square / frames - mean.square()).unflatten(0, (self.num_channels, self.num_features))
-        std = variance.mean(dim=1, keepdim=True).clamp(min=1e-10).sqrt().expand_as(variance)
-        self.feature_mean = [round(value, 5) for value in mean.tolist()]
-        self.feature_std = [round(value, 5) for value in std.flatten().tolist()]
+        kinds = variance.split(self.feature_sizes, dim=1)
+        std = torch.cat([rows.mean(dim=1, keepdim=True).expand_as(rows) for rows in kinds], dim=1)
+        std = std.clamp(min=1e-10).sqrt().flatten().tolist()
+        # Six digits of the spread: five decimals of decibels, more of powers.
+        decimals = [max(5, 5 - math.floor(math.log10(value))) for value in std]
+        self.feature_mean = [round(value, places) for value, places in zip(mean.tolist(), decimals, strict=True)]
+        self.feature_std = [round(value, places) for value, places in zip(std, decimals, strict=True)]
         return self
 
-    def _cepstra(self, power: Tensor, mask: Tensor, vocal_tract_factors: Tensor | None) -> Tensor:
-        setting = (self.n_mels, self.n_fft, self.sampling_rate, self.f_min, self.f_max)
-        if vocal_tract_factors is None:
-            filters = _mel_filterbank(*setting, power.device)
-        else:
-            filters = mel_filterbank(*setting, vocal_tract_factors)
-        log_mel = power_to_db(filters @ power, mask, self.top_db, self.level == "relative")  # (B, n_mels, L)
-        return _dct_matrix(self.n_mfcc, self.n_mels, power.device) @ log_mel
+    def _with_deltas(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        channels = [rows]  # (B, F, L)
+        for _ in range(self.delta_order):
+            channels.append(deltas(channels[-1], lengths))
+        return torch.stack(channels, dim=1)  # (B, C, F, L)
 
     def _normalized(self, features: Tensor) -> Tensor:
         if self.feature_mean is not None:

@@ -1,4 +1,4 @@
-"""From waveforms to cepstra: batched torch functions, the same on CPU, GPU and in an exported graph.
+"""From waveforms to cepstra and other features: batched torch functions, the same on CPU, GPU and in an exported graph.
 
 Every function takes a batch and is indifferent to padding: a waveform padded with zeros gives, frame by frame, what
 it gives alone. Frequencies are in hertz, levels in decibels, times in samples or frames as the names say.
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 POWER_FLOOR = 1e-10  # -100 dB of full scale: below the quantisation noise of 16-bit audio
+LOWEST_A_HERTZ = 27.5  # the A four octaves below 440 Hz; octaves of chroma are counted from it
+WINDOWS = {"hann": torch.hann_window, "hamming": torch.hamming_window}
 
 
 def frame_count(samples: Tensor | int, hop_samples: int) -> Tensor | int:
@@ -22,8 +24,10 @@ def frame_mask(lengths: Tensor, num_frames: int) -> Tensor:
     return torch.arange(num_frames, device=lengths.device) < lengths[:, None]
 
 
-def power_spectrogram(waveforms: Tensor, frame_samples: int, hop_samples: int, n_fft: int) -> Tensor:
-    """Hann-windowed power spectra: (B, T) -> (B, n_fft // 2 + 1, T // hop + 1).
+def power_spectrogram(
+    waveforms: Tensor, frame_samples: int, hop_samples: int, n_fft: int, window_name: str = "hann"
+) -> Tensor:
+    """Windowed power spectra: (B, T) -> (B, n_fft // 2 + 1, T // hop + 1). Windows: see `WINDOWS`.
 
     Frames are centred, with zeros beyond both ends, so that padding a clip equals ending it.
     """
@@ -32,7 +36,7 @@ def power_spectrogram(waveforms: Tensor, frame_samples: int, hop_samples: int, n
         n_fft,
         hop_length=hop_samples,
         win_length=frame_samples,
-        window=torch.hann_window(frame_samples, device=waveforms.device, dtype=waveforms.dtype),
+        window=WINDOWS[window_name](frame_samples, device=waveforms.device, dtype=waveforms.dtype),
         center=True,
         pad_mode="constant",
         return_complex=True,
@@ -50,6 +54,19 @@ def mel_to_hertz(mel: Tensor) -> Tensor:
     return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
 
 
+def slaney_hertz_to_mel(hertz: Tensor) -> Tensor:
+    """Slaney's mel scale (Auditory Toolbox, 1998): 3 mel per 200 Hz up to 1 kHz, above it 27 mel per factor of 6.4."""
+    return torch.where(hertz < 1000.0, 3.0 / 200.0 * hertz, 15.0 + 27.0 / math.log(6.4) * torch.log(hertz / 1000.0))
+
+
+def slaney_mel_to_hertz(mel: Tensor) -> Tensor:
+    """Inverse of `slaney_hertz_to_mel`."""
+    return torch.where(mel < 15.0, 200.0 / 3.0 * mel, 1000.0 * torch.exp(math.log(6.4) / 27.0 * (mel - 15.0)))
+
+
+MEL_SCALES = {"htk": (hertz_to_mel, mel_to_hertz), "slaney": (slaney_hertz_to_mel, slaney_mel_to_hertz)}
+
+
 def mel_filterbank(
     n_mels: int,
     n_fft: int,
@@ -57,8 +74,12 @@ def mel_filterbank(
     f_min: float,
     f_max: float,
     vocal_tract_factors: Tensor | None = None,
+    scale: str = "htk",
+    unit_area: bool = False,
 ) -> Tensor:
-    """Triangular filters with unit peaks, evenly spaced in mel: (n_mels, n_fft // 2 + 1), float32.
+    """Triangular filters, evenly spaced on a mel scale of `MEL_SCALES`: (n_mels, n_fft // 2 + 1), float32.
+
+    Their peaks are 1 or, with `unit_area`, their areas over hertz are (torchaudio and librosa call that norm="slaney").
 
     With `vocal_tract_factors` (B,), one bank for each, (B, n_mels, n_fft // 2 + 1): a factor of 1.1 lets a spectrum
     appear 10 % higher, as if from a shorter vocal tract (Jaitly & Hinton 2013, Vocal Tract Length Perturbation).
@@ -66,8 +87,9 @@ def mel_filterbank(
     Raises ValueError if a filter falls between two FFT bins and would stay empty.
     """
     bins_hertz = torch.linspace(0, sampling_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
-    low_mel, high_mel = hertz_to_mel(torch.tensor([f_min, f_max], dtype=torch.float64))
-    edges_hertz = mel_to_hertz(torch.linspace(low_mel, high_mel, n_mels + 2, dtype=torch.float64))
+    to_mel, to_hertz = MEL_SCALES[scale]
+    low_mel, high_mel = to_mel(torch.tensor([f_min, f_max], dtype=torch.float64))
+    edges_hertz = to_hertz(torch.linspace(low_mel, high_mel, n_mels + 2, dtype=torch.float64))
     widths_hertz = edges_hertz.diff()
     if vocal_tract_factors is not None:
         device = vocal_tract_factors.device
@@ -80,15 +102,27 @@ def mel_filterbank(
         raise ValueError(
             f"{empty} of {n_mels} mel filters lie between two FFT bins; raise n_fft (now {n_fft}) or lower n_mels"
         )
+    if unit_area:
+        filters = filters * (2.0 / (edges_hertz[2:] - edges_hertz[:-2]))[:, None]
     return filters.float()
 
 
-def dct_matrix(n_mfcc: int, n_mels: int) -> Tensor:
-    """Orthonormal DCT-II: (n_mfcc, n_mels), float32. With n_mfcc = n_mels its transpose is its inverse."""
+def dct_matrix(n_mfcc: int, n_mels: int, lifter: float = 0.0) -> Tensor:
+    """Orthonormal DCT-II: (n_mfcc, n_mels), float32. With n_mfcc = n_mels its transpose is its inverse.
+
+    A `lifter` L above 0 weighs row n = 0, 1, ... by 1 + L / 2 sin(pi (n + 1) / L), as librosa does; HTK and Kaldi have
+    n for n + 1.
+
+    Raises ValueError if more coefficients are wanted than there are bands.
+    """
+    if n_mfcc > n_mels:
+        raise ValueError(f"n_mfcc is {n_mfcc}; it must be at most n_mels ({n_mels})")
     band = torch.arange(n_mels, dtype=torch.float64) + 0.5
     order = torch.arange(n_mfcc, dtype=torch.float64)
     matrix = torch.cos(math.pi / n_mels * order[:, None] * band) * math.sqrt(2.0 / n_mels)
     matrix[0] /= math.sqrt(2.0)
+    if lifter > 0:
+        matrix *= 1.0 + lifter / 2.0 * torch.sin(math.pi / lifter * (order[:, None] + 1.0))
     return matrix.float()
 
 
@@ -104,6 +138,93 @@ def power_to_db(power: Tensor, mask: Tensor, top_db: float | None = None, relati
     if top_db is not None:
         decibels = torch.maximum(decibels, peak_db - top_db)
     return decibels - peak_db if relative else decibels
+
+
+def relative_power(power: Tensor, mask: Tensor) -> Tensor:
+    """Power (B, F, L) as a share of the utterance's own loudest value; `power_to_db(relative=True)`, but linear."""
+    peak = power.masked_fill(~mask[:, None], 0.0).amax(dim=(1, 2), keepdim=True)
+    return power / peak.clamp(min=POWER_FLOOR)
+
+
+def chroma_filterbank(n_chroma: int, n_fft: int, sampling_rate: int) -> Tensor:
+    """How much each FFT bin adds to each pitch class, the first of them C: (n_chroma, n_fft // 2 + 1), float32.
+
+    Gaussian bumps around the classes of an instrument tuned to A = 440 Hz, each bin's weights of unit length, the fifth
+    octave weighing most (Ellis 2007, Chroma feature analysis and synthesis; defaults of librosa.filters.chroma).
+    """
+    bin_hertz = torch.arange(1, n_fft // 2 + 2, dtype=torch.float64) * sampling_rate / n_fft  # one beyond the last bin
+    pitch = n_chroma * torch.log2(bin_hertz / LOWEST_A_HERTZ)  # in steps of n_chroma an octave
+    pitch = torch.cat([pitch[:1] - 1.5 * n_chroma, pitch])  # 0 Hz has no pitch: one and a half octaves below bin 1
+    width = pitch.diff().clamp(min=1.0)  # low bins are wider than a step
+    pitch = pitch[:-1]
+    half = round(n_chroma / 2)
+    distance = (pitch - torch.arange(n_chroma)[:, None] + half).remainder(n_chroma) - half
+    bumps = torch.exp(-0.5 * (2.0 * distance / width).square())
+    octave_weight = torch.exp(-0.5 * ((pitch / n_chroma - 5.0) / 2.0).square())
+    filters = bumps / torch.linalg.vector_norm(bumps, dim=0) * octave_weight
+    return filters.roll(-3 * (n_chroma // 12), dims=0).float()  # from A to C
+
+
+def chroma(power: Tensor, filters: Tensor) -> Tensor:
+    """Strength of each pitch class, the strongest of a frame 1: power spectra (B, F, L) -> (B, n_chroma, L).
+
+    Digital silence has none. Numbers are those of librosa.feature.chroma_stft with tuning=0.
+    """
+    strength = filters @ power
+    return strength / strength.amax(dim=1, keepdim=True).clamp(min=torch.finfo(power.dtype).tiny)
+
+
+def contrast_bands(
+    n_bands: int, f_min: float, quantile: float, n_fft: int, sampling_rate: int
+) -> tuple[tuple[int, int, int], ...]:
+    """Octave bands for `spectral_contrast`: 0 Hz to `f_min`, then `n_bands` octaves, the last as far as the bins go.
+
+    Returns:
+        For each band its first bin, the bin after its last, and how many of them make its valley and its peak.
+
+    Raises ValueError if a band lies above half the sampling rate or holds no bin.
+    """
+    edges = [0.0] + [f_min * 2.0**octave * n_fft / sampling_rate for octave in range(n_bands + 1)]  # in bins
+    if edges[-2] >= n_fft / 2:
+        raise ValueError(
+            f"contrast_n_bands is {n_bands}: octave {n_bands} above contrast_f_min ({f_min} Hz) begins beyond half the "
+            f"sampling rate ({sampling_rate / 2} Hz); lower either"
+        )
+    bands = []
+    for band, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        # librosa's choice: a band begins one bin early and, but for the last, ends one early; the share counts both.
+        is_last = band == n_bands
+        first = math.ceil(low) - (band > 0)
+        end = n_fft // 2 + 1 if is_last else math.floor(high) + 1
+        count = max(1, round(quantile * (end - first)))
+        end -= not is_last
+        if end <= first:
+            raise ValueError(
+                f"contrast_f_min is {f_min} Hz: band {band} of the spectral contrast holds no FFT bin; raise it or "
+                f"n_fft (now {n_fft})"
+            )
+        bands.append((first, end, min(count, end - first)))
+    return tuple(bands)
+
+
+def spectral_contrast(
+    power: Tensor, mask: Tensor, bands: tuple[tuple[int, int, int], ...], top_db: float = 80.0
+) -> Tensor:
+    """Peak above valley in each octave band: power spectra (B, F, L) -> (B, bands, L).
+
+    High where harmonics stand out, low where noise fills the gaps (Jiang et al. 2002, Music type classification by
+    spectral contrast feature). As in librosa.feature.spectral_contrast, levels are 10 log10 of magnitudes, hence half
+    of what a sound level meter would call decibels, and those more than `top_db` below the utterance's highest count as
+    that far below.
+    """
+    magnitude = power.sqrt()
+    peaks, valleys = [], []
+    for first, end, count in bands:
+        band = magnitude[:, first:end]
+        peaks.append(band.topk(count, dim=1).values.mean(dim=1))
+        valleys.append(band.topk(count, dim=1, largest=False).values.mean(dim=1))
+    peak, valley = torch.stack(peaks, dim=1), torch.stack(valleys, dim=1)
+    return power_to_db(peak, mask, top_db) - power_to_db(valley, mask, top_db)
 
 
 def trim_silence(power: Tensor, lengths: Tensor, threshold_db: float, margin_frames: int) -> tuple[Tensor, Tensor]:
@@ -146,3 +267,29 @@ def deltas(features: Tensor, lengths: Tensor, width: int = 5) -> Tensor:
     gathered = features.gather(2, neighbour.flatten(1)[:, None].expand(batch, num_features, -1))
     gathered = gathered.unflatten(2, (-1, width))  # (B, F, L, width)
     return (gathered * offsets).sum(dim=-1) / offsets.square().sum()
+
+
+def fit_length(power: Tensor, lengths: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
+    """The middle `num_frames` of longer utterances, and room for as many behind shorter ones.
+
+    (B, F, L), (B,) -> (B, F, num_frames) and the new lengths (B,). What stands behind a length is not cleared.
+    """
+    kept = lengths.clamp(max=num_frames)
+    first = (lengths - kept) // 2
+    source = first[:, None] + torch.arange(num_frames, device=power.device)
+    source = source.clamp(max=power.shape[-1] - 1)  # (B, num_frames)
+    return power.gather(2, source[:, None].expand(-1, power.shape[1], -1)), kept
+
+
+def standardized(features: Tensor, mask: Tensor) -> Tensor:
+    """Each feature with zero mean and unit variance over the real frames of its utterance: (B, C, F, L), (B, L).
+
+    A spread below a millionth of the utterance's largest value is rounding, and is not blown up to 1.
+    """
+    mask = mask[:, None, None]
+    count = mask.sum(dim=-1, keepdim=True).clamp(min=1)
+    mean = (features * mask).sum(dim=-1, keepdim=True) / count
+    centred = (features - mean) * mask
+    std = (centred.square().sum(dim=-1, keepdim=True) / count).sqrt()
+    largest = (features * mask).abs().amax(dim=(1, 2, 3), keepdim=True)
+    return centred / std.maximum(1e-6 * largest).clamp(min=torch.finfo(std.dtype).tiny)
