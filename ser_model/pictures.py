@@ -46,20 +46,22 @@ def waveform_svg(waveform: np.ndarray, sampling_rate: int) -> str:
 def mfcc_svg(waveform: np.ndarray, sampling_rate: int, extractor: object) -> str:
     """Samples (T,) -> MFCCs of the first `MFCC_MAX_S` seconds, each coefficient scaled to its own range.
 
-    They are those of `extractor` if that is ours, but of the whole recording: nothing is trimmed at the ends.
+    They are those of `extractor` if that is ours and makes any, but of the whole recording: nothing is cut or added.
     """
     waveform = waveform[: round(MFCC_MAX_S * sampling_rate)]
-    ours = isinstance(extractor, SERFeatureExtractor)
-    extractor = copy.copy(extractor) if ours else SERFeatureExtractor(sampling_rate, f_max=sampling_rate / 2)
-    extractor.trim_db = None
-    features = extractor(waveform, sampling_rate=sampling_rate, return_tensors="np")["input_features"][0]
-    mfcc = features[:, : extractor.num_features]  # (L, C * F) -> (L, F), without deltas
+    if isinstance(extractor, SERFeatureExtractor) and "mfcc" in extractor.features:
+        extractor = copy.copy(extractor)
+    else:
+        extractor = SERFeatureExtractor(sampling_rate, f_max=sampling_rate / 2)
+    extractor.features, extractor.delta_order, extractor.normalization = ("mfcc",), 0, "none"
+    extractor.trim_db = extractor.max_length_s = None
+    mfcc = extractor(waveform, sampling_rate=sampling_rate, return_tensors="np")["input_features"][0]  # (L, F)
     starts = np.linspace(0, len(mfcc), min(len(mfcc), MAX_COLUMNS), endpoint=False).astype(int)
     columns = np.add.reduceat(mfcc, starts) / np.diff(starts, append=len(mfcc))[:, None]
     columns = (columns - columns.mean(axis=0)) / np.maximum(columns.std(axis=0), 1e-6)  # silence has no spread
 
     figure, axes = _figure(height_in=2.0)
-    extent = (0, len(waveform) / sampling_rate, -0.5, extractor.num_features - 0.5)
+    extent = (0, len(waveform) / sampling_rate, -0.5, extractor.n_mfcc - 0.5)
     axes.imshow(
         columns.T, origin="lower", aspect="auto", extent=extent, cmap="cividis", vmin=-3, vmax=3, interpolation="none"
     )
