@@ -136,10 +136,12 @@ def make_loaders(data: EmotionData, batch_size: int, seed: int) -> dict[str, Dat
 
 
 def make_model(settings: Settings, extractor: SERFeatureExtractor, names: tuple[str, ...]) -> SERForAudioClassification:
-    config = SERConfig(
-        **{"num_features": extractor.num_features, "num_channels": extractor.num_channels} | settings.model,
-        id2label=dict(enumerate(names)),
-    )
+    fitting = {
+        "num_features": extractor.num_features,
+        "num_channels": extractor.num_channels,
+        "invert_dct": extractor.features == ("mfcc",),  # nothing else is a DCT
+    }
+    config = SERConfig(**fitting | settings.model, id2label=dict(enumerate(names)))
     model = SERForAudioClassification(config)
     if config.pretrained_backbone:
         model.load_pretrained_backbone()

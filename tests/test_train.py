@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
+from ser_model import SERFeatureExtractor
 from ser_model.inference import EmotionRecognizer
 from ser_model.settings import load_settings
+from train import make_model
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "train.py"]
@@ -37,6 +39,13 @@ def run(synthetic_corpora, tmp_path_factory):
     result = launch(synthetic_corpora, output_dir)
     assert result.returncode == 0, result.stderr
     return output_dir, result
+
+
+def test_only_mfccs_are_taken_back_to_the_mel_spectrum():
+    settings = load_settings(ROOT / "configs" / "ravdess_tess_cnn.yaml")
+    for features, inverted in (("mfcc", True), ("log_mel", False), (("mfcc", "chroma"), False)):
+        model = make_model(settings, SERFeatureExtractor(features=features), ("angry", "sad"))
+        assert model.config.invert_dct is inverted
 
 
 def test_run_leaves_a_model_that_loads_and_answers(run, synthetic_corpora):
