@@ -59,11 +59,30 @@ class AudioError(ValueError):
     """A recording that cannot be used: what came, what was wanted, the remedy; no server paths, so fit to be shown."""
 
 
+class NoSoundError(AudioError):
+    """A recording of no bytes or no samples."""
+
+
+class Watch:
+    """Told what is decoded, before channels are mixed and the rate is changed; see `load_audio`."""
+
+    def begin(self) -> None:
+        """A decoder starts from the first byte; what another one gave before is void."""
+
+    def block(self, rate_hz: int, samples: np.ndarray, mono: np.ndarray) -> None:
+        """The next samples (T, C) float32 of the file, and their mean (T,)."""
+
+    def damage(self, name: str, what: str) -> None:
+        """A file that could be decoded has a fault; logged unless a subclass takes it up."""
+        logger.warning("%s: %s", name, what)
+
+
 def load_audio(
     source: str | os.PathLike | bytes | BinaryIO,
     sampling_rate: int = SAMPLING_RATE_HZ,
     *,
     max_duration_s: float = MAX_DURATION_S,
+    watch: Watch | None = None,
 ) -> np.ndarray:
     """Decode a recording, whole, from its first byte.
 
@@ -71,6 +90,7 @@ def load_audio(
         source: a path, the bytes of a file, or a seekable binary file object (left open). A web address is refused.
         sampling_rate: of the result, in Hz.
         max_duration_s: decoding stops with an error beyond this many seconds, whatever the header says.
+        watch: is told what the file holds, block by block.
 
     Returns:
         (T,) float32 at `sampling_rate`, channels averaged, integer formats scaled to [-1, 1]. A file that was cut short
@@ -83,9 +103,9 @@ def load_audio(
     _check_rate(sampling_rate)
     try:
         with _opened(source) as file:
-            return _decode(file, name, sampling_rate, max_duration_s)
+            return _decode(file, name, sampling_rate, max_duration_s, watch or Watch())
     except AudioError as error:
-        raise AudioError(f"{name}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
 
 
 def prepare_waveform(array: np.ndarray, sampling_rate: int, target_hz: int = SAMPLING_RATE_HZ) -> np.ndarray:
@@ -108,9 +128,9 @@ def prepare_waveform(array: np.ndarray, sampling_rate: int, target_hz: int = SAM
     samples = samples.reshape(len(samples), -1) if samples.size else samples.reshape(0, 1)
     _check_rate(target_hz)
     blocks = (samples[start : start + BLOCK_FRAMES] for start in range(0, len(samples), BLOCK_FRAMES))
-    waveform = _waveform(((sampling_rate, block) for block in blocks), target_hz, max_duration_s=math.inf)
+    waveform = _waveform(((sampling_rate, block) for block in blocks), target_hz, math.inf, Watch())
     if not len(waveform):
-        raise AudioError("the recording holds no sound (0 samples); record again")
+        raise NoSoundError("the recording holds no sound (0 samples); record again")
     return waveform
 
 
@@ -197,30 +217,30 @@ class _Nameless:
 Block = tuple[int, np.ndarray]  # rate in Hz, (T, C) samples of any dtype
 
 
-def _decode(file: BinaryIO, name: str, to_hz: int, max_duration_s: float) -> np.ndarray:
+def _decode(file: BinaryIO, name: str, to_hz: int, max_duration_s: float, watch: Watch) -> np.ndarray:
     """soundfile first, which is quickest; what it does not know, cannot finish or finds empty goes to PyAV."""
     file.seek(0, os.SEEK_END)
     if file.tell() == 0:
-        raise AudioError("the file is empty (0 bytes); record or upload it again")
+        raise NoSoundError("the file is empty (0 bytes); record or upload it again")
     waveform = np.zeros(0, np.float32)
     try:
-        waveform = _waveform(_soundfile_blocks(file, name), to_hz, max_duration_s)
+        waveform = _waveform(_soundfile_blocks(file, name, watch), to_hz, max_duration_s, watch)
     except soundfile.LibsndfileError as error:
         logger.debug("%s: soundfile: %s", name, error)
     if len(waveform):
         return waveform
     try:
-        waveform = _waveform(_av_blocks(file, name), to_hz, max_duration_s)
+        waveform = _waveform(_av_blocks(file, name, watch), to_hz, max_duration_s, watch)
     except av.error.FFmpegError as error:
         raise AudioError(
             f"cannot be decoded: no sound file, an unknown format, damaged or cut short; {REMEDY}"
         ) from error
     if not len(waveform):
-        raise AudioError(f"the recording holds no sound (0 samples); {REMEDY}")
+        raise NoSoundError(f"the recording holds no sound (0 samples); {REMEDY}")
     return waveform
 
 
-def _soundfile_blocks(file: BinaryIO, name: str) -> Iterator[Block]:
+def _soundfile_blocks(file: BinaryIO, name: str, watch: Watch) -> Iterator[Block]:
     file.seek(0)
     with soundfile.SoundFile(_Nameless(file)) as sound:
         _check_channels(sound.channels)
@@ -229,9 +249,7 @@ def _soundfile_blocks(file: BinaryIO, name: str) -> Iterator[Block]:
             frames += len(block)
             yield sound.samplerate, block
         if frames < CUT_SHORT_SHARE * (promised := _promised_frames(sound)):
-            logger.warning(
-                "%s: the header promises %d frames, %d are there; it seems cut short", name, promised, frames
-            )
+            watch.damage(name, f"the header promises {promised:.0f} frames, {frames} are there; it seems cut short")
 
 
 def _promised_frames(sound: soundfile.SoundFile) -> float:
@@ -243,7 +261,7 @@ def _promised_frames(sound: soundfile.SoundFile) -> float:
     return sound.frames
 
 
-def _av_blocks(file: BinaryIO, name: str) -> Iterator[Block]:
+def _av_blocks(file: BinaryIO, name: str, watch: Watch) -> Iterator[Block]:
     file.seek(0)
     with av.open(_Nameless(file), "r", container_options=AV_OPTIONS, metadata_errors="replace") as container:
         stream = container.streams.best("audio")
@@ -263,7 +281,7 @@ def _av_blocks(file: BinaryIO, name: str) -> Iterator[Block]:
             for frame in frames:
                 yield from _packed(packer, frame)
         if broken_packets:
-            logger.warning("%s: %d packets could not be decoded; it seems damaged or cut short", name, broken_packets)
+            watch.damage(name, f"{broken_packets} packets could not be decoded; it seems damaged or cut short")
 
 
 def _use_plain_channel_order(context: av.AudioCodecContext) -> None:
@@ -306,14 +324,15 @@ def _check_channels(channels: int) -> None:
         )
 
 
-def _waveform(blocks: Iterable[Block], to_hz: int, max_duration_s: float) -> np.ndarray:
+def _waveform(blocks: Iterable[Block], to_hz: int, max_duration_s: float, watch: Watch) -> np.ndarray:
     """Blocks -> (T,) float32 at `to_hz`, where T may be 0; memory holds the result and about one resampling block."""
+    watch.begin()
     blocks = iter(blocks)
     if (first := next(blocks, None)) is None:
         return np.zeros(0, np.float32)
     rate_hz = first[0]
     _check_rate(rate_hz)
-    mono = _mono_blocks(chain([first], blocks), rate_hz, max_duration_s)
+    mono = _mono_blocks(chain([first], blocks), rate_hz, max_duration_s, watch)
     waveform = np.concatenate(list(_resampled(mono, rate_hz, to_hz)))
     if not np.isfinite(
         waveform
@@ -322,7 +341,7 @@ def _waveform(blocks: Iterable[Block], to_hz: int, max_duration_s: float) -> np.
     return waveform
 
 
-def _mono_blocks(blocks: Iterable[Block], rate_hz: int, max_duration_s: float) -> Iterator[np.ndarray]:
+def _mono_blocks(blocks: Iterable[Block], rate_hz: int, max_duration_s: float, watch: Watch) -> Iterator[np.ndarray]:
     frames = 0
     for block_rate_hz, samples in blocks:
         if block_rate_hz != rate_hz:
@@ -331,7 +350,9 @@ def _mono_blocks(blocks: Iterable[Block], rate_hz: int, max_duration_s: float) -
         frames += len(samples)
         if frames > max_duration_s * rate_hz:
             raise AudioError(f"the recording is longer than {max_duration_s:g} s; cut it into shorter pieces")
-        yield _to_mono(samples)
+        mono = _to_mono(samples)
+        watch.block(rate_hz, samples, mono)
+        yield mono
 
 
 def _to_mono(samples: np.ndarray) -> np.ndarray:  # (T, C) -> (T,) float32

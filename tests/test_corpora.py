@@ -68,7 +68,9 @@ def test_a_second_copy_one_level_down_is_reported_and_left_out(tmp_path, name):
     write(tmp_path, *(f"{folder}/zz copy/{stem}.flac" for stem in NAMED[name]))
     found = scan(tmp_path, name)
     assert [utterance.path for utterance in found.utterances] == [tmp_path / f"{folder}/{s}.wav" for s in NAMED[name]]
-    assert [problem.reason for problem in found.problems] == [f"second copy of {stem}.wav" for stem in NAMED[name]]
+    assert [problem.reason for problem in found.problems] == [
+        f"duplicate: second copy of {stem}.wav" for stem in NAMED[name]
+    ]
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -205,7 +207,9 @@ def test_ravdess_folder_that_contradicts_the_name_is_a_problem(tmp_path):
     write(tmp_path, "Actor_03/03-01-03-01-01-01-03.wav", "Actor_03/03-01-03-01-01-01-04.wav")
     found = scan(tmp_path, "ravdess")
     assert [utterance.speaker for utterance in found.utterances] == ["ravdess-03"]
-    assert [problem.reason for problem in found.problems] == ["the folder says actor 03, the name says actor 04"]
+    assert [problem.reason for problem in found.problems] == [
+        "badly named: the folder says actor 03, the name says actor 04"
+    ]
 
 
 # TESS
@@ -301,7 +305,7 @@ def test_savee_refuses_letters_and_speakers_that_it_does_not_have(tmp_path):
 
 def test_savee_flat_and_foldered_copies_are_one_clip(tmp_path):
     found = scan(write(tmp_path, "SAVEE/DC/a01.wav", "SAVEE/flat/DC_a01.wav"), "savee")
-    assert len(found.utterances) == 1 and found.problems[0].reason == "second copy of DC/a01.wav"
+    assert len(found.utterances) == 1 and found.problems[0].reason == "duplicate: second copy of DC/a01.wav"
 
 
 # folder
@@ -318,7 +322,7 @@ def test_folder_takes_the_first_folder_for_the_label_and_says_that_speakers_are_
     assert len({utterance.speaker for utterance in found.utterances}) == 3
     assert not any(utterance.speaker_known for utterance in found.utterances)
     assert "3 of 3 clips name no speaker" in found.notes[0]
-    assert [problem.reason for problem in found.problems] == ["lies in no label folder"]
+    assert [problem.reason for problem in found.problems] == ["badly named: lies in no label folder"]
 
 
 ROWS = [
@@ -441,5 +445,5 @@ def test_real_tess_has_2798_clips(data_dir):
 def test_real_copies_in_native_samples_are_left_out_and_named(data_dir):
     found = CORPORA["ravdess"]().scan(data_dir)
     assert len(found.utterances) == 1440
-    copies = [problem for problem in found.problems if problem.reason.startswith("second copy of RAVDESS/")]
+    copies = [problem for problem in found.problems if problem.reason.startswith("duplicate: second copy of RAVDESS/")]
     assert len(copies) == 8 and {problem.path.parent.name for problem in copies} == {"native_samples"}

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..labels import nearest
@@ -70,7 +71,7 @@ def find_utterances(data_dir: str | Path, corpora: Sequence[Mapping]) -> Scan:
             )
         scan = corpus.scan(root)
         notes += scan.notes
-        for problem in scan.problems:
+        for problem in (replace(problem, corpus=corpus.name) for problem in scan.problems):
             if root != data_dir or corpus.matches(problem.path):
                 problems.append(problem)
             else:

@@ -37,10 +37,16 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A file that was left out, and why."""
+    """A file that was left out, and why: "<kind>: <details>"; `corpus` is filled in by `find_utterances`."""
 
     path: Path
     reason: str
+    corpus: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What the summary counts: "badly named", "duplicate", "silent", ..."""
+        return self.reason.partition(":")[0]
 
 
 @dataclass
@@ -101,13 +107,13 @@ class Corpus:
             try:
                 utterance = self._read(path)
             except NamingError as error:
-                scan.problems.append(Problem(path, str(error)))
+                scan.problems.append(Problem(path, f"badly named: {error}"))
                 continue
             if not self.wants(utterance):
                 continue
             kept = first.setdefault(utterance.recording, path)
             if kept is not path:
-                scan.problems.append(Problem(path, f"second copy of {kept.relative_to(root)}"))
+                scan.problems.append(Problem(path, f"duplicate: second copy of {kept.relative_to(root)}"))
                 continue
             take = self.same_take.get(utterance.recording, utterance.recording)
             scan.utterances.append(replace(utterance, recording=take))

@@ -72,7 +72,7 @@ class Folder(Corpus):
         for path in list_audio(root, SUFFIXES):
             relative = path.relative_to(root)
             if len(relative.parts) < 2:
-                scan.problems.append(Problem(path, "lies in no label folder"))
+                scan.problems.append(Problem(path, "badly named: lies in no label folder"))
                 continue
             scan.utterances.append(self._utterance(path, relative.as_posix(), {"label": relative.parts[0]}))
         return scan
@@ -91,7 +91,7 @@ class Folder(Corpus):
                 if path in listed:
                     raise NamingError("listed before")
             except NamingError as error:
-                scan.problems.append(Problem(path, f"{table.name}, row {number}: {error}"))
+                scan.problems.append(Problem(path, f"unusable row: {table.name}, row {number}: {error}"))
                 continue
             listed.add(path)
             scan.utterances.append(utterance)
