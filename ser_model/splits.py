@@ -5,7 +5,7 @@ import json
 import os
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,19 +157,25 @@ def column_split(utterances: Sequence[Utterance]) -> Split:
     return _finish(utterances, [utterance.split for utterance in utterances], "column", None)
 
 
-def check_split(split: Split, utterances: Sequence[Utterance]) -> None:
+def check_split(split: Split, utterances: Sequence[Utterance], contents: Sequence[str] | None = None) -> None:
     """Raise LeakError unless `split` uses each utterance once, has no empty part, and shares nothing between parts.
 
-    Not shared may be: a file, a recording and, unless the split is random, a speaker. Only where a single speaker is
-    left besides the test part may train and validation share that one.
+    Not shared may be: a file, a recording (which copies and augmented versions carry on) and, unless the split is
+    random, a speaker; where `contents`, the hashes of the utterances' sounds, are given, no content ever. Only where a
+    single speaker is left besides the test part may train and validation share that one.
     """
     _check_indices(split, len(utterances))
-    _refuse_shared(split, utterances, "file", lambda utterance: str(utterance.path))
-    _refuse_shared(split, utterances, "recording", lambda utterance: utterance.recording)
+    _refuse_shared(split, [str(utterance.path) for utterance in utterances], "file")
+    _refuse_shared(split, [utterance.recording for utterance in utterances], "recording")
+    if contents is not None:
+        if len(contents) != len(utterances) or not all(contents):
+            raise SplitError("some sounds have no content hash: leave out what cannot be read, then split")
+        names = {content: utterance.path for content, utterance in zip(contents, utterances, strict=True)}
+        _refuse_shared(split, [f"{content} {names[content]}" for content in contents], "content")
     if split.kind != "random":
         rest = _speakers(utterances, split.train + split.validation)
         allowed = rest - _speakers(utterances, split.test) if len(rest) == 1 else set()
-        _refuse_shared(split, utterances, "speaker", lambda utterance: utterance.speaker, allowed)
+        _refuse_shared(split, [utterance.speaker for utterance in utterances], "speaker", allowed)
     if split.speaker_disjoint != _is_speaker_disjoint(utterances, split.train + split.validation, split.test):
         raise LeakError(f"the split says speaker_disjoint={split.speaker_disjoint}, the utterances say otherwise")
 
@@ -208,6 +214,42 @@ def load_manifest(path: str | Path, utterances: Sequence[Utterance], root: str |
     split = Split(*indices, content["kind"], content["speaker_disjoint"], content.get("seed"))
     check_split(split, utterances)
     return split
+
+
+def require_speaker_disjoint(
+    split_manifest: Mapping | str | Path, utterances: Sequence[Utterance], root: str | Path
+) -> None:
+    """Refuse to call a split speaker-disjoint when it isn't: for whoever reports a figure as one on unseen speakers.
+
+    What a manifest (its content or its file) says of itself does not count: the speakers are looked up in `utterances`,
+    which must hold all its clips and may hold more. `root` as in `manifest`.
+
+    Raises:
+        LeakError: a test speaker is heard in train or validation, a speaker is unknown, or the manifest was altered.
+        SplitError: it is no manifest, or some of its clips are not in the data, so that nobody can tell.
+    """
+    if isinstance(split_manifest, Mapping):
+        content = _checked_manifest(dict(split_manifest), "the split manifest")
+    else:
+        content = _read_manifest(split_manifest)
+    found = {_id(utterance, root): utterance for utterance in utterances}
+    if absent := {clip for part in PARTS for clip in content[part]} - found.keys():
+        raise SplitError(
+            f"{len(absent)} clips of the split are not in the data: {_some(absent)}. Whether it is speaker-disjoint "
+            "cannot be told"
+        )
+    parts = {part: [found[clip] for clip in content[part]] for part in PARTS}
+    if unknown := [clip for clips in parts.values() for clip in clips if not clip.speaker_known]:
+        raise LeakError(
+            f"{len(unknown)} clips of the split name no speaker, the first is {unknown[0].path}: do not call it "
+            "speaker-disjoint"
+        )
+    heard = {clip.speaker for clip in (*parts["train"], *parts["validation"])}
+    if shared := {clip.speaker for clip in parts["test"]} & heard:
+        raise LeakError(
+            f"{len(shared)} test speaker{'s are' if len(shared) > 1 else ' is'} heard in train or validation too: "
+            f"{_some(shared)}. This is no speaker-disjoint split; report it as a random one"
+        )
 
 
 def _finish(
@@ -359,19 +401,15 @@ def _check_indices(split: Split, utterances: int) -> None:
         raise LeakError(f"{len(lost)} utterances are in no part: {_some(lost)}")
 
 
-def _refuse_shared(
-    split: Split,
-    utterances: Sequence[Utterance],
-    what: str,
-    key: Callable[[Utterance], str],
-    allowed: Collection[str] = (),
-) -> None:
-    """Raise LeakError when a value of `key` stands in two parts, unless it is among `allowed`."""
-    parts_of = defaultdict(set)
+def _refuse_shared(split: Split, values: Sequence[str], what: str, allowed: Collection[str] = ()) -> None:
+    """Raise LeakError when one of the utterances' `values` stands in two parts, unless it is among `allowed`."""
+    first: dict[str, str] = {}
+    shared = defaultdict(set)
     for part in PARTS:
         for index in getattr(split, part):
-            parts_of[key(utterances[index])].add(part)
-    shared = {value: parts for value, parts in parts_of.items() if len(parts) > 1 and value not in allowed}
+            value = values[index]
+            if first.setdefault(value, part) != part and value not in allowed:
+                shared[value] |= {first[value], part}
     if shared:
         shown = _some(f"{value} (in {' and '.join(sorted(parts))})" for value, parts in shared.items())
         raise LeakError(f"{len(shared)} {what}{'s' * (len(shared) > 1)} in more than one part: {shown}")
@@ -407,9 +445,13 @@ def _read_manifest(path: str | Path) -> dict:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SplitError(f"{path} cannot be read as a split manifest: {error}") from error
+    return _checked_manifest(content, str(path))
+
+
+def _checked_manifest(content: dict, name: str) -> dict:
     wanted = {"kind", "speaker_disjoint", "hash", *PARTS}
     if not isinstance(content, dict) or wanted - content.keys():
-        raise SplitError(f"{path} is no split manifest; it must have {', '.join(sorted(wanted))}")
+        raise SplitError(f"{name} is no split manifest; it must have {', '.join(sorted(wanted))}")
     if content.pop("hash") != _hash(content):
-        raise LeakError(f"{path} was altered after it was written: its hash does not fit. Make the split anew")
+        raise LeakError(f"{name} was altered after it was written: its hash does not fit. Make the split anew")
     return content
