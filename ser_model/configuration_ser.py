@@ -35,6 +35,8 @@ class SERConfig(PreTrainedConfig):
         pooling: "attention" (attentive mean and standard deviation) or "mean", over the frames the mask keeps.
         dropout: probability before the classifier.
         calibration_temperature: logits are divided by it, so that softmax gives calibrated probabilities.
+        training_split: hash of the manifest (split.json) of the split that it was trained on; whoever evaluates it can
+            tell from that which clips are new to it.
         id2label: class index to emotion; the only place where labels live at run time.
     """
 
@@ -53,6 +55,7 @@ class SERConfig(PreTrainedConfig):
         pooling: str = "attention",
         dropout: float = 0.3,
         calibration_temperature: float = 1.0,
+        training_split: str | None = None,
         **kwargs,
     ):
         self.backbone = backbone
@@ -65,6 +68,7 @@ class SERConfig(PreTrainedConfig):
         self.pooling = pooling
         self.dropout = dropout
         self.calibration_temperature = calibration_temperature
+        self.training_split = training_split
         self._check_inherited(kwargs)
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
         super().__init__(**kwargs)
@@ -101,6 +105,8 @@ class SERConfig(PreTrainedConfig):
             value = getattr(self, key)
             if not isinstance(value, int | float):
                 raise ValueError(f"SERConfig.{key} is {value!r}; it must be a number")
+        if not isinstance(self.training_split, str | None):
+            raise ValueError(f"SERConfig.training_split is {self.training_split!r}; it must be a hash or None")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"SERConfig.dropout is {self.dropout!r}; it must be at least 0 and below 1")
         labels = self.id2label

@@ -24,6 +24,11 @@ def test_its_code_is_that_of_the_package():
         )
 
 
+def test_its_config_names_the_split_that_its_figures_rest_on():
+    split = json.loads((FOLDER / "split.json").read_text())
+    assert json.loads((FOLDER / "config.json").read_text())["training_split"] == split["hash"] == METRICS["split_hash"]
+
+
 def test_its_card_gives_the_figures_that_were_measured():
     card = (FOLDER / "README.md").read_text()
     for figure in ("uar", "accuracy", "ece"):
