@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter
 from ser_model.corpora.base import CorpusError
-from ser_model.data import EmotionData, collate, load_data
+from ser_model.data import DataError, EmotionData, load_data, write_left_out
 from ser_model.labels import LabelError
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
 from ser_model.reports import model_card
@@ -33,11 +33,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", required=True, help="a YAML file of configs/")
     parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     parser.add_argument("--output-dir", required=True, help="where the model, its card and its figures go")
+    parser.add_argument("--strict", action="store_true", help="stop if any file is damaged, and list them")
     args, overrides = parser.parse_known_args(arguments)
+    overrides += ["--data.strict", "true"] if args.strict else []
     try:
         settings = load_settings(args.config, overrides)
         train(settings, Path(args.data_dir), Path(args.output_dir))
-    except (SettingsError, CorpusError, LabelError, SplitError) as error:
+    except (SettingsError, CorpusError, DataError, LabelError, SplitError) as error:
         sys.exit(f"train.py: {error}")
 
 
@@ -49,10 +51,11 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
 
     extractor = SERFeatureExtractor(**settings.features)
     with accelerator.main_process_first():  # one process decodes, the others find the cache
-        data = load_data(settings, data_dir, extractor.sampling_rate)
+        data = load_data(settings, data_dir, extractor.sampling_rate, progress=accelerator.is_main_process)
+    split_manifest = manifest(data.split, data.utterances, data_dir)
     loaders = make_loaders(data, training.batch_size, settings.seed)
     extractor.fit((batch["waveforms"], batch["lengths"]) for batch in loaders["statistics"])
-    model = make_model(settings, extractor, data.scheme.names)
+    model = make_model(settings, extractor, data.scheme.names, split_manifest["hash"])
     optimizer = torch.optim.AdamW(parameter_groups(model, training.weight_decay), lr=training.learning_rate)
     loader = accelerator.prepare(loaders["train"])
     steps = training.epochs * len(loader)
@@ -64,6 +67,9 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     augmenter = Augmenter(settings.augmentation, training.max_frames, settings.seed + accelerator.process_index)
     validation = accelerator.prepare(loaders["validation"])
     report(accelerator, settings, data, ema.module)
+    if accelerator.is_main_process:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        write_left_out(data.problems, output_dir / "left_out.csv", data_dir)
 
     best = {"uar": -1.0}
     history = []
@@ -98,48 +104,43 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
 
     model = SERForAudioClassification.from_pretrained(output_dir).to(accelerator.device)
     results = {"settings": settings.name, "seed": settings.seed, "best_epoch": best["epoch"]}
-    results |= {"split": data.split.kind, "speaker_disjoint": data.split.speaker_disjoint}
+    results |= {"split": data.split.kind, "speaker_disjoint": data.split.speaker_disjoint, "data": data.summary()}
     for part in ("validation", "test"):
-        rows = data.part(part)
+        rows = data.rows(part)
         logits, labels = predict(model, accelerator.prepare(loaders[part]), extractor, accelerator)
         results[part] = emotion_metrics(softmax(logits), labels, data.scheme.names)
         for key in ("corpus", "sex"):
             results[part][f"by_{key}"] = by_group(np.array(rows[key]), logits, labels, data.scheme.names)
     results |= {"train_seconds": round(time.monotonic() - started_s), "history": history}
     if accelerator.is_main_process:
-        split_manifest = manifest(data.split, data.utterances, data_dir)
         results["split_hash"] = split_manifest["hash"]
         (output_dir / "split.json").write_text(json.dumps(split_manifest, indent=1))
         (output_dir / "metrics.json").write_text(json.dumps(results, indent=1))
         save_settings(settings, output_dir / "settings.yaml")
         (output_dir / "README.md").write_text(model_card(settings, data.scheme, [results]))
         print(
-            f"test UAR {results['test']['uar']:.3f}, accuracy {results['test']['accuracy']:.3f}; saved to {output_dir}"
+            f"test UAR {results['test']['uar']:.3f}, accuracy {results['test']['accuracy']:.3f}; "
+            f"{len(data.problems)} files were left out; saved to {output_dir}"
         )
     accelerator.end_training()
 
 
 def make_loaders(data: EmotionData, batch_size: int, seed: int) -> dict[str, DataLoader]:
-    parts = {name: data.part(name).with_format("numpy") for name in ("train", "validation", "test")}
-    generator = torch.Generator().manual_seed(seed)  # its own, so that a resumed run draws the same order
-    loaders = {name: DataLoader(rows, batch_size=2 * batch_size, collate_fn=collate) for name, rows in parts.items()}
+    loaders = {name: data.loader(name, 2 * batch_size) for name in ("train", "validation", "test")}
     loaders["statistics"] = loaders["train"]
-    loaders["train"] = DataLoader(
-        parts["train"],
-        batch_size,
-        shuffle=True,
-        collate_fn=collate,
-        generator=generator,
-        drop_last=len(parts["train"]) > batch_size,
-    )
+    drop_last = len(data.split.train) > batch_size
+    loaders["train"] = data.loader("train", batch_size, shuffle_seed=seed, drop_last=drop_last)
     return loaders
 
 
-def make_model(settings: Settings, extractor: SERFeatureExtractor, names: tuple[str, ...]) -> SERForAudioClassification:
+def make_model(
+    settings: Settings, extractor: SERFeatureExtractor, names: tuple[str, ...], training_split: str | None = None
+) -> SERForAudioClassification:
     fitting = {
         "num_features": extractor.num_features,
         "num_channels": extractor.num_channels,
         "invert_dct": extractor.features == ("mfcc",),  # nothing else is a DCT
+        "training_split": training_split,
     }
     config = SERConfig(**fitting | settings.model, id2label=dict(enumerate(names)))
     model = SERForAudioClassification(config)
@@ -202,7 +203,9 @@ def save_model(model: SERForAudioClassification, extractor, output_dir: Path, te
 def report(accelerator: Accelerator, settings: Settings, data: EmotionData, model: SERForAudioClassification) -> None:
     """What is about to be trained, on what: printed once, before the first step."""
     sizes = {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")}
-    accelerator.print(f"{settings.name}: {sizes} clips, {len(data.problems)} files left out, split {data.split.kind}")
+    accelerator.print(f"{settings.name}: {sizes} clips, split {data.split.kind}")
+    left_out = ", ".join(f"{count} {kind}" for kind, count in data.summary()["left_out"].items())
+    accelerator.print(f"{len(data.problems)} files left out{f': {left_out}; see left_out.csv' if left_out else ''}")
     for note in data.notes:
         accelerator.print(note)
     accelerator.print(data.scheme.description() or f"labels: {', '.join(data.scheme.names)}")

@@ -1,20 +1,44 @@
-"""From files to batches of waveforms: corpora, labels and split, decoded once and kept on disk."""
+"""From files to batches: corpora, labels, damage and split checked, waveforms memory-mapped or streamed.
 
-from collections.abc import Iterator, Sequence
+    find_utterances -> label_scheme -> inspection (decode, measure, screen) -> split -> EmotionData
+
+Columns: path, corpus, speaker, sex, emotion, intensity, text, channel, duration_s, sampling_rate, content, label, and
+waveform (T,) float32, mono, at the model's rate. `sampling_rate` and `duration_s` are the file's own.
+"""
+
+import csv
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
-from datasets import ClassLabel, Dataset, Features, List, Value, concatenate_datasets
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDataset,
+    IterableDatasetDict,
+    List,
+    Value,
+    concatenate_datasets,
+)
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from .audio import load_audio
 from .corpora import find_utterances
-from .corpora.base import Problem, Utterance
-from .labels import LabelScheme, label_scheme
-from .settings import Settings, SplitSettings
+from .corpora.base import Problem, Scan, Utterance
+from .inspection import Row, Sound, decode_files, inspect_files, screen
+from .labels import LabelError, LabelScheme, label_scheme
+from .settings import DataSettings, Settings, SplitSettings
 from .splits import (
+    PARTS,
     Split,
     check_split,
     column_split,
@@ -24,51 +48,134 @@ from .splits import (
     speaker_split,
 )
 
+TEXT_COLUMNS = ("path", "corpus", "speaker", "sex", "emotion", "intensity", "text", "channel")
+WAVEFORM = List(Value("float32"))
+STREAM_SHARDS = 64  # a stream is shuffled by whole shards first, and shared out to workers and nodes by them
+LISTED = 100  # damaged files that the message of a strict run names
+
+
+class DataError(ValueError):
+    """Damaged files where none were to be, or no usable clip."""
+
 
 @dataclass(frozen=True)
 class EmotionData:
-    """What a run works on.
+    """What a run works on; made by `load_data`.
 
-    utterances: those that have a label, in the order of `dataset`.
+    utterances, sounds: the clips in use, as their names describe them and as they were heard, in `dataset`'s order.
     problems: files that were left out, with the reason.
+    warnings: files that are used in spite of a fault.
     notes: remarks on the data as a whole.
-    dataset: columns path, corpus, speaker, sex, label, waveform.
+    dataset: the columns above; without waveform where clips are streamed.
     """
 
     scheme: LabelScheme
     utterances: list[Utterance]
+    sounds: list[Sound]
     problems: list[Problem]
+    warnings: list[Problem]
     notes: list[str]
     dataset: Dataset
     split: Split
+    settings: DataSettings
+    model_rate_hz: int
 
-    def part(self, name: str) -> Dataset:
-        """The rows of "train", "validation" or "test"."""
+    def rows(self, name: str) -> Dataset:
+        """The rows of "train", "validation" or "test"; without waveforms where they are streamed."""
         return self.dataset.select(getattr(self.split, name))
 
+    def part(self, name: str, shuffle_seed: int | None = None) -> Dataset | IterableDataset:
+        """The rows of "train", "validation" or "test" with their waveforms.
 
-def load_data(settings: Settings, data_dir: str | Path, sampling_rate: int) -> EmotionData:
-    """Find, label, split, check and decode. Decoded audio is cached by `datasets`; a changed file is decoded again."""
+        `shuffle_seed` shuffles: all rows, or where they are streamed whole shards, and rows within a buffer of
+        `data.shuffle_buffer`; that buffer holds names and no sound, and a new epoch (`set_epoch`) is a new order.
+        """
+        rows = self.rows(name)
+        if not self.settings.streaming:
+            return rows if shuffle_seed is None else rows.shuffle(seed=shuffle_seed)
+        stream = rows.to_iterable_dataset(num_shards=min(STREAM_SHARDS, len(rows)))
+        if shuffle_seed is not None:
+            stream = stream.shuffle(seed=shuffle_seed, buffer_size=self.settings.shuffle_buffer)
+        decode = partial(_with_waveform, sampling_rate=self.model_rate_hz)
+        return stream.map(decode, features=Features({**rows.features, "waveform": WAVEFORM}))
+
+    def as_dataset_dict(self) -> DatasetDict | IterableDatasetDict:
+        """The three parts, as `datasets` has them."""
+        parts = {name: self.part(name) for name in PARTS}
+        return IterableDatasetDict(parts) if self.settings.streaming else DatasetDict(parts)
+
+    def loader(
+        self, name: str, batch_size: int, *, shuffle_seed: int | None = None, drop_last: bool = False
+    ) -> DataLoader:
+        """Batches of a part (see `collate`). Its length is known, streamed or not."""
+        options = {"batch_size": batch_size, "collate_fn": collate, "drop_last": drop_last}
+        if self.settings.streaming:
+            return DataLoader(_Stream(self.part(name, shuffle_seed), len(getattr(self.split, name))), **options)
+        if shuffle_seed is not None:  # a generator of its own, so that a resumed run draws the same order
+            options |= {"shuffle": True, "generator": torch.Generator().manual_seed(shuffle_seed)}
+        return DataLoader(self.part(name).select_columns(["waveform", "label"]).with_format("numpy"), **options)
+
+    def summary(self) -> dict:
+        """How much is used and what was left out, by kind, for metrics.json."""
+        return {
+            "clips": len(self.utterances),
+            "hours": round(sum(sound.duration_s for sound in self.sounds) / 3600, 3),
+            "left_out": dict(sorted(Counter(problem.kind for problem in self.problems).items())),
+            "used_with_warning": len(self.warnings),
+        }
+
+
+def load_data(
+    settings: Settings,
+    data_dir: str | Path,
+    sampling_rate: int,
+    *,
+    cache_dir: Path | None = None,
+    progress: bool = False,
+) -> EmotionData:
+    """Find, label, decode, screen, split and check.
+
+    Args:
+        settings: the run's; `data`, `labels`, `split` and `seed` are read.
+        data_dir: the folder that holds the corpora.
+        sampling_rate: of the waveforms, in Hz.
+        cache_dir: see `inspection`.
+        progress: show a bar while files are decoded.
+
+    Raises:
+        CorpusError, LabelError, SplitError: settings that do not fit the data.
+        DataError: nothing of a corpus can be used; or any file is damaged and `data.strict` is set.
+    """
     scan = find_utterances(data_dir, settings.data.corpora)
     scheme = label_scheme(settings.labels)
-    labelled = [(utterance, scheme.label(utterance)) for utterance in scan.utterances]
-    labelled = [(utterance, label) for utterance, label in labelled if label is not None]
-    utterances = [utterance for utterance, _ in labelled]
-    labels = [label for _, label in labelled]
+    utterances, labels, unlabelled, notes = _labelled(scan, scheme)
+    options = {"cache_dir": cache_dir, "progress": progress, "num_proc": settings.data.num_proc or _cores()}
+    paths = [utterance.path for utterance in utterances]
+    rows: Sequence[Row | None] = ()
+    if settings.data.streaming:
+        sounds = inspect_files(paths, **options)
+    else:
+        sounds, rows = decode_files(paths, sampling_rate, **options)
+    kept, damaged = screen(utterances, labels, sounds)
+    problems = [*scan.problems, *unlabelled, *damaged]
+    utterances, labels, sounds = ([column[index] for index in kept] for column in (utterances, labels, sounds))
+    _refuse(problems, scan, utterances, settings.data.strict)
+    warnings = [
+        Problem(utterance.path, sound.warning, utterance.corpus)
+        for utterance, sound in zip(utterances, sounds, strict=True)
+        if sound.warning
+    ]
+    notes += _remarks(problems, warnings, scheme, labels)
     split = make_split(utterances, labels, settings.split, settings.seed)
-    check_split(split, utterances)
-    table = {
-        "corpus": [utterance.corpus for utterance in utterances],
-        "speaker": [utterance.speaker for utterance in utterances],
-        "sex": [utterance.sex for utterance in utterances],
-        "label": [scheme.names.index(label) for label in labels],
-    }
-    features = Features({key: Value("string") for key in table} | {"label": ClassLabel(names=list(scheme.names))})
-    dataset = concatenate_datasets(
-        [decoded([utterance.path for utterance in utterances], sampling_rate), Dataset.from_dict(table, features)],
-        axis=1,
+    check_split(split, utterances, [sound.content for sound in sounds])
+    columns = _columns(utterances, sounds, labels, scheme.names)
+    if settings.data.streaming:
+        dataset = _table(columns, scheme.names)
+    else:
+        dataset = _with_waveforms(columns, scheme.names, [rows[index] for index in kept])
+    return EmotionData(
+        scheme, utterances, sounds, problems, warnings, notes, dataset, split, settings.data, sampling_rate
     )
-    return EmotionData(scheme, utterances, scan.problems, scan.notes, dataset, split)
 
 
 def make_split(utterances: list[Utterance], labels: list[str], settings: SplitSettings, seed: int) -> Split:
@@ -85,29 +192,136 @@ def make_split(utterances: list[Utterance], labels: list[str], settings: SplitSe
     return column_split(utterances)
 
 
-def decoded(paths: Sequence[Path], sampling_rate: int) -> Dataset:
-    """Columns path and waveform (T,) float32, memory-mapped from the cache of `datasets`.
-
-    Name, size and time of every file are part of the cache's key, so that a changed file is read again.
-    """
-    stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return Dataset.from_generator(
-        _decode,
-        features=Features({"path": Value("string"), "waveform": List(Value("float32"))}),
-        gen_kwargs={"stamps": stamps, "sampling_rate": sampling_rate},
-    )
-
-
-def _decode(stamps: list[tuple[str, int, int]], sampling_rate: int) -> Iterator[dict]:
-    for path, _, _ in stamps:
-        yield {"path": path, "waveform": load_audio(path, sampling_rate)}
+def write_left_out(problems: Sequence[Problem], path: str | Path, data_dir: str | Path) -> None:
+    """A CSV with the columns path (relative to the data folder), corpus, reason."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "corpus", "reason"))
+        for problem in problems:
+            relative = Path(os.path.relpath(problem.path, data_dir)).as_posix()
+            writer.writerow((relative, problem.corpus, problem.reason))
 
 
 def collate(rows: list[dict]) -> dict[str, Tensor]:
     """Rows -> waveforms (B, T) padded with zeros, lengths (B,) in samples, labels (B,)."""
-    waveforms = [torch.from_numpy(np.asarray(row["waveform"], dtype=np.float32)) for row in rows]
+    lengths = [len(row["waveform"]) for row in rows]
+    waveforms = np.zeros((len(rows), max(lengths)), np.float32)
+    for padded, row, length in zip(waveforms, rows, lengths, strict=True):
+        padded[:length] = row["waveform"]
     return {
-        "waveforms": torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True),
-        "lengths": torch.tensor([len(waveform) for waveform in waveforms]),
+        "waveforms": torch.from_numpy(waveforms),
+        "lengths": torch.tensor(lengths),
         "labels": torch.tensor([int(row["label"]) for row in rows]),
     }
+
+
+# ── What is used, and what is not ──
+
+
+def _labelled(scan: Scan, scheme: LabelScheme) -> tuple[list[Utterance], list[str], list[Problem], list[str]]:
+    """Utterances that have a label, their labels, those whose label is unknown, and what the scheme dropped."""
+    utterances, labels, problems, dropped = [], [], [], Counter()
+    for utterance in scan.utterances:
+        try:
+            label = scheme.label(utterance)
+        except LabelError as error:
+            reason = str(error).removeprefix(f"{utterance.path}: ")
+            problems.append(Problem(utterance.path, f"label unknown: {reason}", utterance.corpus))
+            continue
+        if label is None:
+            dropped[utterance.emotion] += 1
+            continue
+        utterances.append(utterance)
+        labels.append(label)
+    notes = [f"{count} clips are {emotion}, which the labels drop" for emotion, count in sorted(dropped.items())]
+    return utterances, labels, problems, [*scan.notes, *notes]
+
+
+def _refuse(problems: Sequence[Problem], scan: Scan, kept: Sequence[Utterance], strict: bool) -> None:
+    if strict and problems:
+        listed = [f"{problem.path}: {problem.reason}" for problem in problems[:LISTED]]
+        more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+        raise DataError("\n  ".join([f"{len(problems)} files cannot be used, and data.strict is set:", *listed, *more]))
+    for corpus in {utterance.corpus for utterance in scan.utterances} - {utterance.corpus for utterance in kept}:
+        reasons = [problem.reason for problem in problems if problem.corpus == corpus]
+        said = f"the first reason is {reasons[0]}" if reasons else "the labels drop every one"
+        raise DataError(f"no clip of {corpus} can be used; {said}. Mend that, or take it out of data.corpora")
+
+
+def _remarks(
+    problems: Sequence[Problem], warnings: Sequence[Problem], scheme: LabelScheme, labels: Sequence[str]
+) -> list[str]:
+    present = set(labels)
+    notes = [f"no clip is {name}" for name in scheme.names if name not in present]
+    if warnings:
+        first = f"{warnings[0].path}: {warnings[0].reason}"
+        notes.append(f"{len(warnings)} files are used in spite of a fault; the first is {first}")
+    if conflicts := [problem for problem in problems if problem.kind == "conflicting labels"]:
+        notes.append(
+            f"LABELS CONTRADICT EACH OTHER: {len(conflicts)} files hold a sound that another file has under another "
+            f"label, and all are left out; the first is {conflicts[0].path}: {conflicts[0].reason}"
+        )
+    return notes
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ── Tables ──
+
+
+def _columns(utterances: Sequence[Utterance], sounds: Sequence[Sound], labels: Sequence[str], names: Sequence[str]):
+    """Every column but the waveform, as lists."""
+    columns = {key: [getattr(utterance, key) for utterance in utterances] for key in TEXT_COLUMNS}
+    columns["path"] = [str(path) for path in columns["path"]]
+    columns |= {key: [getattr(sound, key) for sound in sounds] for key in ("duration_s", "sampling_rate", "content")}
+    index_of = {name: index for index, name in enumerate(names)}
+    return {**columns, "label": [index_of[label] for label in labels]}
+
+
+def _table(columns: dict[str, list], names: Sequence[str]) -> Dataset:
+    features = {key: Value("string") for key in TEXT_COLUMNS}
+    features |= {"duration_s": Value("float64"), "sampling_rate": Value("int32"), "content": Value("string")}
+    schema = Features({**features, "label": ClassLabel(names=list(names))}).arrow_schema
+    return Dataset(pa.table(columns, schema=schema))
+
+
+def _with_waveforms(columns: dict[str, list], names: Sequence[str], rows: Sequence[Row]) -> Dataset:
+    """The table and, memory-mapped beside it, the waveform of each row.
+
+    Shards are laid end to end as they are, the table's rows are brought into that order (rows of shards that nobody
+    asked for get None), and an index restores the table's own order: no waveform is copied.
+    """
+    owners = defaultdict(dict)  # shard -> its row -> the table's row
+    for owner, row in enumerate(rows):
+        owners[row.shard][row.index] = owner
+    shards = [Dataset.from_file(str(shard)).select_columns("waveform") for shard in owners]
+    owner_of = [
+        own.get(index) for own, shard in zip(owners.values(), shards, strict=True) for index in range(len(shard))
+    ]
+    spread = {key: [None if owner is None else column[owner] for owner in owner_of] for key, column in columns.items()}
+    beside = concatenate_datasets([_table(spread, names), concatenate_datasets(shards)], axis=1)
+    place_of = {owner: place for place, owner in enumerate(owner_of) if owner is not None}
+    return beside.select([place_of[owner] for owner in range(len(rows))])
+
+
+def _with_waveform(row: dict, sampling_rate: int) -> dict:
+    return {"waveform": load_audio(row["path"], sampling_rate)}
+
+
+class _Stream(torch.utils.data.IterableDataset):
+    """An IterableDataset that knows its length, so that a DataLoader and a learning rate's schedule do."""
+
+    def __init__(self, rows: IterableDataset, length: int):
+        self.rows, self.length = rows, length
+
+    def __iter__(self):
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def set_epoch(self, epoch: int) -> None:
+        """A new order, where the rows are shuffled."""
+        self.rows.set_epoch(epoch)

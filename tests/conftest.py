@@ -23,6 +23,12 @@ def program(*names: str) -> str:
     pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_their_own(tmp_path_factory) -> None:
+    """Tests, and what they start, neither fill nor trust the user's cache of decoded audio."""
+    os.environ["SER_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The real corpora: `SER_DATA_DIR`, else ../shared/data. In CI they must be there."""

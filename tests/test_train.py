@@ -1,5 +1,7 @@
+import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 from ser_model import SERFeatureExtractor
 from ser_model.inference import EmotionRecognizer
 from ser_model.settings import load_settings
-from train import make_model
+from train import main, make_model
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "train.py"]
@@ -69,6 +71,9 @@ def test_run_writes_its_figures_split_settings_and_card(run):
     assert metrics["history"][-1]["train_loss"] < metrics["history"][0]["train_loss"]
     split = json.loads((output_dir / "split.json").read_text())
     assert split["hash"] == metrics["split_hash"]
+    assert json.loads((output_dir / "config.json").read_text())["training_split"] == split["hash"]
+    assert metrics["data"]["clips"] == 170 and metrics["data"]["left_out"] == {}
+    assert (output_dir / "left_out.csv").read_text().strip() == "path,corpus,reason"
     assert load_settings(output_dir / "settings.yaml").training.epochs == 3
     card = (output_dir / "README.md").read_text()
     assert f"{metrics['test']['uar']:.3f}" in card and "unseen speakers" in card
@@ -93,6 +98,37 @@ def test_same_seed_gives_the_same_weights(run, synthetic_corpora, tmp_path):
     assert again.returncode == 0, again.stderr
     first, second = (load_file(folder / "model.safetensors") for folder in (output_dir, tmp_path))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.fixture
+def damaged_corpora(synthetic_corpora, tmp_path):
+    corpora = shutil.copytree(synthetic_corpora, tmp_path / "data")
+    (corpora / "RAVDESS" / "Actor_05" / "03-01-01-01-01-01-05.wav").write_text("no sound")
+    (corpora / "RAVDESS" / "Actor_05" / "03-01-02-01-01-01-05.wav").write_bytes(b"")
+    return corpora
+
+
+def test_a_streamed_run_leaves_out_what_is_damaged_and_says_so(damaged_corpora, tmp_path, capsys):
+    output_dir = tmp_path / "run"
+    places = [f"--data-dir={damaged_corpora}", f"--output-dir={output_dir}"]
+    main([*SMALL, *places, "--training.epochs=2", "--data.streaming=true"])
+    with open(output_dir / "left_out.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["path"], row["reason"].split(":")[0]) for row in rows] == [
+        ("RAVDESS/Actor_05/03-01-01-01-01-01-05.wav", "unreadable"),
+        ("RAVDESS/Actor_05/03-01-02-01-01-01-05.wav", "empty"),
+    ]
+    metrics = json.loads((output_dir / "metrics.json").read_text())
+    assert metrics["data"]["left_out"] == {"empty": 1, "unreadable": 1} and metrics["data"]["clips"] == 168
+    assert metrics["test"]["count"] == 2 * 16 + 21 and len(metrics["history"]) == 2
+    said = capsys.readouterr().out
+    assert "2 files left out: 1 empty, 1 unreadable; see left_out.csv" in said and "2 files were left out" in said
+
+
+def test_strict_stops_before_training_with_the_list(damaged_corpora, tmp_path):
+    with pytest.raises(SystemExit, match=r"(?s)2 files cannot be used.*-05\.wav: unreadable.*-05\.wav: empty"):
+        main([*SMALL, f"--data-dir={damaged_corpora}", f"--output-dir={tmp_path / 'run'}", "--strict"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_wrong_setting_ends_in_one_sentence(synthetic_corpora, tmp_path):
