@@ -50,6 +50,7 @@ from .splits import (
 
 TEXT_COLUMNS = ("path", "corpus", "speaker", "sex", "emotion", "intensity", "text", "channel")
 WAVEFORM = List(Value("float32"))
+STREAM_BUFFER = 10_000  # clips among which a stream draws, 1 kB each
 STREAM_SHARDS = 64  # a stream is shuffled by whole shards first, and shared out to workers and nodes by them
 LISTED = 100  # damaged files that the message of a strict run names
 
@@ -87,15 +88,15 @@ class EmotionData:
     def part(self, name: str, shuffle_seed: int | None = None) -> Dataset | IterableDataset:
         """The rows of "train", "validation" or "test" with their waveforms.
 
-        `shuffle_seed` shuffles: all rows, or where they are streamed whole shards, and rows within a buffer of
-        `data.shuffle_buffer`; that buffer holds names and no sound, and a new epoch (`set_epoch`) is a new order.
+        `shuffle_seed` shuffles: all rows, or where they are streamed whole shards, and rows within a buffer, which
+        holds names and no sound, unlike that of `.shuffle` on the result. A new epoch (`set_epoch`) is a new order.
         """
         rows = self.rows(name)
         if not self.settings.streaming:
             return rows if shuffle_seed is None else rows.shuffle(seed=shuffle_seed)
         stream = rows.to_iterable_dataset(num_shards=min(STREAM_SHARDS, len(rows)))
         if shuffle_seed is not None:
-            stream = stream.shuffle(seed=shuffle_seed, buffer_size=self.settings.shuffle_buffer)
+            stream = stream.shuffle(seed=shuffle_seed, buffer_size=STREAM_BUFFER)
         decode = partial(_with_waveform, sampling_rate=self.model_rate_hz)
         return stream.map(decode, features=Features({**rows.features, "waveform": WAVEFORM}))
 
@@ -107,13 +108,21 @@ class EmotionData:
     def loader(
         self, name: str, batch_size: int, *, shuffle_seed: int | None = None, drop_last: bool = False
     ) -> DataLoader:
-        """Batches of a part (see `collate`). Its length is known, streamed or not."""
-        options = {"batch_size": batch_size, "collate_fn": collate, "drop_last": drop_last}
-        if self.settings.streaming:
-            return DataLoader(_Stream(self.part(name, shuffle_seed), len(getattr(self.split, name))), **options)
+        """Batches of a part (see `collate`), the same ones streamed or not.
+
+        Streamed clips are decoded where a batch is put together, in `data.num_proc` processes ahead of their use or in
+        this one. The rows themselves, names and labels, are at hand in any order: so processes that train together
+        share them out as ever, the last batch is gathered exactly, and a stopped run finds its place again.
+        """
+        options = {"batch_size": batch_size, "drop_last": drop_last}
         if shuffle_seed is not None:  # a generator of its own, so that a resumed run draws the same order
             options |= {"shuffle": True, "generator": torch.Generator().manual_seed(shuffle_seed)}
-        return DataLoader(self.part(name).select_columns(["waveform", "label"]).with_format("numpy"), **options)
+        if not self.settings.streaming:
+            rows = self.rows(name).select_columns(["waveform", "label"]).with_format("numpy")
+            return DataLoader(rows, collate_fn=collate, **options)
+        decode = partial(_decode_and_collate, sampling_rate=self.model_rate_hz)
+        rows = self.rows(name).select_columns(["path", "label"])
+        return DataLoader(rows, collate_fn=decode, num_workers=self.settings.num_proc or 0, **options)
 
     def summary(self) -> dict:
         """How much is used and what was left out, by kind, for metrics.json."""
@@ -310,18 +319,5 @@ def _with_waveform(row: dict, sampling_rate: int) -> dict:
     return {"waveform": load_audio(row["path"], sampling_rate)}
 
 
-class _Stream(torch.utils.data.IterableDataset):
-    """An IterableDataset that knows its length, so that a DataLoader and a learning rate's schedule do."""
-
-    def __init__(self, rows: IterableDataset, length: int):
-        self.rows, self.length = rows, length
-
-    def __iter__(self):
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def set_epoch(self, epoch: int) -> None:
-        """A new order, where the rows are shuffled."""
-        self.rows.set_epoch(epoch)
+def _decode_and_collate(rows: list[dict], sampling_rate: int) -> dict[str, Tensor]:
+    return collate([row | _with_waveform(row, sampling_rate) for row in rows])

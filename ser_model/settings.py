@@ -65,8 +65,7 @@ class DataSettings(_Section):
     corpora: list[dict[str, Any]] = Field(min_length=1)  # name, and the options of that reader
     strict: bool = False  # stop at damaged files; else they are left out, and listed in left_out.csv
     streaming: bool = False  # decode clips as they are asked for, for data that do not fit on the disk a second time
-    shuffle_buffer: int = Field(default=10_000, ge=1)  # clips among which a stream draws; names only, 1 kB each
-    num_proc: int | None = Field(default=None, ge=1)  # processes that decode what is new; one a core if left out
+    num_proc: int | None = Field(default=None, ge=1)  # processes that decode; left out: a core each, for streams none
 
 
 class Settings(_Section):
