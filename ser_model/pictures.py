@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from .feature_extraction_ser import SERFeatureExtractor
 
 matplotlib.rcParams["svg.fonttype"] = "none"  # letters stay letters: half the size, in the fonts of the page
+matplotlib.rcParams["text.parse_math"] = False  # a label with two dollar signs is no formula
 
 INK = "#010203"  # stands for the page's text colour until the picture is written
 WIDTH_IN = 4.2  # a phone shows it 310 pixels wide, and 9-point letters 9 pixels tall
@@ -40,7 +41,7 @@ def waveform_svg(waveform: np.ndarray, sampling_rate: int) -> str:
     axes.locator_params(axis="y", nbins=3)
     limit = 1.05 * max(MIN_PEAK, float(np.abs(waveform).max()))
     axes.set(xlim=(0, len(waveform) / sampling_rate), ylim=(-limit, limit), xlabel="seconds", ylabel="amplitude")
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def mfcc_svg(waveform: np.ndarray, sampling_rate: int, extractor: object) -> str:
@@ -66,7 +67,7 @@ def mfcc_svg(waveform: np.ndarray, sampling_rate: int, extractor: object) -> str
         columns.T, origin="lower", aspect="auto", extent=extent, cmap="cividis", vmin=-3, vmax=3, interpolation="none"
     )
     axes.set(xlabel="seconds", ylabel="coefficient")
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def timeline_svg(windows: Sequence, labels: Sequence[str], duration_s: float) -> str:
@@ -92,7 +93,7 @@ def timeline_svg(windows: Sequence, labels: Sequence[str], duration_s: float) ->
         labelcolor=INK,
         handlelength=1.2,
     )
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def _adjoining(windows: Sequence) -> list[list]:
@@ -109,21 +110,30 @@ def _adjoining(windows: Sequence) -> list[list]:
 def _figure(height_in: float, top_in: float = TOP_IN) -> tuple[Figure, Axes]:
     """A figure of its own, known to no global list: safe in threads, and gone when it is written."""
     figure = Figure(figsize=(WIDTH_IN, height_in))
-    width, height = WIDTH_IN - LEFT_IN - RIGHT_IN, height_in - BOTTOM_IN - top_in
-    axes = figure.add_axes((LEFT_IN / WIDTH_IN, BOTTOM_IN / height_in, width / WIDTH_IN, height / height_in))
+    return figure, add_axes(figure, bottom_in=BOTTOM_IN, height_in=height_in - BOTTOM_IN - top_in)
+
+
+def add_axes(figure: Figure, bottom_in: float, height_in: float, left_in: float = LEFT_IN) -> Axes:
+    """Axes as wide as the figure allows, with lines and letters in the colour that `to_svg` hands over to the page."""
+    full_width_in, full_height_in = figure.get_size_inches()
+    width_in = full_width_in - left_in - RIGHT_IN
+    box_in = np.array([left_in, bottom_in, width_in, height_in])
+    axes = figure.add_axes(tuple(box_in / [full_width_in, full_height_in, full_width_in, full_height_in]))
     axes.patch.set_visible(False)
     axes.tick_params(colors=INK, labelsize=9)
     axes.xaxis.label.set(color=INK, fontsize=9)
     axes.yaxis.label.set(color=INK, fontsize=9)
-    axes.yaxis.set_label_coords(-0.75 * LEFT_IN / width, 0.5)  # beyond the widest numbers, within the picture
+    axes.yaxis.set_label_coords(-0.75 * left_in / width_in, 0.5)  # beyond the widest numbers, within the picture
     axes.spines[:].set_color(INK)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    return axes
 
 
-def _svg(figure: Figure) -> str:
+def to_svg(figure: Figure) -> str:
+    """The figure as text to put into a page as it is."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # else half a kilobyte on the program that drew it
+    figure.savefig(text, format="svg", transparent=True, metadata=nothing)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")  # without the XML prologue, which HTML has no use for
     return svg.replace("xlink:href=", "href=")  # a page that updates attributes in place loses their namespace
