@@ -35,13 +35,19 @@ HATCHES = ("", "///", "...")  # from the ninth class on, colours come again with
 def waveform_svg(waveform: np.ndarray, sampling_rate: int) -> str:
     """Samples (T,) in [-1, 1] -> lowest and highest value over time."""
     figure, axes = _figure(height_in=2.0)
+    draw_waveform(axes, waveform, sampling_rate)
+    axes.locator_params(axis="y", nbins=3)
+    axes.set(xlim=(0, len(waveform) / sampling_rate), xlabel="seconds")
+    return to_svg(figure)
+
+
+def draw_waveform(axes: Axes, waveform: np.ndarray, sampling_rate: int, limit: float | None = None) -> None:
+    """Samples (T,) over seconds; `limit` is where the amplitude ends, the waveform's own peak if left out."""
     starts = np.linspace(0, len(waveform), min(len(waveform), MAX_COLUMNS), endpoint=False).astype(int)
     low, high = np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)
     axes.fill_between(starts / sampling_rate, low, high, color=WAVE_COLOUR, linewidth=0.8)
-    axes.locator_params(axis="y", nbins=3)
-    limit = 1.05 * max(MIN_PEAK, float(np.abs(waveform).max()))
-    axes.set(xlim=(0, len(waveform) / sampling_rate), ylim=(-limit, limit), xlabel="seconds", ylabel="amplitude")
-    return to_svg(figure)
+    limit = limit or 1.05 * max(MIN_PEAK, float(np.abs(waveform).max()))
+    axes.set(ylim=(-limit, limit), ylabel="amplitude")
 
 
 def mfcc_svg(waveform: np.ndarray, sampling_rate: int, extractor: object) -> str:
