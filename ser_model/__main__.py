@@ -1,7 +1,8 @@
-"""Command line: python -m ser_model predict | card"""
+"""Command line: python -m ser_model predict | card | explore"""
 
 import argparse
 import json
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +25,13 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("run_dir", type=Path, metavar="RUN", help="the output folder of train.py")
     command.add_argument("--beside", type=Path, nargs="*", default=[], metavar="RUN", help="runs to report beside it")
     command.set_defaults(run=card)
+
+    command = commands.add_parser("explore", help="write a page, pictures and tables of the data that a config names")
+    command.add_argument("--config", required=True, help="a YAML file of configs/")
+    command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
+    command.add_argument("--output", required=True, metavar="DIR", help="where index.html, PNGs and CSVs go")
+    command.add_argument("--num-proc", type=int, default=os.cpu_count(), help="processes that measure the files")
+    command.set_defaults(run=explore_data)
 
     args = parser.parse_args(arguments)
     return args.run(args)
@@ -51,6 +59,21 @@ def card(args: argparse.Namespace) -> int:
     settings = load_settings(args.run_dir / "settings.yaml")
     results = [json.loads((run / "metrics.json").read_text()) for run in (args.run_dir, *args.beside)]
     (args.run_dir / "README.md").write_text(model_card(settings, label_scheme(settings.labels), results))
+    return 0
+
+
+def explore_data(args: argparse.Namespace) -> int:
+    from .corpora import CorpusError
+    from .explore import explore
+    from .labels import LabelError
+    from .settings import SettingsError, load_settings
+
+    try:
+        settings = load_settings(args.config)
+        page = explore(settings, args.data_dir, args.output, progress=True, num_proc=args.num_proc)
+    except (SettingsError, CorpusError, LabelError) as error:
+        sys.exit(f"explore: {error}")
+    print(page)
     return 0
 
 

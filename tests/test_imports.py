@@ -16,6 +16,7 @@ LAYERS = [
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings"},
     {"modeling_ser", "splits", "inspection", "augment", "pictures"},
     {"data", "inference", "reports", "hub", "__init__"},
+    {"explore"},
     {"__main__"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
@@ -29,7 +30,7 @@ TRAVELLING = [
 ]
 TRAVELLING_MAY_IMPORT = {*sys.stdlib_module_names, "torch", "numpy", "transformers", "huggingface_hub"}
 ONLY_INSIDE_TRY = {"timm"}
-NOT_FOR_THE_PAGE = {"data", "train", "augment", "splits", "inspection", "corpora"}
+NOT_FOR_THE_PAGE = {"data", "train", "augment", "splits", "corpora"}
 # Lines that transformers, of one version or another, takes for imports wherever they stand, in a docstring too.
 LOOKS_LIKE_IMPORT = re.compile(r"^\s*(import\s+\S+\s*$|from\s+\S+\s+import\b)")
 
