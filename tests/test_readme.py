@@ -28,6 +28,7 @@ TESTED = {
     "make test": ".ci/run",
     "python -m ser_model predict": "test_predict_command",
     "accelerate launch train.py": "test_training_command",
+    "python -m ser_model explore": "test_explore_command",
 }
 
 
@@ -75,6 +76,17 @@ def test_training_command(synthetic_corpora, tmp_path):
     result = run(f"{line} {small}", cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "mine" / "model.safetensors").exists()
+
+
+def test_explore_command(synthetic_corpora, tmp_path):
+    line = command("python -m ser_model explore")
+    line = line.replace("--data-dir data", f"--data-dir {synthetic_corpora}").replace(
+        "runs/look", str(tmp_path / "look")
+    )
+    assert "--data-dir data" not in line and "runs/look" not in line
+    result = run(line, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "look" / "index.html").exists()
 
 
 def test_make_demo_serves_the_page():
