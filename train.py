@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
-from ser_model.augment import Augmenter
+from ser_model.augment import Augmenter, BatchAugmentation
 from ser_model.corpora.base import CorpusError
 from ser_model.data import DataError, EmotionData, load_data, write_left_out
 from ser_model.labels import LabelError
@@ -64,7 +64,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     ema = AveragedModel(
         accelerator.unwrap_model(model), multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True
     )
-    augmenter = Augmenter(settings.augmentation, training.max_frames, settings.seed + accelerator.process_index)
+    augmenter = Augmenter(settings.augmentation, extractor.sampling_rate, training.max_frames, settings.seed)
     validation = accelerator.prepare(loaders["validation"])
     report(accelerator, settings, data, ema.module)
     if accelerator.is_main_process:
@@ -78,7 +78,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
         model.train()
         epoch_started_s, losses = time.monotonic(), []
         for batch in loader:
-            loss = train_step(model, batch, extractor, augmenter, training.label_smoothing)
+            loss = train_step(model, batch, extractor, augmenter(epoch, batch["indices"]), training.label_smoothing)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), training.clip_norm)
             optimizer.step()
@@ -156,15 +156,14 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
 
 
-def train_step(
-    model, batch: dict, extractor: SERFeatureExtractor, augmenter: Augmenter, smoothing: float
-) -> torch.Tensor:
-    waveforms = augmenter.waveforms(batch["waveforms"], batch["lengths"])
-    factors = augmenter.vocal_tract_factors(batch["lengths"])
-    features, mask = extractor.extract(waveforms, batch["lengths"], augmenter.spectra, factors)
+def train_step(model, batch: dict, extractor: SERFeatureExtractor, distort: BatchAugmentation, smoothing: float):
+    """Loss of one batch, distorted on its way from sound to features."""
+    waveforms = distort.waveforms(batch["waveforms"], batch["lengths"])
+    factors = distort.vocal_tract_factors(waveforms.device)
+    features, mask = extractor.extract(waveforms, batch["lengths"], distort.spectra, factors)
     num_labels = model.config.num_labels if hasattr(model, "config") else model.module.config.num_labels
     targets = torch.nn.functional.one_hot(batch["labels"], num_labels).float()
-    features, mask, targets = augmenter.mixup(features, mask, targets)
+    features, mask, targets = distort.mixup(features, mask, targets)
     logits = model(features, mask).logits
     return torch.nn.functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
 

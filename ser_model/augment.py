@@ -1,122 +1,298 @@
-"""Distortions for training: batched, drawn anew for each utterance, on whatever device the batch lies.
+"""Distortions for training: batched, on whatever device the batch lies, drawn anew for each clip and epoch.
 
-All randomness comes from the generator that is passed in, so that a run can be made again to the bit.
+What a clip gets depends on the seed, the epoch and the clip alone, not on the batch it stands in nor on the number of
+processes; there is no state to save, so a resumed run goes on to the bit.
 """
 
+import io
+import zlib
+from pathlib import Path
+
+import av
 import numpy as np
 import torch
 from torch import Tensor
 
+from .audio import load_audio
 from .mfcc import frame_mask, hertz_to_mel
 from .settings import AugmentationSettings
 
+MIN_POWER = 1e-12  # -120 dB of full scale: keeps ratios of silence finite
+
 
 class Augmenter:
-    """Draws and applies the distortions of one training run.
+    """The distortions of one training run; `augmenter(epoch, indices)` gives those of one batch.
 
-    `waveforms` works on the sound, `spectra` on its power spectrogram and `vocal_tract_factors` on the mel filters (see
-    `SERFeatureExtractor.extract`), `mixup` on finished features.
+    Args:
+        settings: which, how much, how often.
+        sampling_rate: of the waveforms, in Hz.
+        max_frames: longer spectra are cropped to this many frames, at a random place.
+        seed: of the run.
     """
 
-    def __init__(self, settings: AugmentationSettings, max_frames: int, seed: int):
+    def __init__(self, settings: AugmentationSettings, sampling_rate: int, max_frames: int, seed: int):
         self.settings = settings
+        self.sampling_rate = sampling_rate
         self.max_frames = max_frames
-        self.generator = torch.Generator().manual_seed(seed)
-        self.beta_generator = np.random.default_rng(seed)  # torch draws no Beta from a generator of one's own
+        self.seed = seed
+        self.recordings = [torch.from_numpy(clip) for clip in noise_recordings(settings.noise.folder, sampling_rate)]
+
+    def __call__(self, epoch: int, indices: Tensor) -> "BatchAugmentation":
+        """
+        Args:
+            epoch: counted from 0.
+            indices: of the batch's clips in the data set (B,), each a key of its own draws.
+        """
+        keys = indices.cpu().numpy().astype(np.uint64)
+        for number in (self.seed, epoch):
+            keys = scramble(keys ^ scramble(np.full_like(keys, number + 1)))
+        return BatchAugmentation(self, keys)
+
+
+class BatchAugmentation:
+    """What one batch gets: `waveforms` on its sound, `vocal_tract_factors` and `spectra` on its way through
+    `SERFeatureExtractor.extract`, `mixup` on finished features.
+    """
+
+    def __init__(self, augmenter: Augmenter, keys: np.ndarray):
+        self.settings = augmenter.settings
+        self.augmenter = augmenter
+        self.keys = keys
+
+    def uniform(self, name: str, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """One number a clip (B,), even within the bounds, always the same for the same clip, epoch and name."""
+        drawn = scramble(self.keys ^ np.uint64(zlib.crc32(name.encode()))) >> np.uint64(11)  # 53 bits: a float64
+        return torch.from_numpy(low + (high - low) * drawn.astype(np.float64) / 2**53).float()
+
+    def chosen(self, name: str) -> Tensor:
+        """Which clips get a distortion (B,)."""
+        return self.uniform(f"{name}.chosen") < getattr(self.settings, name).probability
 
     def waveforms(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """Gain, and coloured noise on some: (B, T) -> (B, T)."""
-        batch, samples = waveforms.shape
-        gain_db = self._uniform(-self.settings.gain_db, self.settings.gain_db, batch, 1)
-        waveforms = waveforms * (10 ** (gain_db / 20)).to(waveforms.device)
-        noisy = torch.rand(batch, generator=self.generator) < self.settings.noise_probability
-        count = int(noisy.sum())
-        if not count:
-            return waveforms
-        slope = self._uniform(0.0, 1.0, count, 1)  # 0 is white, 1 is pink
-        snr_db = self._uniform(*self.settings.noise_snr_db, count, 1).to(waveforms.device)
-        noise = coloured_noise(slope, samples, self.generator).to(waveforms.device)
-        noisy = noisy.to(waveforms.device)
-        mask = frame_mask(lengths, samples)[noisy]
-        wanted = _power(waveforms[noisy], mask) * 10 ** (-snr_db / 10)
-        scale = (wanted / _power(noise, mask).clamp(min=1e-12)).sqrt()
-        return waveforms.index_put((noisy,), waveforms[noisy] + noise * scale * mask)
+        """(B, T) zero-padded to lengths (B,) -> the same shape, padding still zero."""
+        waveforms, lengths = waveforms.clone(), lengths.tolist()
+        for name in ("shift", "pitch", "reverberation", "noise", "gain", "clipping", "band", "codec"):
+            distort = getattr(self, f"_{name}")
+            for row in self.chosen(name).nonzero().flatten().tolist():
+                waveforms[row, : lengths[row]] = distort(waveforms[row, : lengths[row]], row)
+        return waveforms
+
+    def vocal_tract_factors(self, device: torch.device | str = "cpu") -> Tensor:
+        """How much higher each clip shall sound (B,)."""
+        warp = self.settings.vocal_tract.warp
+        factors = torch.where(
+            self.chosen("vocal_tract"), self.uniform("vocal_tract.factor", 1 - warp, 1 + warp), torch.tensor(1.0)
+        )
+        return (factors * self._speed()).to(device)
 
     def spectra(self, power: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Tempo, crop, tilt and masks: (B, F, L) -> (B, F, L'), with the new lengths (B,)."""
-        power, lengths = self._retime(power, lengths)
-        batch, bins, _ = power.shape
-        tilt_db = self._uniform(-self.settings.tilt_db, self.settings.tilt_db, batch, 1, 1).to(power.device)
-        tilt = 10 ** (tilt_db * torch.linspace(-0.5, 0.5, bins, device=power.device)[:, None] / 10)
-        return self._mask(power * tilt, lengths), lengths
-
-    def vocal_tract_factors(self, lengths: Tensor) -> Tensor:
-        """How much higher each utterance shall sound (B,), for `SERFeatureExtractor.extract`."""
-        warp = self.settings.frequency_warp
-        return self._uniform(1 - warp, 1 + warp, len(lengths)).to(lengths.device)
+        rate = self.settings.tempo.rate
+        tempo = torch.where(self.chosen("tempo"), self.uniform("tempo.rate", 1 - rate, 1 + rate), torch.tensor(1.0))
+        rates = (tempo * self._speed()).to(power.device)
+        places = self.uniform("crop.place").to(power.device)
+        power, lengths = retime(power, lengths, rates, self.augmenter.max_frames, places)
+        slope_db = self.uniform("tilt.db", -self.settings.tilt.db, self.settings.tilt.db) * self.chosen("tilt")
+        power = power * tilt(slope_db.to(power.device), power.shape[1])
+        return self._masks(power, lengths), lengths
 
     def mixup(self, features: Tensor, mask: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Blend the batch with itself in another order (Zhang et al. 2018, arXiv 1710.09412); targets (B, labels)."""
-        if torch.rand(1, generator=self.generator) >= self.settings.mixup_probability:
+        rng = np.random.default_rng(int(self.keys[0]))
+        if rng.random() >= self.settings.mixup.probability:
             return features, mask, targets
-        share = self.beta_generator.beta(self.settings.mixup_alpha, self.settings.mixup_alpha)
-        order = torch.randperm(len(features), generator=self.generator).to(features.device)
+        share = rng.beta(self.settings.mixup.alpha, self.settings.mixup.alpha)
+        order = torch.from_numpy(rng.permutation(len(features))).to(features.device)
         blended = share * features + (1 - share) * features[order]
         return blended, mask | mask[order], share * targets + (1 - share) * targets[order]
 
-    def _uniform(self, low: float, high: float, *size: int) -> Tensor:
-        """Drawn on the CPU, so that every device gets the same numbers."""
-        return low + (high - low) * torch.rand(*size, generator=self.generator)
+    def _speed(self) -> Tensor:
+        """Playing faster is speaking faster and sounding higher by the same factor."""
+        rate = self.settings.speed.rate
+        return torch.where(self.chosen("speed"), self.uniform("speed.rate", 1 - rate, 1 + rate), torch.tensor(1.0))
 
-    def _retime(self, power: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Speak faster or slower; crop to `max_frames` at a random place."""
-        batch, bins, num_frames = power.shape
-        rate = self._uniform(1 - self.settings.time_rate, 1 + self.settings.time_rate, batch).to(power.device)
-        place = self._uniform(0.0, 1.0, batch).to(power.device)
-        retimed_lengths = (lengths / rate).long().clamp(min=1)
-        new_lengths = retimed_lengths.clamp(max=self.max_frames)
-        offset = (place * (retimed_lengths - new_lengths + 1)).floor()
-        frame = torch.arange(int(new_lengths.max()), device=power.device)
-        source = (offset[:, None] + frame) * rate[:, None]  # (B, L'), between the frames of `power`
-        source = torch.minimum(source, (lengths - 1)[:, None])
-        before = source.floor().long()
-        after = (before + 1).clamp(max=num_frames - 1)
-        before_power, after_power = (
-            power.gather(2, index[:, None].expand(batch, bins, -1)) for index in (before, after)
+    # Each of these takes one clip (T,), already chosen, and gives its distorted self (T,).
+
+    def _draw(self, row: int, name: str, low: float, high: float) -> float:
+        return float(self.uniform(name, low, high)[row])
+
+    def _shift(self, waveform: Tensor, row: int) -> Tensor:
+        max_samples = self.settings.shift.max_s * self.augmenter.sampling_rate
+        return waveform.roll(round(self._draw(row, "shift.samples", -max_samples, max_samples)))
+
+    def _pitch(self, waveform: Tensor, row: int) -> Tensor:
+        semitones = self.settings.pitch.semitones
+        return shift_pitch(waveform, 2 ** (self._draw(row, "pitch.semitones", -semitones, semitones) / 12))
+
+    def _reverberation(self, waveform: Tensor, row: int) -> Tensor:
+        settings = self.settings.reverberation
+        decay_samples = self._draw(row, "reverberation.decay", *settings.decay_s) * self.augmenter.sampling_rate
+        tail = self._noise_like(waveform, row, "reverberation", samples=int(decay_samples) + 1)
+        return reverberate(waveform, tail, self._draw(row, "reverberation.direct", *settings.direct_db))
+
+    def _noise(self, waveform: Tensor, row: int) -> Tensor:
+        snr_db = self._draw(row, "noise.snr", *self.settings.noise.snr_db)
+        if recordings := self.augmenter.recordings:
+            recording = recordings[int(self._draw(row, "noise.recording", 0, len(recordings)))]
+            start = int(self._draw(row, "noise.start", 0, max(1, len(recording) - len(waveform))))
+            noise = recording[start : start + len(waveform)].to(waveform)
+            noise = noise.repeat(-(-len(waveform) // len(noise)))[: len(waveform)]
+        else:
+            noise = self._noise_like(waveform, row, "noise")
+            noise = coloured(noise, self._draw(row, "noise.slope", *self.settings.noise.slope))
+        wanted = waveform.square().mean() * 10 ** (-snr_db / 10)
+        return waveform + noise * (wanted / noise.square().mean().clamp(min=MIN_POWER)).sqrt()
+
+    def _gain(self, waveform: Tensor, row: int) -> Tensor:
+        db = self.settings.gain.db
+        return waveform * 10 ** (self._draw(row, "gain.db", -db, db) / 20)
+
+    def _clipping(self, waveform: Tensor, row: int) -> Tensor:
+        limit = waveform.abs().max() * self._draw(row, "clipping.threshold", *self.settings.clipping.threshold)
+        return torch.minimum(torch.maximum(waveform, -limit), limit)
+
+    def _band(self, waveform: Tensor, row: int) -> Tensor:
+        settings = self.settings.band
+        return band_limited(waveform, self.augmenter.sampling_rate, settings.low_hz, settings.high_hz)
+
+    def _codec(self, waveform: Tensor, row: int) -> Tensor:
+        kbit_s = round(self._draw(row, "codec.kbit_s", *self.settings.codec.kbit_s))
+        heard = through_mp3(waveform.cpu().numpy(), self.augmenter.sampling_rate, kbit_s)
+        return torch.from_numpy(heard).to(waveform)
+
+    def _noise_like(self, waveform: Tensor, row: int, name: str, samples: int | None = None) -> Tensor:
+        """White noise of a clip's own, drawn where the clip lies."""
+        seed = int(
+            scramble(self.keys[row : row + 1] ^ np.uint64(zlib.crc32(f"{name}.noise".encode())))[0] >> np.uint64(1)
         )
-        return torch.lerp(before_power, after_power, (source - before)[:, None]), new_lengths
+        generator = torch.Generator(waveform.device).manual_seed(seed)
+        return torch.randn(samples or len(waveform), generator=generator, device=waveform.device)
 
-    def _mask(self, power: Tensor, lengths: Tensor) -> Tensor:
+    def _masks(self, power: Tensor, lengths: Tensor) -> Tensor:
         """SpecAugment (Park et al. 2019, arXiv 1904.08779), filled with each bin's mean over time."""
-        settings = self.settings
+        settings = self.settings.masks
         batch, bins, num_frames = power.shape
+        device = power.device
         real = frame_mask(lengths, num_frames)
         fill = torch.bmm(power, real[..., None].to(power.dtype)) / lengths[:, None, None]  # (B, F, 1)
-        frame = torch.arange(num_frames, device=power.device)
-        hidden_frames = torch.zeros(batch, num_frames, dtype=torch.bool, device=power.device)
-        for _ in range(settings.time_masks):
-            width = self._uniform(0, settings.time_mask_frames, batch, 1).to(power.device)
-            start = self._uniform(0, 1, batch, 1).to(power.device) * (lengths[:, None] - width)
-            hidden_frames |= (frame >= start) & (frame < start + width)
+        frame = torch.arange(num_frames, device=device)
+        hidden_frames = torch.zeros(batch, num_frames, dtype=torch.bool, device=device)
+        for number in range(settings.time_masks):
+            width = self.uniform(f"masks.time.width{number}", 0, settings.max_frames).to(device)
+            start = self.uniform(f"masks.time.start{number}").to(device) * (lengths - width)
+            hidden_frames |= (frame >= start[:, None]) & (frame < (start + width)[:, None])
         # Widths are even on the mel axis: narrow at the pitch, wide at the hiss.
-        bin_mel = hertz_to_mel(torch.linspace(0, 8000, bins, device=power.device))
-        bin_mel = bin_mel / bin_mel[-1]
-        hidden_bins = torch.zeros(batch, bins, dtype=torch.bool, device=power.device)
-        for _ in range(settings.frequency_masks):
-            width = self._uniform(0, settings.frequency_mask_bands, batch, 1).to(power.device)
-            start = self._uniform(0, 1, batch, 1).to(power.device) * (1 - width)
-            hidden_bins |= (bin_mel >= start) & (bin_mel < start + width)
-        return torch.where(hidden_frames[:, None] | hidden_bins[:, :, None], fill, power)
+        bin_mel = hertz_to_mel(torch.linspace(0, self.augmenter.sampling_rate / 2, bins, device=device))
+        place = bin_mel / bin_mel[-1]
+        hidden_bins = torch.zeros(batch, bins, dtype=torch.bool, device=device)
+        for number in range(settings.frequency_masks):
+            width = self.uniform(f"masks.frequency.width{number}", 0, settings.max_bands).to(device)
+            start = self.uniform(f"masks.frequency.start{number}").to(device) * (1 - width)
+            hidden_bins |= (place >= start[:, None]) & (place < (start + width)[:, None])
+        hidden = hidden_frames[:, None] | hidden_bins[:, :, None]
+        return torch.where(hidden & self.chosen("masks").to(device)[:, None, None], fill, power)
 
 
-def coloured_noise(slope: Tensor, samples: int, generator: torch.Generator) -> Tensor:
-    """Noise whose power falls with frequency to the power of `slope` (B, 1): 0 white, 1 pink. Returns (B, samples)."""
-    n_fft = 1 << (samples - 1).bit_length()  # a length whose FFT is quick
-    spectrum = torch.fft.rfft(torch.randn(len(slope), n_fft, generator=generator))
-    log_frequency = torch.arange(spectrum.shape[1]).clamp(min=1).log()
-    return torch.fft.irfft(spectrum * torch.exp(-slope / 2 * log_frequency), n=n_fft)[:, :samples]
+def scramble(keys: np.ndarray) -> np.ndarray:
+    """uint64 -> uint64 that look random, one to one: the finaliser of SplitMix64 (Steele et al. 2014, OOPSLA)."""
+    keys = keys + np.uint64(0x9E3779B97F4A7C15)
+    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return keys ^ (keys >> np.uint64(31))
 
 
-def _power(waveforms: Tensor, mask: Tensor) -> Tensor:
-    """Mean square over real samples: (B, T) -> (B, 1)."""
-    return (waveforms.square() * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True)
+def noise_recordings(folder: str | None, sampling_rate: int) -> list[np.ndarray]:
+    """Every recording below a folder; ValueError if it holds none."""
+    if folder is None:
+        return []
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    if not files:
+        raise ValueError(f"augmentation.noise.folder is {folder!r}, which holds no recordings")
+    return [load_audio(path, sampling_rate) for path in files]
+
+
+def coloured(noise: Tensor, slope: float) -> Tensor:
+    """White noise (T,) -> noise whose power falls with frequency to the power of `slope`."""
+    n_fft = 1 << (len(noise) - 1).bit_length()  # a length whose FFT is quick
+    spectrum = torch.fft.rfft(noise, n=n_fft)
+    frequency = torch.arange(len(spectrum), device=noise.device).clamp(min=1)
+    return torch.fft.irfft(spectrum * frequency ** (-slope / 2), n=n_fft)[: len(noise)]
+
+
+def band_limited(waveform: Tensor, sampling_rate: int, low_hz: float, high_hz: float) -> Tensor:
+    """Only what lies between two frequencies: (T,) -> (T,)."""
+    spectrum = torch.fft.rfft(waveform)
+    hertz = torch.fft.rfftfreq(len(waveform), 1 / sampling_rate, device=waveform.device)
+    return torch.fft.irfft(spectrum * ((hertz >= low_hz) & (hertz <= high_hz)), n=len(waveform))
+
+
+def reverberate(waveform: Tensor, tail: Tensor, direct_db: float) -> Tensor:
+    """Add a room's answer: `tail` is white noise (R,), which decays by 60 dB over its length.
+
+    `direct_db` is how much stronger the direct sound is than all that comes after it.
+    """
+    decay = 10 ** (-3 * torch.arange(len(tail), device=tail.device) / len(tail))
+    tail = tail * decay
+    tail = tail / tail.square().sum().sqrt() * 10 ** (-direct_db / 20)
+    n_fft = 1 << (len(waveform) + len(tail) - 1).bit_length()
+    wet = torch.fft.irfft(torch.fft.rfft(waveform, n=n_fft) * torch.fft.rfft(tail, n=n_fft), n=n_fft)
+    return waveform + wet[: len(waveform)]
+
+
+def shift_pitch(waveform: Tensor, factor: float, n_fft: int = 512) -> Tensor:
+    """Every frequency times `factor` at the same tempo: stretched by a phase vocoder, then resampled. (T,) -> (T,)."""
+    window = torch.hann_window(n_fft, device=waveform.device)
+    hop = n_fft // 4
+    spectrum = torch.stft(waveform, n_fft, hop, window=window, return_complex=True)  # (F, L)
+    position = torch.arange(0, spectrum.shape[1] - 1, 1 / factor, device=waveform.device)
+    before = position.long()
+    magnitude = torch.lerp(spectrum[:, before].abs(), spectrum[:, before + 1].abs(), position - before)
+    # The phase goes on by what it went on by between the two frames at that place.
+    advance = spectrum[:, before + 1].angle() - spectrum[:, before].angle()
+    phase = spectrum[:, :1].angle() + torch.cat([torch.zeros_like(advance[:, :1]), advance[:, :-1]], dim=1).cumsum(
+        dim=1
+    )
+    stretched = torch.istft(torch.polar(magnitude, phase), n_fft, hop, window=window)
+    spectrum = torch.fft.rfft(stretched)
+    bins = len(waveform) // 2 + 1
+    spectrum = torch.nn.functional.pad(spectrum, (0, max(0, bins - len(spectrum))))[:bins]
+    shifted = torch.fft.irfft(spectrum, n=len(waveform))
+    # Neighbouring bins drift apart in phase and cancel a part of each other: give the level back.
+    return shifted * (waveform.square().sum() / shifted.square().sum().clamp(min=MIN_POWER)).sqrt()
+
+
+def through_mp3(waveform: np.ndarray, sampling_rate: int, kbit_s: int) -> np.ndarray:
+    """Encode as MP3 and decode again: (T,) -> (T,)."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp3") as container:
+        stream = container.add_stream("libmp3lame", rate=sampling_rate, layout="mono", options={"b": f"{kbit_s}k"})
+        frame = av.AudioFrame.from_ndarray(waveform[None].astype(np.float32), format="fltp", layout="mono")
+        frame.sample_rate = sampling_rate
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    heard = load_audio(file.getvalue(), sampling_rate)
+    return np.pad(heard, (0, max(0, len(waveform) - len(heard))))[: len(waveform)]
+
+
+def retime(power: Tensor, lengths: Tensor, rates: Tensor, max_frames: int, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Speak at another rate (B,), then keep at most `max_frames`, from a place (B,) between 0 and 1 on.
+
+    (B, F, L), (B,) -> (B, F, L'), (B,), by linear interpolation between frames.
+    """
+    batch, bins, num_frames = power.shape
+    retimed_lengths = (lengths / rates).long().clamp(min=1)
+    new_lengths = retimed_lengths.clamp(max=max_frames)
+    offset = (places * (retimed_lengths - new_lengths + 1)).floor()
+    frame = torch.arange(int(new_lengths.max()), device=power.device)
+    source = (offset[:, None] + frame) * rates[:, None]  # (B, L'), between the frames of `power`
+    source = torch.minimum(source, (lengths - 1)[:, None])
+    before = source.floor().long()
+    after = (before + 1).clamp(max=num_frames - 1)
+    before_power, after_power = (power.gather(2, index[:, None].expand(batch, bins, -1)) for index in (before, after))
+    return torch.lerp(before_power, after_power, (source - before)[:, None]), new_lengths
+
+
+def tilt(slope_db: Tensor, bins: int) -> Tensor:
+    """Factors of power (B, bins, 1) that rise by `slope_db` (B,) from the lowest to the highest frequency."""
+    place = torch.linspace(-0.5, 0.5, bins, device=slope_db.device)
+    return 10 ** (slope_db[:, None, None] * place[:, None] / 10)

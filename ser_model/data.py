@@ -2,8 +2,9 @@
 
     find_utterances -> label_scheme -> inspection (decode, measure, screen) -> split -> EmotionData
 
-Columns: path, corpus, speaker, sex, emotion, intensity, text, channel, duration_s, sampling_rate, content, label, and
-waveform (T,) float32, mono, at the model's rate. `sampling_rate` and `duration_s` are the file's own.
+Columns: path, corpus, speaker, sex, emotion, intensity, text, channel, duration_s, sampling_rate, content, label,
+index, and waveform (T,) float32, mono, at the model's rate. `sampling_rate` and `duration_s` are the file's own;
+`index` is the clip's number in this data set, which keys its augmentation.
 """
 
 import csv
@@ -118,10 +119,10 @@ class EmotionData:
         if shuffle_seed is not None:  # a generator of its own, so that a resumed run draws the same order
             options |= {"shuffle": True, "generator": torch.Generator().manual_seed(shuffle_seed)}
         if not self.settings.streaming:
-            rows = self.rows(name).select_columns(["waveform", "label"]).with_format("numpy")
+            rows = self.rows(name).select_columns(["waveform", "label", "index"]).with_format("numpy")
             return DataLoader(rows, collate_fn=collate, **options)
         decode = partial(_decode_and_collate, sampling_rate=self.model_rate_hz)
-        rows = self.rows(name).select_columns(["path", "label"])
+        rows = self.rows(name).select_columns(["path", "label", "index"])
         return DataLoader(rows, collate_fn=decode, num_workers=self.settings.num_proc or 0, **options)
 
     def summary(self) -> dict:
@@ -212,7 +213,7 @@ def write_left_out(problems: Sequence[Problem], path: str | Path, data_dir: str 
 
 
 def collate(rows: list[dict]) -> dict[str, Tensor]:
-    """Rows -> waveforms (B, T) padded with zeros, lengths (B,) in samples, labels (B,)."""
+    """Rows -> waveforms (B, T) padded with zeros, lengths (B,) in samples, labels (B,), indices (B,)."""
     lengths = [len(row["waveform"]) for row in rows]
     waveforms = np.zeros((len(rows), max(lengths)), np.float32)
     for padded, row, length in zip(waveforms, rows, lengths, strict=True):
@@ -221,6 +222,7 @@ def collate(rows: list[dict]) -> dict[str, Tensor]:
         "waveforms": torch.from_numpy(waveforms),
         "lengths": torch.tensor(lengths),
         "labels": torch.tensor([int(row["label"]) for row in rows]),
+        "indices": torch.tensor([int(row["index"]) for row in rows]),
     }
 
 
@@ -286,13 +288,14 @@ def _columns(utterances: Sequence[Utterance], sounds: Sequence[Sound], labels: S
     columns["path"] = [str(path) for path in columns["path"]]
     columns |= {key: [getattr(sound, key) for sound in sounds] for key in ("duration_s", "sampling_rate", "content")}
     index_of = {name: index for index, name in enumerate(names)}
-    return {**columns, "label": [index_of[label] for label in labels]}
+    return {**columns, "label": [index_of[label] for label in labels], "index": list(range(len(labels)))}
 
 
 def _table(columns: dict[str, list], names: Sequence[str]) -> Dataset:
     features = {key: Value("string") for key in TEXT_COLUMNS}
     features |= {"duration_s": Value("float64"), "sampling_rate": Value("int32"), "content": Value("string")}
-    schema = Features({**features, "label": ClassLabel(names=list(names))}).arrow_schema
+    features |= {"label": ClassLabel(names=list(names)), "index": Value("int64")}
+    schema = Features(features).arrow_schema
     return Dataset(pa.table(columns, schema=schema))
 
 

@@ -32,21 +32,127 @@ class SplitSettings(_Section):
     fold: int = Field(default=1, ge=1)
 
 
-class AugmentationSettings(_Section):
-    """Distortions of the training part, drawn anew for each clip. Zero turns one off."""
+class _Distortion(_Section):
+    """One kind of augmentation, and the share of clips that get it."""
 
-    gain_db: float = Field(default=6.0, ge=0)  # uniform within +-; without effect on relative levels
-    noise_probability: float = Field(default=0.3, ge=0, le=1)  # white to pink
-    noise_snr_db: tuple[float, float] = (5.0, 30.0)
-    tilt_db: float = Field(default=6.0, ge=0)  # slope of a random room and microphone, from 0 Hz to half the rate
-    time_rate: float = Field(default=0.15, ge=0, lt=1)  # speaks up to 15 % faster or slower
-    frequency_warp: float = Field(default=0.12, ge=0, lt=1)  # formants and pitch up to 12 % higher or lower
+    probability: float = Field(default=0.0, ge=0, le=1)
+
+
+class NoiseSettings(_Distortion):
+    """Coloured noise, or recordings from a folder, at a signal-to-noise ratio drawn evenly in dB."""
+
+    probability: float = Field(default=0.3, ge=0, le=1)
+    snr_db: tuple[float, float] = (5.0, 30.0)
+    slope: tuple[float, float] = (0.0, 1.0)  # power falls with frequency to this power: 0 is white, 1 is pink
+    folder: str | None = None  # recordings to draw from in place of made noise
+
+
+class ShiftSettings(_Distortion):
+    """Move the sound along, and its end to the front."""
+
+    max_s: float = Field(default=0.2, gt=0)
+
+
+class GainSettings(_Distortion):
+    """Louder or softer; without effect on relative levels but for what noise and clipping do to them."""
+
+    probability: float = Field(default=1.0, ge=0, le=1)
+    db: float = Field(default=6.0, gt=0)
+
+
+class PitchSettings(_Distortion):
+    """A higher or lower voice at the same tempo; formants move along."""
+
+    semitones: float = Field(default=2.0, gt=0)
+
+
+class ReverberationSettings(_Distortion):
+    """A room: exponentially decaying noise behind the direct sound."""
+
+    decay_s: tuple[float, float] = (0.1, 0.5)  # until 60 dB below
+    direct_db: tuple[float, float] = (0.0, 12.0)  # direct over reverberant level: far from and near the microphone
+
+
+class BandSettings(_Distortion):
+    """What a telephone leaves."""
+
+    low_hz: float = Field(default=300.0, ge=0)
+    high_hz: float = Field(default=3400.0, gt=0)
+
+
+class CodecSettings(_Distortion):
+    """Through a lossy codec and back; on the CPU, about 10 ms a clip."""
+
+    kbit_s: tuple[int, int] = (16, 64)  # MP3
+
+
+class ClippingSettings(_Distortion):
+    """An overdriven microphone: samples beyond a share of the peak are cut off."""
+
+    threshold: tuple[float, float] = (0.1, 0.6)
+
+
+class TempoSettings(_Distortion):
+    """Speak faster or slower at the same pitch."""
+
+    probability: float = Field(default=1.0, ge=0, le=1)
+    rate: float = Field(default=0.15, gt=0, lt=1)
+
+
+class SpeedSettings(_Distortion):
+    """Play faster or slower: tempo, pitch and formants together."""
+
+    rate: float = Field(default=0.1, gt=0, lt=1)
+
+
+class VocalTractSettings(_Distortion):
+    """A smaller or larger speaker: the frequency axis stretched."""
+
+    probability: float = Field(default=1.0, ge=0, le=1)
+    warp: float = Field(default=0.12, gt=0, lt=1)
+
+
+class TiltSettings(_Distortion):
+    """Brighter or duller, as rooms and microphones are: a slope over the whole frequency axis."""
+
+    probability: float = Field(default=1.0, ge=0, le=1)
+    db: float = Field(default=6.0, gt=0)
+
+
+class MaskSettings(_Distortion):
+    """SpecAugment: stretches of time and bands of frequency hidden behind their mean."""
+
+    probability: float = Field(default=1.0, ge=0, le=1)
     time_masks: int = Field(default=2, ge=0)
-    time_mask_frames: int = Field(default=10, ge=1)
+    max_frames: int = Field(default=10, ge=1)
     frequency_masks: int = Field(default=2, ge=0)
-    frequency_mask_bands: float = Field(default=0.12, gt=0, lt=1)  # the widest, as a fraction of the mel axis
-    mixup_probability: float = Field(default=0.5, ge=0, le=1)
-    mixup_alpha: float = Field(default=0.3, gt=0)
+    max_bands: float = Field(default=0.12, gt=0, lt=1)  # share of the mel axis
+
+
+class MixupSettings(_Distortion):
+    """Blend of two clips and of their labels; `probability` is that of a batch."""
+
+    probability: float = Field(default=0.5, ge=0, le=1)
+    alpha: float = Field(default=0.3, gt=0)
+
+
+class AugmentationSettings(_Section):
+    """Distortions of the training part, drawn anew for each clip and epoch, applied in this order."""
+
+    shift: ShiftSettings = ShiftSettings()
+    pitch: PitchSettings = PitchSettings()
+    reverberation: ReverberationSettings = ReverberationSettings()
+    noise: NoiseSettings = NoiseSettings()
+    gain: GainSettings = GainSettings()
+    clipping: ClippingSettings = ClippingSettings()
+    band: BandSettings = BandSettings()
+    codec: CodecSettings = CodecSettings()
+    tempo: TempoSettings = TempoSettings()
+    speed: SpeedSettings = SpeedSettings()
+    vocal_tract: VocalTractSettings = VocalTractSettings()
+    tilt: TiltSettings = TiltSettings()
+    masks: MaskSettings = MaskSettings()
+    mixup: MixupSettings = MixupSettings()
 
 
 class TrainingSettings(_Section):

@@ -23,7 +23,7 @@ RATE = 16_000
 SPLIT = {"test": ["ravdess-01", "ravdess-02", "tess-YAF"], "validation": ["ravdess-03", "ravdess-04"]}
 COLUMNS = [
     *("path", "corpus", "speaker", "sex", "emotion", "intensity", "text", "channel"),
-    *("duration_s", "sampling_rate", "content", "label", "waveform"),
+    *("duration_s", "sampling_rate", "content", "label", "index", "waveform"),
 ]
 
 

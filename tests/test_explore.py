@@ -15,7 +15,7 @@ from ser_model import SERFeatureExtractor
 from ser_model.__main__ import main
 from ser_model.corpora.base import Utterance
 from ser_model.explore import findings as findings_module
-from ser_model.explore.clips import alone_in, switches
+from ser_model.explore.clips import alone_in, describe
 from ser_model.explore.findings import Clip, covering_length_s, covering_rate, example_clips, features_at, look
 from ser_model.explore.overview import overview_sections
 from ser_model.explore.page import Picture, Section, Table, render
@@ -236,18 +236,17 @@ def test_an_unknown_corpus_ends_with_a_message(tmp_path):
 
 def test_every_augmentation_has_its_picture(folder):
     shown = {path.stem.removeprefix("augmentation_") for path in folder.glob("augmentation_*.png")}
-    assert shown == {"none", *switches(AugmentationSettings())}
-    assert {"gain_db", "noise_probability", "time_masks", "mixup_probability"} < shown
-    assert not {"noise_snr_db", "time_mask_frames", "mixup_alpha"} & shown  # strengths, not switches
+    assert shown == {"none", *AugmentationSettings.model_fields}
 
 
 def test_one_augmentation_is_left_on():
-    settings = AugmentationSettings(gain_db=0, tilt_db=3)
-    alone = alone_in(settings, "noise_probability")
-    assert [name for name in switches(settings) if getattr(alone, name)] == ["noise_probability"]
-    assert alone.noise_probability == 1  # made to happen
-    assert alone_in(settings, "tilt_db").tilt_db == 3
-    assert alone_in(settings, "gain_db").gain_db == 6  # off in these settings: the default
+    settings = AugmentationSettings.model_validate({"noise": {"probability": 0.1, "snr_db": (1.0, 2.0)}})
+    alone = alone_in(settings, "noise")
+    on = {name: getattr(alone, name).probability for name in AugmentationSettings.model_fields}
+    assert {name: probability for name, probability in on.items() if probability} == {"noise": 1.0}
+    assert alone.noise.snr_db == (1.0, 2.0)
+    assert describe(settings, "noise") == "noise (probability 0.1): snr_db 1 to 2, slope 0 to 1"
+    assert describe(settings, "codec") == "codec (off): kbit_s 16 to 64"
 
 
 def test_examples_are_of_one_voice_and_sentence_where_there_is_one():

@@ -38,7 +38,7 @@ def test_unknown_key_is_refused_with_the_nearest_known_one(tmp_path):
     [
         ("training: {epochs: 0}\n", "training.epochs"),
         ("training: {batch_size: many}\n", "training.batch_size"),
-        ("augmentation: {noise_probability: 1.5}\n", "augmentation.noise_probability"),
+        ("augmentation: {noise: {probability: 1.5}}\n", "augmentation.noise.probability"),
         ("split: {kind: alphabetical}\n", "split.kind"),
     ],
 )

@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from ..audio import load_audio
@@ -77,44 +76,42 @@ def augmentation_section(
     plain = plain_extractor(extractor)
     levels = mel_levels(plain, waveforms[0])
     results = {"none": (waveforms[0], levels)}
-    for switch in switches(settings):
-        augmenters = [Augmenter(alone_in(settings, switch), max_frames=10**6, seed=seed) for seed in range(DRAWS)]
-        drawn = [augmented(plain, *waveforms, augmenter) for augmenter in augmenters]
+    for name in type(settings).model_fields:
+        augmenter = Augmenter(alone_in(settings, name), plain.sampling_rate, max_frames=10**6, seed=0)
+        drawn = [augmented(plain, *waveforms, augmenter(epoch, torch.arange(2))) for epoch in range(DRAWS)]
         marked = sorted(drawn, key=lambda result: _change(levels, result[1]))[DRAWS * 2 // 3]
         if _change(levels, marked[1]) > INAUDIBLE_DB:
-            results[switch] = marked
+            results[name] = marked
     duration_s = max(len(after) for _, after in results.values()) * plain.hop_ms / 1000
     limit = 1.05 * max(MIN_PEAK, *(float(np.abs(waveform).max()) for waveform, _ in results.values()))
     pictures = []
-    for switch, (waveform, after) in results.items():
-        value = getattr(settings, switch, None)
-        caption = "As it is" if value is None else f"{switch}: {value:g}" if value else f"{switch}, off in this config"
+    for name, (waveform, after) in results.items():
+        caption = "As it is" if name == "none" else describe(settings, name)
         figure = heard_panels(plain, waveform, after, duration_s, limit, top_db=float(levels.max()))
         alt = f"Waveform and log-mel spectrogram of the {emotion} clip. {caption}"
-        pictures.append(draw(f"augmentation_{switch}", figure, alt, caption))
+        pictures.append(draw(f"augmentation_{name}", figure, alt, caption))
     text = [
-        f"The {emotion} clip under one augmentation at a time, at the config's strength, or at the default where the "
-        f"config has it off. Training draws anew for every clip; shown is one that changes more than most of {DRAWS} "
-        "draws. What has a probability is made to happen. Augmentations of the spectrum leave the waveform as it is. "
-        "Nothing is trimmed here."
+        f"The {emotion} clip under one augmentation at a time, at the config's strength. Training draws anew for every "
+        "clip and epoch, with the probability given; here each is made to happen, and shown is one that changes more "
+        f"than most of {DRAWS} draws. Augmentations of the spectrum leave the waveform as it is. Nothing is trimmed."
     ]
-    if idle := [switch for switch in switches(settings) if switch not in results]:
-        text.append(f"Off, or without effect on this clip: {', '.join(idle)}.")
+    if idle := [name for name in type(settings).model_fields if name not in results]:
+        text.append(f"Without effect on this clip: {', '.join(idle)}.")
     return Section("Augmentation", text, pictures=pictures)
 
 
-def switches(settings: AugmentationSettings) -> list[str]:
-    """The settings that zero turns off: one an augmentation, however many there are."""
-    return [name for name in type(settings).model_fields if _accepts(settings, name, 0)]
+def alone_in(settings: AugmentationSettings, name: str) -> AugmentationSettings:
+    """One augmentation as it is set, but on every clip; all others off."""
+    sections = {other: getattr(settings, other).model_dump() for other in type(settings).model_fields}
+    return type(settings)(**{other: own | {"probability": float(other == name)} for other, own in sections.items()})
 
 
-def alone_in(settings: AugmentationSettings, switch: str) -> AugmentationSettings:
-    """All others turned off; the one that is left as it is, or, where it is off, at its default."""
-    strength = getattr(settings, switch) or type(settings).model_fields[switch].default
-    if switch.endswith("_probability"):
-        strength = 1.0
-    off = dict.fromkeys(switches(settings), 0)
-    return type(settings)(**settings.model_dump() | off | {switch: strength})
+def describe(settings: AugmentationSettings, name: str) -> str:
+    """An augmentation in words: "noise (probability 0.3): snr_db 5 to 30, slope 0 to 1"."""
+    own = getattr(settings, name).model_dump()
+    probability = own.pop("probability")
+    values = [f"{key} {_range(value)}" for key, value in own.items() if value is not None]
+    return f"{name.replace('_', ' ')} ({f'probability {probability:g}' if probability else 'off'}): {', '.join(values)}"
 
 
 def conversion_section(draw: Draw, clip: Clip, waveform: np.ndarray, extractor: SERFeatureExtractor) -> Section:
@@ -150,12 +147,10 @@ def conversion_section(draw: Draw, clip: Clip, waveform: np.ndarray, extractor: 
     )
 
 
-def _accepts(settings: AugmentationSettings, name: str, value: float) -> bool:
-    try:
-        type(settings)(**{name: value})
-    except ValidationError:
-        return False
-    return True
+def _range(value) -> str:
+    if isinstance(value, tuple | list):
+        return " to ".join(f"{each:g}" for each in value)
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _change(before: Tensor, after: Tensor) -> float:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from ..augment import Augmenter
+from ..augment import BatchAugmentation
 from ..feature_extraction_ser import SERFeatureExtractor
 from ..mfcc import dct_matrix, hertz_to_mel, power_spectrogram, power_to_db
 from ..pictures import (
@@ -145,21 +145,21 @@ def mel_levels(plain: SERFeatureExtractor, waveform: np.ndarray, trim_db: float 
 
 
 def augmented(
-    plain: SERFeatureExtractor, waveform: np.ndarray, other: np.ndarray, augmenter: Augmenter
+    plain: SERFeatureExtractor, waveform: np.ndarray, other: np.ndarray, distort: BatchAugmentation
 ) -> tuple[np.ndarray, Tensor]:
-    """One draw of `augmenter` on a clip (T,), on the way that training takes: samples, and levels as `mel_levels`.
+    """What `distort` makes of a clip (T,), on the way that training takes: samples, and levels as `mel_levels`.
 
     `other` is the rest of the batch, for what blends clips.
     """
     waveforms, lengths = _batch([waveform, other])
-    waveforms = augmenter.waveforms(waveforms, lengths)
-    factors = augmenter.vocal_tract_factors(lengths)
+    waveforms = distort.waveforms(waveforms, lengths)
+    factors = distort.vocal_tract_factors()
     mean = mel_levels(plain, waveform).mean(dim=0)
     dct = dct_matrix(plain.n_mels, plain.n_mels)
     plain = copy.copy(plain)
     plain.feature_mean = (dct @ mean).tolist()  # as in training, where padding becomes the mean, and not a loud noise
-    features, mask = plain.extract(waveforms, lengths, augmenter.spectra, factors)
-    features, mask, _ = augmenter.mixup(features, mask, torch.eye(2))
+    features, mask = plain.extract(waveforms, lengths, distort.spectra, factors)
+    features, mask, _ = distort.mixup(features, mask, torch.eye(2))
     return waveforms[0, : len(waveform)].numpy(), features[0, mask[0]] @ dct + mean
 
 
