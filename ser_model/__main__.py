@@ -1,4 +1,4 @@
-"""Command line: python -m ser_model predict | card | explore"""
+"""Command line: python -m ser_model predict | card | download | explore"""
 
 import argparse
 import json
@@ -25,6 +25,14 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("run_dir", type=Path, metavar="RUN", help="the output folder of train.py")
     command.add_argument("--beside", type=Path, nargs="*", default=[], metavar="RUN", help="runs to report beside it")
     command.set_defaults(run=card)
+
+    command = commands.add_parser("download", help="fetch a corpus from its official place, or go on where it stopped")
+    command.add_argument("corpus", choices=["ravdess", "tess", "cremad", "savee"])
+    command.add_argument("--dest", type=Path, required=True, metavar="DIR", help="the folder of all corpora")
+    command.add_argument("--only", choices=["speech", "song"], help="of ravdess, which has both")
+    command.add_argument("--keep", action="store_true", help="keep the archives once they are unpacked")
+    command.add_argument("--server", metavar="URL", help="where copies of the official hosts answer; see download.py")
+    command.set_defaults(run=download)
 
     command = commands.add_parser("explore", help="write a page, pictures and tables of the data that a config names")
     command.add_argument("--config", required=True, help="a YAML file of configs/")
@@ -59,6 +67,20 @@ def card(args: argparse.Namespace) -> int:
     settings = load_settings(args.run_dir / "settings.yaml")
     results = [json.loads((run / "metrics.json").read_text()) for run in (args.run_dir, *args.beside)]
     (args.run_dir / "README.md").write_text(model_card(settings, label_scheme(settings.labels), results))
+    return 0
+
+
+def download(args: argparse.Namespace) -> int:
+    """Exit status 1 where something stood in the way, 130 after Ctrl-C."""
+    from .download import DownloadError, download
+
+    try:
+        download(args.corpus, args.dest, args.only, args.keep, args.server)
+    except DownloadError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from what has arrived", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -3,9 +3,15 @@
 import hashlib
 import io
 import json
+import os
 import re
+import shlex
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 import wave
 import zipfile
 from collections import Counter
@@ -16,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_readme import COMMANDS, ROOT
 
-from ser_model import download
+from ser_model import __main__, download
 from ser_model.corpora import CORPORA, find_utterances
 from ser_model.download import BACKOFF_S, DownloadError
 
@@ -692,3 +699,55 @@ def test_a_destination_that_is_a_file(server, tmp_path):
     (tmp_path / "data").touch()
     with pytest.raises(DownloadError, match="cannot write below .*data: File exists; check --dest"):
         fetch(server, "ravdess", tmp_path / "data")
+
+
+# the command
+
+
+README = [line for line in COMMANDS if line.startswith("python -m ser_model download")]
+
+
+@pytest.mark.parametrize("line", README)
+def test_the_commands_of_the_readme(server, tmp_path, line):
+    name = line.split()[4]
+    published = PUBLISH[name](server)
+    arguments = shlex.split(line.replace("--dest data", f"--dest {tmp_path} --server {server.url}"))
+    assert arguments[:3] == ["python", "-m", "ser_model"]
+    assert __main__.main(arguments[3:]) == 0
+    assert clips_in(tmp_path, name) == published
+
+
+def test_ctrl_c_leaves_the_next_run_to_go_on(server, tmp_path):
+    published = publish_ravdess(server)
+    for path, resource in server.resources.items():
+        resource.faults = ["stall"] if "/files/" in path else []
+    arguments = shlex.split(README[0].replace("--dest data", f"--dest {tmp_path} --server {server.url}"))
+    run = subprocess.Popen([sys.executable, *arguments[1:]], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    half = len(server.resources[f"/files/{SPEECH}"].body) // 2
+    part = tmp_path / "RAVDESS" / f"{SPEECH}.part"
+    while not (part.exists() and part.stat().st_size == half):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130 and "goes on from what has arrived" in errors and "Traceback" not in errors
+    server.requests.clear()
+    fetch(server, "ravdess", tmp_path)
+    assert server.ranges(f"/files/{SPEECH}") == [f"bytes={half}-"]
+    assert clips_in(tmp_path, "ravdess") == published
+
+
+@pytest.mark.parametrize(
+    "arguments, wanted",
+    [
+        (["savee"], "SAVEE wants a registration: get it by hand from http://kahlan.eps.surrey.ac.uk/savee/"),
+        (["tess", "--only", "song"], "--only is for ravdess"),
+        (["tess", "--server", "localhost"], "localhost is no address of a server"),
+        (["tess", "--server", "http://host:port"], "Invalid port: 'port'"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_sentence(tmp_path, capsys, arguments, wanted):
+    with pytest.raises(SystemExit) as stopped:
+        __main__.main(["download", *arguments, "--dest", os.fspath(tmp_path)])
+    assert wanted in stopped.value.code and "\n" not in stopped.value.code
+    assert "licence:" in capsys.readouterr().out

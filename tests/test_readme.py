@@ -27,6 +27,7 @@ TESTED = {
     "make demo": "test_make_demo_serves_the_page",
     "make test": ".ci/run",
     "python -m ser_model predict": "test_predict_command",
+    "python -m ser_model download": "tests/test_download.py, from a server of its own",
     "accelerate launch train.py": "test_training_command",
     "python -m ser_model explore": "test_explore_command",
 }
