@@ -722,7 +722,13 @@ def test_ctrl_c_leaves_the_next_run_to_go_on(server, tmp_path):
     for path, resource in server.resources.items():
         resource.faults = ["stall"] if "/files/" in path else []
     arguments = shlex.split(README[0].replace("--dest data", f"--dest {tmp_path} --server {server.url}"))
-    run = subprocess.Popen([sys.executable, *arguments[1:]], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [sys.executable, *arguments[1:]],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     half = len(server.resources[f"/files/{SPEECH}"].body) // 2
     part = tmp_path / "RAVDESS" / f"{SPEECH}.part"
     while not (part.exists() and part.stat().st_size == half):
