@@ -23,7 +23,7 @@ from ser_model.corpora.base import CorpusError
 from ser_model.data import EmotionData, collate, load_data
 from ser_model.labels import LabelError
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
-from ser_model.reports import model_card
+from ser_model.reports import write_card
 from ser_model.settings import Settings, SettingsError, load_settings, save_settings
 from ser_model.splits import SplitError, manifest
 
@@ -98,6 +98,8 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
 
     model = SERForAudioClassification.from_pretrained(output_dir).to(accelerator.device)
     results = {"settings": settings.name, "seed": settings.seed, "best_epoch": best["epoch"]}
+    results |= {"temperature": round(best["temperature"], 4), "parameters": model.num_parameters()}
+    results |= {"hardware": hardware(accelerator)}
     results |= {"split": data.split.kind, "speaker_disjoint": data.split.speaker_disjoint}
     for part in ("validation", "test"):
         rows = data.part(part)
@@ -112,7 +114,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
         (output_dir / "split.json").write_text(json.dumps(split_manifest, indent=1))
         (output_dir / "metrics.json").write_text(json.dumps(results, indent=1))
         save_settings(settings, output_dir / "settings.yaml")
-        (output_dir / "README.md").write_text(model_card(settings, data.scheme, [results]))
+        write_card(output_dir, settings, data.scheme, [results])
         print(
             f"test UAR {results['test']['uar']:.3f}, accuracy {results['test']['accuracy']:.3f}; saved to {output_dir}"
         )
@@ -181,12 +183,12 @@ def predict(model, loader, extractor, accelerator: Accelerator) -> tuple[np.ndar
 
 
 def by_group(groups: np.ndarray, logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> dict:
-    """UAR and accuracy of each corpus, or each sex."""
+    """UAR, accuracy and recalls of each corpus, or each sex."""
     figures = {}
     for group in sorted({group for group in groups if group}):
         mine = groups == group
         result = emotion_metrics(softmax(logits[mine]), labels[mine], names)
-        figures[str(group)] = {key: result[key] for key in ("count", "uar", "accuracy")}
+        figures[str(group)] = {key: result[key] for key in ("count", "uar", "accuracy", "recall")}
     return figures
 
 
@@ -197,6 +199,15 @@ def save_model(model: SERForAudioClassification, extractor, output_dir: Path, te
     model.save_pretrained(output_dir)
     model.config.calibration_temperature = 1.0  # training goes on with raw logits
     extractor.save_pretrained(output_dir)
+
+
+def hardware(accelerator: Accelerator) -> str:
+    """What trained, for the card: "CPU, 4 threads", "2 x NVIDIA H200"."""
+    if accelerator.device.type == "cuda":
+        name = torch.cuda.get_device_name(accelerator.device)
+    else:
+        name = f"{accelerator.device.type.upper()}, {torch.get_num_threads()} threads"
+    return f"{accelerator.num_processes} x {name}" if accelerator.num_processes > 1 else name
 
 
 def report(accelerator: Accelerator, settings: Settings, data: EmotionData, model: SERForAudioClassification) -> None:

@@ -6,6 +6,9 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from .labels import label_scheme
+from .settings import SettingsError, load_settings
+
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "ser-cnn-8"
 
 
@@ -26,7 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     command.set_defaults(run=card)
 
     args = parser.parse_args(arguments)
-    return args.run(args)
+    try:
+        return args.run(args)
+    except SettingsError as error:
+        sys.exit(f"{parser.prog}: {error}")
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -44,13 +50,15 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def card(args: argparse.Namespace) -> int:
-    from .labels import label_scheme
-    from .reports import model_card
-    from .settings import load_settings
+    from .reports import write_card
 
+    results = []
+    for run in (args.run_dir, *args.beside):
+        if not (run / "metrics.json").is_file():
+            sys.exit(f"card: no metrics.json in {run}; give the output folder of train.py")
+        results.append(json.loads((run / "metrics.json").read_text()))
     settings = load_settings(args.run_dir / "settings.yaml")
-    results = [json.loads((run / "metrics.json").read_text()) for run in (args.run_dir, *args.beside)]
-    (args.run_dir / "README.md").write_text(model_card(settings, label_scheme(settings.labels), results))
+    write_card(args.run_dir, settings, label_scheme(settings.labels), results)
     return 0
 
 
