@@ -21,6 +21,7 @@ from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter
 from ser_model.corpora.base import CorpusError
 from ser_model.data import EmotionData, collate, load_data
+from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import LabelError
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
 from ser_model.reports import write_card
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         settings = load_settings(args.config, overrides)
         train(settings, Path(args.data_dir), Path(args.output_dir))
-    except (SettingsError, CorpusError, LabelError, SplitError) as error:
+    except (SettingsError, CorpusError, LabelError, SplitError, HubError) as error:
         sys.exit(f"train.py: {error}")
 
 
@@ -46,6 +47,8 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     accelerator = Accelerator(mixed_precision=training.mixed_precision)
     set_seed(settings.seed)
     started_s = time.monotonic()
+    if training.push_to_hub and accelerator.is_main_process:
+        check_push(training.push_to_hub)
 
     extractor = SERFeatureExtractor(**settings.features)
     with accelerator.main_process_first():  # one process decodes, the others find the cache
@@ -118,6 +121,8 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
         print(
             f"test UAR {results['test']['uar']:.3f}, accuracy {results['test']['accuracy']:.3f}; saved to {output_dir}"
         )
+        if training.push_to_hub:
+            push(output_dir, training.push_to_hub, training.push_private)
     accelerator.end_training()
 
 
@@ -208,6 +213,14 @@ def hardware(accelerator: Accelerator) -> str:
     else:
         name = f"{accelerator.device.type.upper()}, {torch.get_num_threads()} threads"
     return f"{accelerator.num_processes} x {name}" if accelerator.num_processes > 1 else name
+
+
+def push(output_dir: Path, repo_id: str, private: bool) -> None:
+    try:
+        print(f"pushed to {push_model(output_dir, repo_id, private)}")
+    except HubError as error:
+        again = f"python -m ser_model push {output_dir} {repo_id}{' --private' if private else ''}"
+        raise HubError(f"{error}; the run itself is saved, so this pushes it later: {again}") from error
 
 
 def report(accelerator: Accelerator, settings: Settings, data: EmotionData, model: SERForAudioClassification) -> None:

@@ -1,4 +1,4 @@
-"""Command line: python -m ser_model predict | card"""
+"""Command line: python -m ser_model predict | card | push"""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from .hub import HubError, push_model
 from .labels import label_scheme
 from .settings import SettingsError, load_settings
 
@@ -28,10 +29,16 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--beside", type=Path, nargs="*", default=[], metavar="RUN", help="runs to report beside it")
     command.set_defaults(run=card)
 
+    command = commands.add_parser("push", help="upload a model with its code and card to the Hub, in one commit")
+    command.add_argument("folder", type=Path, metavar="OUT", help="the output folder of train.py")
+    command.add_argument("repo_id", metavar="REPO_ID", help="your-name/ser-cnn")
+    command.add_argument("--private", action="store_true", help="if the repository is made now, only you see it")
+    command.set_defaults(run=push)
+
     args = parser.parse_args(arguments)
     try:
         return args.run(args)
-    except SettingsError as error:
+    except (HubError, SettingsError) as error:
         sys.exit(f"{parser.prog}: {error}")
 
 
@@ -59,6 +66,11 @@ def card(args: argparse.Namespace) -> int:
         results.append(json.loads((run / "metrics.json").read_text()))
     settings = load_settings(args.run_dir / "settings.yaml")
     write_card(args.run_dir, settings, label_scheme(settings.labels), results)
+    return 0
+
+
+def push(args: argparse.Namespace) -> int:
+    print(push_model(args.folder, args.repo_id, args.private))
     return 0
 
 
