@@ -1,4 +1,4 @@
-"""Command line: python -m ser_model predict | card | push"""
+"""Command line: python -m ser_model predict | card | push | export"""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from .hub import HubError, push_model
+from .hub import HubError, export_onnx, push_model
 from .labels import label_scheme
 from .settings import SettingsError, load_settings
 
@@ -34,6 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("repo_id", metavar="REPO_ID", help="your-name/ser-cnn")
     command.add_argument("--private", action="store_true", help="if the repository is made now, only you see it")
     command.set_defaults(run=push)
+
+    command = commands.add_parser("export", help="one ONNX file, waveform in, logits out")
+    command.add_argument("model", metavar="OUT", help="a local folder or a Hub id")
+    command.add_argument("output", type=Path, metavar="ONNX", help="where the file goes")
+    command.set_defaults(run=export)
 
     args = parser.parse_args(arguments)
     try:
@@ -71,6 +76,21 @@ def card(args: argparse.Namespace) -> int:
 
 def push(args: argparse.Namespace) -> int:
     print(push_model(args.folder, args.repo_id, args.private))
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    from .feature_extraction_ser import SERFeatureExtractor
+    from .modeling_ser import SERForAudioClassification
+
+    try:
+        model = SERForAudioClassification.from_pretrained(args.model)
+        extractor = SERFeatureExtractor.from_pretrained(args.model)
+    except OSError as error:
+        raise HubError(f"no model at {args.model}: {str(error).splitlines()[0]}") from error
+    difference = export_onnx(model, extractor, args.output)
+    size_mb = args.output.stat().st_size / 1e6
+    print(f"{args.output}: {size_mb:.1f} MB, logits within {difference:.0e} of PyTorch's")
     return 0
 
 

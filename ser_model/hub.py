@@ -1,12 +1,20 @@
 """Out into the world: a model folder to the Hub, and a network with its features into one ONNX file."""
 
+import copy
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
+from torch import Tensor, nn
+from torch.export import Dim
 from transformers.dynamic_module_utils import get_relative_imports
+
+from .feature_extraction_ser import SERFeatureExtractor
+from .modeling_ser import SERForAudioClassification
 
 # What makes up a model on the Hub; whatever else lies in the folder (optimizer states, logs, pickles) stays at home.
 NEEDED = ("config.json", "preprocessor_config.json", "README.md")
@@ -21,6 +29,9 @@ UPLOADED = (
     "split.json",
 )
 LEFT = ("*/*",)  # folders: the patterns above reach into them
+
+EXPORT_NEEDS = ("onnxscript", "onnxruntime")
+ONNX_TOLERANCE = 1e-4  # of a logit: float32 sums in another order differ by 1e-6
 
 
 class HubError(RuntimeError):
@@ -116,3 +127,82 @@ def _complaint(error: Exception, repo_id: str) -> str:
     if isinstance(error, HTTPError | ConnectionError | TimeoutError):
         return f"cannot reach {constants.ENDPOINT} ({type(error).__name__}); check the network and try again"
     return " ".join(str(error).split())
+
+
+class Recognizer(nn.Module):
+    """Waveforms (B, T) and their lengths (B,) in samples -> logits (B, num_labels), all in one graph."""
+
+    def __init__(self, model: SERForAudioClassification, extractor: SERFeatureExtractor):
+        super().__init__()
+        self.model = model
+        self.extractor = extractor
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        return self.model(*self.extractor.extract(waveform, lengths)).logits
+
+
+def export_onnx(model: SERForAudioClassification, extractor: SERFeatureExtractor, path: str | Path) -> float:
+    """One file that needs no Python: `waveform` (B, T) float32 and `lengths` (B,) int64 -> `logits` (B, num_labels).
+
+    Batch and length are free. The metadata hold `labels`, a JSON list in the order of the logits, and `sampling_rate`
+    in Hz.
+
+    Returns:
+        The largest difference between ONNX Runtime's logits and PyTorch's, on noises with quiet to trim.
+
+    Raises:
+        HubError: what exports is not installed, or the network cannot be exported faithfully.
+    """
+    if missing := [name for name in EXPORT_NEEDS if find_spec(name) is None]:
+        raise HubError(f"exporting needs {', '.join(missing)}; pip install {' '.join(missing)}")
+    name = model.config.backbone
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        raise HubError(f"backbone {name!r} is recurrent, and the exporter would tie it to one length; take another")
+    model = copy.deepcopy(model).float().cpu().eval()
+    waveform, lengths = _noises(2, 2 * extractor.sampling_rate)
+    with torch.no_grad():  # fills the extractor's tables, which must not be made while a graph is traced
+        model(*extractor.extract(waveform, lengths))
+    batch, samples = Dim("batch"), Dim("samples", min=extractor.frame_samples)
+    try:
+        program = torch.onnx.export(
+            Recognizer(model, extractor).eval(),
+            (waveform, lengths),
+            dynamo=True,
+            input_names=["waveform", "lengths"],
+            output_names=["logits"],
+            dynamic_shapes={"waveform": {0: batch, 1: samples}, "lengths": {0: Dim.DYNAMIC}},
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise HubError(f"backbone {name!r} cannot be exported: {reason}") from error
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # where in our files each came from: a third of the size, and nobody's business
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    program.model.metadata_props.update(labels=json.dumps(labels), sampling_rate=str(extractor.sampling_rate))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    program.save(path, external_data=False)
+    difference = _difference_in_onnx(path, model, extractor)
+    if not difference <= ONNX_TOLERANCE:
+        Path(path).unlink()
+        raise HubError(f"backbone {name!r} gives other logits in ONNX Runtime, by {difference:.2g}")
+    return difference
+
+
+@torch.no_grad()
+def _difference_in_onnx(path: str | Path, model: SERForAudioClassification, extractor: SERFeatureExtractor) -> float:
+    """Of the logits, for another batch size and length than the graph was traced with."""
+    import onnxruntime
+
+    waveform, lengths = _noises(3, 3 * extractor.sampling_rate)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    logits = session.run(["logits"], {"waveform": waveform.numpy(), "lengths": lengths.numpy()})[0]
+    return float((torch.from_numpy(logits) - model(*extractor.extract(waveform, lengths)).logits).abs().max())
+
+
+def _noises(batch: int, samples: int) -> tuple[Tensor, Tensor]:
+    """Waveforms (B, T) of different lengths, their first quarter 60 dB down, and the lengths (B,)."""
+    waveform = 0.1 * torch.randn(batch, samples, generator=torch.Generator().manual_seed(0))
+    waveform[:, : samples // 4] *= 1e-3
+    lengths = samples - torch.arange(batch) * samples // (2 * batch)
+    return waveform * (torch.arange(samples) < lengths[:, None]), lengths
