@@ -64,8 +64,8 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> 
     parts = [
         f"---\n{metadata(settings, corpora, results).to_yaml()}\n---\n",
         f"# {settings.name}: speech emotion recognition\n",
-        f"A network of the kind `{settings.model.get('backbone', 'cnn')}` over MFCCs that tells "
-        f"{', '.join(scheme.names)} apart. {scheme.description()}".rstrip()
+        f"A network of the kind `{settings.model.get('backbone', 'cnn')}` over {' + '.join(feature_names(settings))} "
+        f"that tells {', '.join(scheme.names)} apart. {scheme.description()}".rstrip()
         + "\n",
         "## How good it is\n",
         figures_table(results),
@@ -118,11 +118,17 @@ def metadata(settings: Settings, corpora: Sequence[type[Corpus]], results: list[
         **named,
         library_name="transformers",
         pipeline_tag="audio-classification",
-        tags=["audio-classification", "speech-emotion-recognition", "mfcc"],
+        tags=["audio-classification", "speech-emotion-recognition", *feature_names(settings)],
         metrics=["accuracy", "recall"],
         model_name=settings.name,
         eval_results=evaluations,
     )
+
+
+def feature_names(settings: Settings) -> list[str]:
+    """As the extractor calls them."""
+    features = settings.features.get("features", "mfcc")
+    return [features] if isinstance(features, str) else list(features)
 
 
 def weights_licence(corpora: Sequence[type[Corpus]]) -> str:
