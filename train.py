@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
+from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter
 from ser_model.corpora.base import CorpusError
 from ser_model.data import EmotionData, collate, load_data
@@ -25,7 +25,7 @@ from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import LabelError
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
 from ser_model.reports import write_card
-from ser_model.settings import Settings, SettingsError, load_settings, save_settings
+from ser_model.settings import Settings, SettingsError, load_settings, network_config, save_settings
 from ser_model.splits import SplitError, manifest
 
 
@@ -143,12 +143,7 @@ def make_loaders(data: EmotionData, batch_size: int, seed: int) -> dict[str, Dat
 
 
 def make_model(settings: Settings, extractor: SERFeatureExtractor, names: tuple[str, ...]) -> SERForAudioClassification:
-    fitting = {
-        "num_features": extractor.num_features,
-        "num_channels": extractor.num_channels,
-        "invert_dct": extractor.features == ("mfcc",),  # nothing else is a DCT
-    }
-    config = SERConfig(**fitting | settings.model, id2label=dict(enumerate(names)))
+    config = network_config(settings, extractor, names)
     model = SERForAudioClassification(config)
     if config.pretrained_backbone:
         model.load_pretrained_backbone()

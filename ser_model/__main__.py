@@ -1,4 +1,4 @@
-"""Command line: python -m ser_model predict | card | push | export"""
+"""Command line: python -m ser_model predict | card | push | export | draw"""
 
 import argparse
 import json
@@ -6,9 +6,11 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from .feature_extraction_ser import SERFeatureExtractor
 from .hub import HubError, export_onnx, push_model
 from .labels import label_scheme
-from .settings import SettingsError, load_settings
+from .modeling_ser import SERForAudioClassification
+from .settings import SettingsError, load_settings, network_config
 
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "ser-cnn-8"
 
@@ -39,6 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("model", metavar="OUT", help="a local folder or a Hub id")
     command.add_argument("output", type=Path, metavar="ONNX", help="where the file goes")
     command.set_defaults(run=export)
+
+    command = commands.add_parser("draw", help="a picture of a network, with shapes and parameters")
+    command.add_argument("source", metavar="CONFIG_OR_MODEL", help="a YAML of configs/, a local folder or a Hub id")
+    command.add_argument("--output", type=Path, required=True, metavar="SVG", help="or .png, .pdf")
+    command.add_argument("--depth", type=int, default=3, help="how many modules within one another are opened")
+    command.set_defaults(run=draw)
 
     args = parser.parse_args(arguments)
     try:
@@ -80,18 +88,34 @@ def push(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    from .feature_extraction_ser import SERFeatureExtractor
-    from .modeling_ser import SERForAudioClassification
-
-    try:
-        model = SERForAudioClassification.from_pretrained(args.model)
-        extractor = SERFeatureExtractor.from_pretrained(args.model)
-    except OSError as error:
-        raise HubError(f"no model at {args.model}: {str(error).splitlines()[0]}") from error
-    difference = export_onnx(model, extractor, args.output)
+    difference = export_onnx(*load(args.model), args.output)
     size_mb = args.output.stat().st_size / 1e6
     print(f"{args.output}: {size_mb:.1f} MB, logits within {difference:.0e} of PyTorch's")
     return 0
+
+
+def draw(args: argparse.Namespace) -> int:
+    from .diagram import draw_network
+
+    try:
+        if Path(args.source).suffix in (".yaml", ".yml"):
+            settings = load_settings(args.source)
+            extractor = SERFeatureExtractor(**settings.features)
+            config = network_config(settings, extractor, label_scheme(settings.labels).names)
+            model = SERForAudioClassification(config)
+        else:
+            model, extractor = load(args.source)
+        draw_network(model, extractor, args.output, args.depth)
+    except (ValueError, ImportError) as error:  # settings that do not go together, no timm, an unknown file ending
+        sys.exit(f"draw: {error}")
+    return 0
+
+
+def load(source: str) -> tuple[SERForAudioClassification, SERFeatureExtractor]:
+    try:
+        return SERForAudioClassification.from_pretrained(source), SERFeatureExtractor.from_pretrained(source)
+    except OSError as error:
+        raise HubError(f"no model at {source}: {str(error).splitlines()[0]}") from error
 
 
 if __name__ == "__main__":

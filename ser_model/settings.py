@@ -6,6 +6,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .configuration_ser import SERConfig
 from .labels import nearest
 
 
@@ -106,6 +107,16 @@ def load_settings(path: str | Path, overrides: list[str] | None = None) -> Setti
 def save_settings(settings: Settings, path: str | Path) -> None:
     """Write every setting, defaults included, so that a run can be made again from this file alone."""
     Path(path).write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+
+
+def network_config(settings: Settings, extractor: Any, names: tuple[str, ...]) -> SERConfig:
+    """What a network is built from: the settings' `model`, fitted to its features and labels."""
+    fitting = {
+        "num_features": extractor.num_features,
+        "num_channels": extractor.num_channels,
+        "invert_dct": extractor.features == ("mfcc",),  # nothing else is a DCT
+    }
+    return SERConfig(**fitting | settings.model, id2label=dict(enumerate(names)))
 
 
 def _pairs(overrides: list[str]) -> list[tuple[str, Any]]:

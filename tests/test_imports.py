@@ -15,7 +15,7 @@ LAYERS = [
     {"configuration_ser", "mfcc", "layers", "labels", "audio"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings"},
     {"modeling_ser", "splits", "augment", "pictures"},
-    {"data", "inference", "reports", "hub", "__init__"},
+    {"data", "inference", "reports", "hub", "diagram", "__init__"},
     {"__main__"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
