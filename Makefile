@@ -4,15 +4,25 @@ PORT ?= 7860
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NEWEST := build/newest
 TRAVELLING := configuration_ser mfcc layers feature_extraction_ser backbones modeling_ser
 
-.PHONY: demo test lint format screenshots checkpoint-code clean
+.PHONY: demo test test-newest lint format screenshots checkpoint-code clean
 
 demo: $(VENV)/.installed
 	GRADIO_SERVER_NAME=$(HOST) GRADIO_SERVER_PORT=$(PORT) $(BIN)/python app.py
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# Loads a pushed model with the newest torch and transformers and without torchaudio: gigabytes, so no part of `test`.
+test-newest: $(VENV)/.installed-dev
+	rm -rf $(NEWEST)
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/pip install -q torch transformers numpy safetensors
+	$(NEWEST)/bin/pip freeze | grep -E "^(torch|transformers|huggingface_hub|numpy)=="
+	! $(NEWEST)/bin/python -c "import torchaudio" 2>/dev/null
+	SER_CLEAN_PYTHON=$(abspath $(NEWEST))/bin/python $(BIN)/python -m pytest tests/test_hub.py -k loads
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

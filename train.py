@@ -17,14 +17,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
+from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter, BatchAugmentation
 from ser_model.corpora.base import CorpusError
 from ser_model.data import DataError, EmotionData, load_data, write_left_out
+from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import LabelError
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
-from ser_model.reports import model_card
-from ser_model.settings import Settings, SettingsError, load_settings, save_settings
+from ser_model.reports import write_card
+from ser_model.settings import Settings, SettingsError, load_settings, network_config, save_settings
 from ser_model.splits import SplitError, manifest
 
 
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         settings = load_settings(args.config, overrides)
         train(settings, Path(args.data_dir), Path(args.output_dir))
-    except (SettingsError, CorpusError, DataError, LabelError, SplitError) as error:
+    except (SettingsError, CorpusError, DataError, LabelError, SplitError, HubError) as error:
         sys.exit(f"train.py: {error}")
 
 
@@ -48,6 +49,8 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     accelerator = Accelerator(mixed_precision=training.mixed_precision)
     set_seed(settings.seed)
     started_s = time.monotonic()
+    if training.push_to_hub and accelerator.is_main_process:
+        check_push(training.push_to_hub)
 
     extractor = SERFeatureExtractor(**settings.features)
     with accelerator.main_process_first():  # one process decodes, the others find the cache
@@ -104,7 +107,9 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
 
     model = SERForAudioClassification.from_pretrained(output_dir).to(accelerator.device)
     results = {"settings": settings.name, "seed": settings.seed, "best_epoch": best["epoch"]}
-    results |= {"split": data.split.kind, "speaker_disjoint": data.split.speaker_disjoint, "data": data.summary()}
+    results |= {"temperature": round(best["temperature"], 4), "parameters": model.num_parameters()}
+    results |= {"hardware": hardware(accelerator), "data": data.summary()}
+    results |= {"split": data.split.kind, "speaker_disjoint": data.split.speaker_disjoint}
     for part in ("validation", "test"):
         rows = data.rows(part)
         logits, labels = predict(model, accelerator.prepare(loaders[part]), extractor, accelerator)
@@ -117,11 +122,13 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
         (output_dir / "split.json").write_text(json.dumps(split_manifest, indent=1))
         (output_dir / "metrics.json").write_text(json.dumps(results, indent=1))
         save_settings(settings, output_dir / "settings.yaml")
-        (output_dir / "README.md").write_text(model_card(settings, data.scheme, [results]))
+        write_card(output_dir, settings, data.scheme, [results])
         print(
             f"test UAR {results['test']['uar']:.3f}, accuracy {results['test']['accuracy']:.3f}; "
             f"{len(data.problems)} files were left out; saved to {output_dir}"
         )
+        if training.push_to_hub:
+            push(output_dir, training.push_to_hub, training.push_private)
     accelerator.end_training()
 
 
@@ -136,13 +143,8 @@ def make_loaders(data: EmotionData, batch_size: int, seed: int) -> dict[str, Dat
 def make_model(
     settings: Settings, extractor: SERFeatureExtractor, names: tuple[str, ...], training_split: str | None = None
 ) -> SERForAudioClassification:
-    fitting = {
-        "num_features": extractor.num_features,
-        "num_channels": extractor.num_channels,
-        "invert_dct": extractor.features == ("mfcc",),  # nothing else is a DCT
-        "training_split": training_split,
-    }
-    config = SERConfig(**fitting | settings.model, id2label=dict(enumerate(names)))
+    config = network_config(settings, extractor, names)
+    config.training_split = training_split
     model = SERForAudioClassification(config)
     if config.pretrained_backbone:
         model.load_pretrained_backbone()
@@ -181,12 +183,12 @@ def predict(model, loader, extractor, accelerator: Accelerator) -> tuple[np.ndar
 
 
 def by_group(groups: np.ndarray, logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> dict:
-    """UAR and accuracy of each corpus, or each sex."""
+    """UAR, accuracy and recalls of each corpus, or each sex."""
     figures = {}
     for group in sorted({group for group in groups if group}):
         mine = groups == group
         result = emotion_metrics(softmax(logits[mine]), labels[mine], names)
-        figures[str(group)] = {key: result[key] for key in ("count", "uar", "accuracy")}
+        figures[str(group)] = {key: result[key] for key in ("count", "uar", "accuracy", "recall")}
     return figures
 
 
@@ -197,6 +199,23 @@ def save_model(model: SERForAudioClassification, extractor, output_dir: Path, te
     model.save_pretrained(output_dir)
     model.config.calibration_temperature = 1.0  # training goes on with raw logits
     extractor.save_pretrained(output_dir)
+
+
+def hardware(accelerator: Accelerator) -> str:
+    """What trained, for the card: "CPU, 4 threads", "2 x NVIDIA H200"."""
+    if accelerator.device.type == "cuda":
+        name = torch.cuda.get_device_name(accelerator.device)
+    else:
+        name = f"{accelerator.device.type.upper()}, {torch.get_num_threads()} threads"
+    return f"{accelerator.num_processes} x {name}" if accelerator.num_processes > 1 else name
+
+
+def push(output_dir: Path, repo_id: str, private: bool) -> None:
+    try:
+        print(f"pushed to {push_model(output_dir, repo_id, private)}")
+    except HubError as error:
+        again = f"python -m ser_model push {output_dir} {repo_id}{' --private' if private else ''}"
+        raise HubError(f"{error}; the run itself is saved, so this pushes it later: {again}") from error
 
 
 def report(accelerator: Accelerator, settings: Settings, data: EmotionData, model: SERForAudioClassification) -> None:

@@ -1,4 +1,4 @@
-"""Command line: python -m ser_model predict | card | download | explore"""
+"""Command line: python -m ser_model predict | card | download | explore | push | export | draw"""
 
 import argparse
 import json
@@ -6,6 +6,12 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+
+from .feature_extraction_ser import SERFeatureExtractor
+from .hub import HubError, export_onnx, push_model
+from .labels import LabelError, label_scheme
+from .modeling_ser import SERForAudioClassification
+from .settings import SettingsError, load_settings, network_config
 
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "ser-cnn-8"
 
@@ -41,8 +47,28 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--num-proc", type=int, default=os.cpu_count(), help="processes that measure the files")
     command.set_defaults(run=explore_data)
 
+    command = commands.add_parser("push", help="upload a model with its code and card to the Hub, in one commit")
+    command.add_argument("folder", type=Path, metavar="OUT", help="the output folder of train.py")
+    command.add_argument("repo_id", metavar="REPO_ID", help="your-name/ser-cnn")
+    command.add_argument("--private", action="store_true", help="if the repository is made now, only you see it")
+    command.set_defaults(run=push)
+
+    command = commands.add_parser("export", help="one ONNX file, waveform in, logits out")
+    command.add_argument("model", metavar="OUT", help="a local folder or a Hub id")
+    command.add_argument("output", type=Path, metavar="ONNX", help="where the file goes")
+    command.set_defaults(run=export)
+
+    command = commands.add_parser("draw", help="a picture of a network, with shapes and parameters")
+    command.add_argument("source", metavar="CONFIG_OR_MODEL", help="a YAML of configs/, a local folder or a Hub id")
+    command.add_argument("--output", type=Path, required=True, metavar="SVG", help="or .png, .pdf")
+    command.add_argument("--depth", type=int, default=3, help="how many modules within one another are opened")
+    command.set_defaults(run=draw)
+
     args = parser.parse_args(arguments)
-    return args.run(args)
+    try:
+        return args.run(args)
+    except (HubError, SettingsError) as error:
+        sys.exit(f"{parser.prog}: {error}")
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -60,13 +86,15 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def card(args: argparse.Namespace) -> int:
-    from .labels import label_scheme
-    from .reports import model_card
-    from .settings import load_settings
+    from .reports import write_card
 
+    results = []
+    for run in (args.run_dir, *args.beside):
+        if not (run / "metrics.json").is_file():
+            sys.exit(f"card: no metrics.json in {run}; give the output folder of train.py")
+        results.append(json.loads((run / "metrics.json").read_text()))
     settings = load_settings(args.run_dir / "settings.yaml")
-    results = [json.loads((run / "metrics.json").read_text()) for run in (args.run_dir, *args.beside)]
-    (args.run_dir / "README.md").write_text(model_card(settings, label_scheme(settings.labels), results))
+    write_card(args.run_dir, settings, label_scheme(settings.labels), results)
     return 0
 
 
@@ -87,16 +115,50 @@ def download(args: argparse.Namespace) -> int:
 def explore_data(args: argparse.Namespace) -> int:
     from .corpora import CorpusError
     from .explore import explore
-    from .labels import LabelError
-    from .settings import SettingsError, load_settings
 
     try:
         settings = load_settings(args.config)
         page = explore(settings, args.data_dir, args.output, progress=True, num_proc=args.num_proc)
-    except (SettingsError, CorpusError, LabelError) as error:
+    except (CorpusError, LabelError) as error:
         sys.exit(f"explore: {error}")
     print(page)
     return 0
+
+
+def push(args: argparse.Namespace) -> int:
+    print(push_model(args.folder, args.repo_id, args.private))
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    difference = export_onnx(*load(args.model), args.output)
+    size_mb = args.output.stat().st_size / 1e6
+    print(f"{args.output}: {size_mb:.1f} MB, logits within {difference:.0e} of PyTorch's")
+    return 0
+
+
+def draw(args: argparse.Namespace) -> int:
+    from .diagram import draw_network
+
+    try:
+        if Path(args.source).suffix in (".yaml", ".yml"):
+            settings = load_settings(args.source)
+            extractor = SERFeatureExtractor(**settings.features)
+            config = network_config(settings, extractor, label_scheme(settings.labels).names)
+            model = SERForAudioClassification(config)
+        else:
+            model, extractor = load(args.source)
+        draw_network(model, extractor, args.output, args.depth)
+    except (ValueError, ImportError) as error:  # settings that do not go together, no timm, an unknown file ending
+        sys.exit(f"draw: {error}")
+    return 0
+
+
+def load(source: str) -> tuple[SERForAudioClassification, SERFeatureExtractor]:
+    try:
+        return SERForAudioClassification.from_pretrained(source), SERFeatureExtractor.from_pretrained(source)
+    except OSError as error:
+        raise HubError(f"no model at {source}: {str(error).splitlines()[0]}") from error
 
 
 if __name__ == "__main__":

@@ -18,11 +18,20 @@ def expected_calibration_error(
         probabilities: (N, num_labels).
         references: class indices (N,).
     """
+    filled = reliability(probabilities, references, bins)
+    return sum(b["count"] * abs(b["confidence"] - b["accuracy"]) for b in filled) / len(references)
+
+
+def reliability(probabilities: np.ndarray, references: np.ndarray, bins: int = CALIBRATION_BINS) -> list[dict]:
+    """Count, mean confidence and accuracy of the answers in each bin of confidence that holds any, lowest first."""
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == references
     which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(confidence[which == b].sum() - correct[which == b].sum()) for b in range(bins)]
-    return float(sum(gaps) / len(references))
+    members = [which == b for b in np.unique(which)]
+    return [
+        {"count": int(m.sum()), "confidence": float(confidence[m].mean()), "accuracy": float(correct[m].mean())}
+        for m in members
+    ]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -54,7 +63,8 @@ def emotion_metrics(probabilities: np.ndarray, references: np.ndarray, names: li
 
     Returns:
         accuracy; uar, the unweighted average recall (balanced accuracy) over the classes that occur; F1, precision and
-        recall, macro and weighted; ece; log_loss; count; recall of each class; confusion_matrix (row: truth).
+        recall, macro and weighted; ece; log_loss; count; recall of each class; confusion_matrix (row: truth);
+        reliability, the bins behind ece.
     """
     predictions = probabilities.argmax(axis=1)
     indices = np.arange(len(names))
@@ -76,6 +86,9 @@ def emotion_metrics(probabilities: np.ndarray, references: np.ndarray, names: li
         **{key: round(float(value), 5) for key, value in figures.items()},
         "recall": {names[index]: round(float(recalls[index]), 5) for index in occurring},
         "confusion_matrix": confusion_matrix(references, predictions, labels=indices).tolist(),
+        "reliability": [
+            {key: round(value, 5) for key, value in b.items()} for b in reliability(probabilities, references)
+        ],
     }
 
 

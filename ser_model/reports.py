@@ -1,13 +1,20 @@
-"""The model card, written from a run's own figures."""
+"""The model card, written from a run's own figures, and the pictures beside it."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
+from matplotlib.figure import Figure
 
-from .corpora import CORPORA
+from .corpora import CORPORA, Corpus
 from .labels import LabelScheme
 from .settings import Settings
 
 CODE_LICENCE = "Apache-2.0"
-WEIGHTS_LICENCE = "cc-by-nc-sa-4.0"  # the strictest of the corpora's: weights inherit "non-commercial, share alike"
+CONFUSION_PICTURE, RELIABILITY_PICTURE = "confusion.png", "reliability.png"
+DOTS_PER_INCH = 120  # sharp on a laptop at about 50 kB a picture
+BLUE, GREY = "#0072B2", "#666666"  # of Okabe & Ito's palette: told apart with any kind of colour vision
 
 USE = """\
 ## How to use it
@@ -19,8 +26,7 @@ classifier = pipeline("audio-classification", model="PATH_OR_HUB_ID", trust_remo
 classifier({"raw": waveform, "sampling_rate": 16_000})
 ```
 
-The code of the network and of its feature extractor lies beside the weights. Scores are calibrated by a temperature
-fitted on validation speakers.
+The code of the network and of its feature extractor lies beside the weights.
 
 ## What it is for, and what it must not be used for
 
@@ -30,11 +36,19 @@ how somebody feels.
 
 ## Limits
 
-It learnt from acted North American English, a few sentences, recorded in quiet rooms. That is not everyone's voice:
+It learnt from acted emotion: a few sentences, by a few dozen speakers, in quiet rooms. That is not everyone's voice:
 expect it to be wrong more often, and less aware of it, on other languages, accents, ages, spontaneous or quiet emotion,
-noise and music. Sad, calm and neutral are the easiest to confuse, and so are happy and surprised. Figures on a random
-split share voices between training and test and say little about a new voice.
+noise and music. Figures on a random split share voices between training and test and say little about a new voice.
 """
+
+
+def write_card(folder: Path, settings: Settings, scheme: LabelScheme, results: list[dict]) -> None:
+    """README.md of a model folder, and its pictures; the arguments are those of `model_card`."""
+    test = results[0]["test"]
+    confusion_picture(test["confusion_matrix"], scheme.names, folder / CONFUSION_PICTURE)
+    if "reliability" in test:
+        reliability_picture(test["reliability"], folder / RELIABILITY_PICTURE)
+    (folder / "README.md").write_text(model_card(settings, scheme, results))
 
 
 def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> str:
@@ -46,49 +60,91 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> 
         results: its metrics.json, and after it those of other runs to report beside it.
     """
     corpora = [CORPORA[entry["name"]] for entry in settings.data.corpora]
-    evaluations = [
-        EvalResult(
-            task_type="audio-classification",
-            dataset_type=result["settings"],
-            dataset_name=f"{' + '.join(corpus.title for corpus in corpora)}, {protocol(result)}",
-            metric_type=metric,
-            metric_name=name,
-            metric_value=result["test"][metric],
-        )
-        for result in results
-        for metric, name in (("uar", "Unweighted average recall"), ("accuracy", "Accuracy"))
-    ]
-    metadata = ModelCardData(
-        language="en",
-        license=WEIGHTS_LICENCE,
-        library_name="transformers",
-        pipeline_tag="audio-classification",
-        tags=["audio-classification", "speech-emotion-recognition", "mfcc"],
-        metrics=["accuracy", "recall"],
-        model_name=settings.name,
-        eval_results=evaluations,
-    )
+    result = results[0]
     parts = [
-        f"---\n{metadata.to_yaml()}\n---\n",
+        f"---\n{metadata(settings, corpora, results).to_yaml()}\n---\n",
         f"# {settings.name}: speech emotion recognition\n",
-        f"A network of the kind `{settings.model.get('backbone', 'cnn')}` over MFCCs that tells "
-        f"{', '.join(scheme.names)} apart. {scheme.description()}".rstrip()
+        f"A network of the kind `{settings.model.get('backbone', 'cnn')}` over {' + '.join(feature_names(settings))} "
+        f"that tells {', '.join(scheme.names)} apart. {scheme.description()}".rstrip()
         + "\n",
         "## How good it is\n",
         figures_table(results),
-        *(recall_table(result) for result in results[:1]),
+        f"Each emotion, {protocol(result)}:\n",
+        class_table(result, scheme.names),
+        f"![Confusion matrix: rows are true, columns are answered]({CONFUSION_PICTURE})\n",
+        f"Most often mistaken: {', '.join(mistakes(result, scheme.names)) or 'nothing'}.\n",
+        calibration(result),
+        "## Protocol\n",
+        procedure(settings, result),
         "## Data and licences\n",
-        *(f"- {corpus.title}: {corpus.citation} Licence: {corpus.licence}. {corpus.url}" for corpus in corpora),
-        f"\nWeights: {WEIGHTS_LICENCE.upper()}, as the corpora demand: no commercial use. Code: {CODE_LICENCE}.\n",
+        *(f"- {corpus.title}, {corpus.licence}. {corpus.citation} {corpus.url}".rstrip() for corpus in corpora),
+        "\n" + licences(corpora),
         USE,
         "## How to make it again\n",
         "```bash",
         f"accelerate launch train.py --config configs/{settings.name}.yaml --data-dir DATA --output-dir OUT",
         "```\n",
-        f"Seed {settings.seed}, split {results[0]['split_hash'][:12]}, {results[0]['train_seconds']} s of training. "
-        "The split is in `split.json`, every setting in `settings.yaml`, every figure in `metrics.json`.\n",
+        making(settings, result),
     ]
     return "\n".join(parts)
+
+
+def metadata(settings: Settings, corpora: Sequence[type[Corpus]], results: list[dict]) -> ModelCardData:
+    """What the Hub shows and searches: licence, task, and a `model-index` with the figures of every protocol."""
+    licence = weights_licence(corpora)
+    named = {"license_name": "as-the-data-demand"} if licence == "other" else {}  # the Hub wants a name for "other"
+    evaluations = [
+        EvalResult(
+            task_type="audio-classification",
+            task_name="Speech emotion recognition",
+            dataset_type="-".join(corpus.name for corpus in corpora),
+            dataset_name=f"{' + '.join(corpus.title for corpus in corpora)}, {protocol(result)}",
+            dataset_config=f"{result['settings']}-{result['split_hash'][:12]}",  # what tells two results apart
+            dataset_split="test",
+            metric_type=metric,
+            metric_name=name,
+            metric_value=result["test"][figure],
+            metric_args=arguments,
+        )
+        for result in results
+        for figure, metric, name, arguments in (
+            ("uar", "recall", "Unweighted average recall", {"average": "macro"}),
+            ("accuracy", "accuracy", "Accuracy", None),
+        )
+    ]
+    return ModelCardData(
+        language="en",
+        license=licence,
+        **named,
+        library_name="transformers",
+        pipeline_tag="audio-classification",
+        tags=["audio-classification", "speech-emotion-recognition", *feature_names(settings)],
+        metrics=["accuracy", "recall"],
+        model_name=settings.name,
+        eval_results=evaluations,
+    )
+
+
+def feature_names(settings: Settings) -> list[str]:
+    """As the extractor calls them."""
+    features = settings.features.get("features", "mfcc")
+    return [features] if isinstance(features, str) else list(features)
+
+
+def weights_licence(corpora: Sequence[type[Corpus]]) -> str:
+    """The Hub's name for it: weights inherit "non-commercial, share alike" from any corpus that says so."""
+    return "cc-by-nc-sa-4.0" if any("NC" in corpus.licence for corpus in corpora) else "other"
+
+
+def licences(corpora: Sequence[type[Corpus]]) -> str:
+    """Of weights and code, in words."""
+    licence = weights_licence(corpora)
+    if licence == "other":
+        return f"Weights: as the data above demand. Code: {CODE_LICENCE}.\n"
+    text = f"Weights: {licence.upper()}, as the corpora demand: no commercial use. Code: {CODE_LICENCE}.\n"
+    if unchanged := [corpus.title for corpus in corpora if "ND" in corpus.licence]:
+        text += f"{' and '.join(unchanged)} must not be passed on in a changed form; no recording is in this folder.\n"
+    return text
 
 
 def protocol(result: dict) -> str:
@@ -113,8 +169,105 @@ def figures_table(results: list[dict]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def recall_table(result: dict) -> str:
-    """Recall of each emotion."""
-    rows = [f"Recall of each emotion, {protocol(result)}:\n", "| emotion | recall |", "| --- | --- |"]
-    rows += [f"| {name} | {value:.3f} |" for name, value in result["test"]["recall"].items()]
-    return "\n".join(rows) + "\n"
+def class_table(result: dict, names: Sequence[str]) -> str:
+    """Clips, recall and precision of each emotion, and its recall for each sex where the run noted that."""
+    confusion = np.array(result["test"]["confusion_matrix"])
+    by_sex = {sex: figures["recall"] for sex, figures in result["test"]["by_sex"].items() if "recall" in figures}
+    header = ["emotion", "clips", "recall", "precision", *(f"recall, {sex}" for sex in by_sex)]
+    rows = [header, ["---"] * len(header)]
+    for index, name in enumerate(names):
+        clips, answers, right = confusion[index].sum(), confusion[:, index].sum(), confusion[index, index]
+        shares = [right / clips if clips else None, right / answers if answers else None]
+        shares += [recall.get(name) for recall in by_sex.values()]
+        rows.append([name, str(clips), *("" if share is None else f"{share:.3f}" for share in shares)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def mistakes(result: dict, names: Sequence[str], most: int = 3) -> list[str]:
+    """The commonest wrong answers: "happy taken for angry (161 of 232)"."""
+    confusion = np.array(result["test"]["confusion_matrix"])
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    np.fill_diagonal(shares, 0)
+    worst = [divmod(int(flat), len(names)) for flat in shares.argsort(axis=None)[::-1][:most]]
+    return [
+        f"{names[true]} taken for {names[answer]} ({confusion[true, answer]} of {confusion[true].sum()})"
+        for true, answer in worst
+        if shares[true, answer]
+    ]
+
+
+def calibration(result: dict) -> str:
+    """How far the scores can be taken at their word."""
+    lines = ["## How sure it is\n"]
+    fitted = f" ({result['temperature']})" if "temperature" in result else ""
+    lines.append(
+        f"Scores are calibrated by a temperature{fitted} fitted on validation clips. On the test part confidence and "
+        f"accuracy lie {100 * result['test']['ece']:.1f} points apart on average (ECE over 15 bins).\n"
+    )
+    if "reliability" in result["test"]:
+        lines.append(f"![Accuracy over confidence; on the dashed line they agree]({RELIABILITY_PICTURE})\n")
+    return "\n".join(lines)
+
+
+def procedure(settings: Settings, result: dict) -> str:
+    """Who was tested on, and what was chosen where."""
+    sentences = []
+    if result["speaker_disjoint"]:
+        sentences.append("No speaker is in two parts of the split.")
+    else:
+        sentences.append("The split is random: speakers of the test part are heard in training too.")
+    for part, wanted in (("Test", settings.split.test), ("Validation", settings.split.validation)):
+        if isinstance(wanted, list) and settings.split.kind in ("speakers", "corpora"):
+            sentences.append(f"{part}: {', '.join(wanted)}.")
+    if settings.split.kind == "published":
+        sentences.append(f"Fold {settings.split.fold} of {settings.split.name}.")
+    sentences.append(
+        f"Epoch {result['best_epoch'] + 1} of {settings.training.epochs} was chosen, and the temperature fitted, on "
+        "the validation part; the test part was used once, for the figures above. UAR is the mean of the recalls, so "
+        "that every emotion counts alike."
+    )
+    return " ".join(sentences) + "\n"
+
+
+def making(settings: Settings, result: dict) -> str:
+    """Seed, split, time and machine."""
+    time_s = result["train_seconds"]
+    took = f"{time_s / 3600:.1f} h" if time_s >= 3600 else f"{time_s / 60:.0f} min" if time_s >= 60 else f"{time_s} s"
+    on = f" on {result['hardware']}" if "hardware" in result else ""
+    size = f" The network has {result['parameters']:,} parameters." if "parameters" in result else ""
+    return (
+        f"Seed {settings.seed}, split {result['split_hash'][:12]}; training took {took}{on}.{size} The split is in "
+        "`split.json`, every setting in `settings.yaml`, every figure in `metrics.json`.\n"
+    )
+
+
+def confusion_picture(confusion: list[list[int]], names: Sequence[str], path: Path) -> None:
+    """Rows: truth; columns: answer; colour: share of the row; numbers: clips."""
+    counts = np.array(confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side_in = 1.8 + 0.45 * len(names)
+    figure = Figure(figsize=(side_in, side_in), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)  # one hue, light to dark: any colour vision, and in print
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            ink = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, count, ha="center", va="center", color=ink, fontsize=8)
+    labels = [name.replace("_", " ") for name in names]
+    axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), labels)
+    axes.set(xlabel="answered", ylabel="true")
+    figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
+
+
+def reliability_picture(bins: list[dict], path: Path) -> None:
+    """Accuracy over confidence, a dot a bin, as large as its share of the clips."""
+    confidence, accuracy, count = (np.array([b[key] for b in bins]) for key in ("confidence", "accuracy", "count"))
+    figure = Figure(figsize=(4.2, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], linestyle="--", color=GREY, linewidth=1)
+    axes.plot(confidence, accuracy, color=BLUE, linewidth=1)
+    axes.scatter(confidence, accuracy, s=10 + 600 * count / count.sum(), color=BLUE, alpha=0.8, linewidths=0)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share of right answers", aspect="equal")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})

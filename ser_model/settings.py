@@ -6,6 +6,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .configuration_ser import SERConfig
 from .labels import nearest
 
 
@@ -165,6 +166,8 @@ class TrainingSettings(_Section):
     ema_decay: float = Field(default=0.995, ge=0, lt=1)  # averages over the last 200 steps or so
     max_frames: int = Field(default=160, ge=8)  # longer clips are cropped at random: 3.2 s at a 20 ms hop
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    push_to_hub: str | None = None  # a repository of the Hub, your-name/ser-cnn, that the finished model goes to
+    push_private: bool = False  # whether that repository is private when it is made
 
 
 class DataSettings(_Section):
@@ -213,6 +216,16 @@ def load_settings(path: str | Path, overrides: list[str] | None = None) -> Setti
 def save_settings(settings: Settings, path: str | Path) -> None:
     """Write every setting, defaults included, so that a run can be made again from this file alone."""
     Path(path).write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+
+
+def network_config(settings: Settings, extractor: Any, names: tuple[str, ...]) -> SERConfig:
+    """What a network is built from: the settings' `model`, fitted to its features and labels."""
+    fitting = {
+        "num_features": extractor.num_features,
+        "num_channels": extractor.num_channels,
+        "invert_dct": extractor.features == ("mfcc",),  # nothing else is a DCT
+    }
+    return SERConfig(**fitting | settings.model, id2label=dict(enumerate(names)))
 
 
 def _pairs(overrides: list[str]) -> list[tuple[str, Any]]:

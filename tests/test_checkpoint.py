@@ -14,7 +14,7 @@ METRICS = json.loads((FOLDER / "metrics.json").read_text())
 
 def test_it_is_small_and_holds_no_pickle():
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 5e6
-    assert {file.suffix for file in FOLDER.iterdir()} <= {".json", ".md", ".py", ".safetensors", ".yaml"}
+    assert {file.suffix for file in FOLDER.iterdir()} <= {".json", ".md", ".png", ".py", ".safetensors", ".yaml"}
 
 
 def test_its_code_is_that_of_the_package():

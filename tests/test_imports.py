@@ -15,7 +15,7 @@ LAYERS = [
     {"configuration_ser", "mfcc", "layers", "labels", "audio"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings"},
     {"modeling_ser", "splits", "inspection", "augment", "pictures"},
-    {"data", "download", "inference", "reports", "hub", "__init__"},
+    {"data", "download", "inference", "reports", "hub", "diagram", "__init__"},
     {"explore"},
     {"__main__"},
 ]

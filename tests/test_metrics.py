@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from ser_model.metrics import EmotionMetrics, emotion_metrics, expected_calibration_error, fit_temperature, softmax
+from ser_model.metrics import (
+    EmotionMetrics,
+    emotion_metrics,
+    expected_calibration_error,
+    fit_temperature,
+    reliability,
+    softmax,
+)
 
 NAMES = ["calm", "happy", "sad"]
 # Three calm clips, two of them right; one happy clip, wrong; no sad one.
@@ -25,6 +32,21 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     probabilities = np.tile([0.7, 0.2, 0.1], (10, 1))
     assert expected_calibration_error(probabilities, np.array([0] * 5 + [1] * 5)) == pytest.approx(0.2)
     assert expected_calibration_error(probabilities, np.array([0] * 7 + [1] * 3)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_reliability_counts_the_answers_of_each_bin():
+    # Two bins: 0.2 to 0.5 holds nothing; of the four answers (0.8, 0.6, 0.7, 0.6) the first two are right.
+    assert reliability(PROBABILITIES, REFERENCES, bins=2) == [
+        {"count": 4, "confidence": pytest.approx(0.675), "accuracy": 0.5}
+    ]
+    # Five bins of 0.2: 0.6 and 0.7 fall into the fourth, 0.8 into the fifth.
+    fourth, fifth = reliability(PROBABILITIES + 1e-9, REFERENCES, bins=5)
+    assert fourth == {"count": 3, "confidence": pytest.approx(1.9 / 3), "accuracy": pytest.approx(1 / 3)}
+    assert fifth == {"count": 1, "confidence": pytest.approx(0.8), "accuracy": 1.0}
+    figures = emotion_metrics(PROBABILITIES, REFERENCES, NAMES)
+    assert sum(b["count"] for b in figures["reliability"]) == 4
+    by_hand = sum(b["count"] * abs(b["confidence"] - b["accuracy"]) for b in figures["reliability"]) / 4
+    assert figures["ece"] == pytest.approx(by_hand, abs=1e-4)
 
 
 def test_temperature_undoes_overconfidence():

@@ -77,6 +77,10 @@ def test_run_writes_its_figures_split_settings_and_card(run):
     assert load_settings(output_dir / "settings.yaml").training.epochs == 3
     card = (output_dir / "README.md").read_text()
     assert f"{metrics['test']['uar']:.3f}" in card and "unseen speakers" in card
+    assert set(metrics["test"]["by_sex"]["male"]["recall"]) == set(metrics["test"]["recall"])
+    assert sum(b["count"] for b in metrics["test"]["reliability"]) == metrics["test"]["count"]
+    assert metrics["hardware"].strip() and metrics["hardware"] in card
+    assert all((output_dir / picture).exists() for picture in ("confusion.png", "reliability.png"))
 
 
 def test_saved_model_gives_the_figures_that_were_reported(run, synthetic_corpora):

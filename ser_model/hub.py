@@ -1,0 +1,208 @@
+"""Out into the world: a model folder to the Hub, and a network with its features into one ONNX file."""
+
+import copy
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
+from torch import Tensor, nn
+from torch.export import Dim
+from transformers.dynamic_module_utils import get_relative_imports
+
+from .feature_extraction_ser import SERFeatureExtractor
+from .modeling_ser import SERForAudioClassification
+
+# What makes up a model on the Hub; whatever else lies in the folder (optimizer states, logs, pickles) stays at home.
+NEEDED = ("config.json", "preprocessor_config.json", "README.md")
+UPLOADED = (
+    *NEEDED,
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "*.py",
+    "*.png",
+    "metrics.json",
+    "settings.yaml",
+    "split.json",
+)
+LEFT = ("*/*",)  # folders: the patterns above reach into them
+
+EXPORT_NEEDS = ("onnxscript", "onnxruntime")
+ONNX_TOLERANCE = 1e-4  # of a logit: float32 sums in another order differ by 1e-6
+
+
+class HubError(RuntimeError):
+    """Why a model could not be pushed, or a network not exported, and what to do about it."""
+
+
+def check_push(repo_id: str) -> str:
+    """The token to push with, before hours of training that would end without one.
+
+    Raises:
+        HubError: `repo_id` is no name of a repository, or nobody has logged in.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise HubError(f"{repo_id!r} cannot name a repository; it looks like your-name/ser-cnn") from error
+    if not (token := get_token()):
+        raise HubError("no token to push with; run `hf auth login`, or set HF_TOKEN to a token that may write")
+    if not (token.isascii() and token.isprintable()):  # refused further down too, but in a text that quotes it
+        raise HubError("the token holds characters that no token has; run `hf auth login` again, or mend HF_TOKEN")
+    return token
+
+
+def push_model(folder: str | Path, repo_id: str, private: bool = False) -> str:
+    """Model, extractor, code and card, in one commit; the repository is made if there is none.
+
+    Args:
+        folder: as `train.py` leaves it.
+        repo_id: "your-name/ser-cnn"; without a name before the slash, the token's owner is taken.
+        private: whether a repository that is made now is private; one that exists stays as it is.
+
+    Returns:
+        Where the commit is to be seen.
+
+    Raises:
+        HubError: the folder lacks something, or the Hub cannot be reached or refuses.
+    """
+    folder = Path(folder)
+    check_folder(folder)
+    token = check_push(repo_id)
+    api = HfApi(token=token)
+    try:
+        repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
+        return api.upload_folder(
+            folder_path=folder,
+            repo_id=repo_id,
+            allow_patterns=list(UPLOADED),
+            ignore_patterns=list(LEFT),
+            commit_message="Upload model, feature extractor, code and card",
+        ).commit_url
+    except (HTTPError, OSError, ValueError) as error:
+        # `from None`: what lies below may quote the request, and with it the token.
+        raise HubError(_complaint(error, repo_id).replace(token, "(token)")) from None
+
+
+def check_folder(folder: Path) -> None:
+    """Raises HubError unless everything is there that `from_pretrained` and a visitor of the Hub need."""
+    if not folder.is_dir():
+        raise HubError(f"no folder {folder}; give the output folder of train.py")
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if not missing:
+        missing = sorted(file.name for file in _code(folder) if not file.is_file())
+    if not any(folder.glob("model*.safetensors")):
+        missing.append("model.safetensors")
+    if missing:
+        raise HubError(f"{folder} is no model folder as train.py leaves it: it lacks {', '.join(missing)}")
+
+
+def _code(folder: Path) -> set[Path]:
+    """The files that the Auto classes will read: those that the two JSON files name, and what they import."""
+    sections = [json.loads((folder / name).read_text()).get("auto_map", {}) for name in NEEDED[:2]]
+    waiting = {reference.split(".")[0] for section in sections for reference in section.values()}
+    files = set()
+    while waiting:
+        files.add(file := folder / f"{waiting.pop()}.py")
+        if file.is_file():
+            waiting |= {name for name in get_relative_imports(file) if folder / f"{name}.py" not in files}
+    return files
+
+
+def _complaint(error: Exception, repo_id: str) -> str:
+    """One sentence, with what the server said but nothing of what was sent."""
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        said = error.server_message or error.response.reason_phrase
+        if status == 401:
+            return f"the Hub does not know this token ({said}); run `hf auth login` again, or renew HF_TOKEN"
+        if status == 403:
+            return f"this token may not write to {repo_id} ({said}); use your own name, or a token that may write"
+        return f"the Hub refused {repo_id} with status {status}: {said}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, so nothing can be pushed; unset it"
+    if isinstance(error, HTTPError | ConnectionError | TimeoutError):
+        return f"cannot reach {constants.ENDPOINT} ({type(error).__name__}); check the network and try again"
+    return " ".join(str(error).split())
+
+
+class Recognizer(nn.Module):
+    """Waveforms (B, T) and their lengths (B,) in samples -> logits (B, num_labels), all in one graph."""
+
+    def __init__(self, model: SERForAudioClassification, extractor: SERFeatureExtractor):
+        super().__init__()
+        self.model = model
+        self.extractor = extractor
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        return self.model(*self.extractor.extract(waveform, lengths)).logits
+
+
+def export_onnx(model: SERForAudioClassification, extractor: SERFeatureExtractor, path: str | Path) -> float:
+    """One file that needs no Python: `waveform` (B, T) float32 and `lengths` (B,) int64 -> `logits` (B, num_labels).
+
+    Batch and length are free. The metadata hold `labels`, a JSON list in the order of the logits, and `sampling_rate`
+    in Hz.
+
+    Returns:
+        The largest difference between ONNX Runtime's logits and PyTorch's, on noises with quiet to trim.
+
+    Raises:
+        HubError: what exports is not installed, or the network cannot be exported faithfully.
+    """
+    if missing := [name for name in EXPORT_NEEDS if find_spec(name) is None]:
+        raise HubError(f"exporting needs {', '.join(missing)}; pip install {' '.join(missing)}")
+    name = model.config.backbone
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        raise HubError(f"backbone {name!r} is recurrent, and the exporter would tie it to one length; take another")
+    model = copy.deepcopy(model).float().cpu().eval()
+    waveform, lengths = _noises(2, 2 * extractor.sampling_rate)
+    with torch.no_grad():  # fills the extractor's tables, which must not be made while a graph is traced
+        model(*extractor.extract(waveform, lengths))
+    batch, samples = Dim("batch"), Dim("samples", min=extractor.frame_samples)
+    try:
+        program = torch.onnx.export(
+            Recognizer(model, extractor).eval(),
+            (waveform, lengths),
+            dynamo=True,
+            input_names=["waveform", "lengths"],
+            output_names=["logits"],
+            dynamic_shapes={"waveform": {0: batch, 1: samples}, "lengths": {0: Dim.DYNAMIC}},
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise HubError(f"backbone {name!r} cannot be exported: {reason}") from error
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # where in our files each came from: a third of the size, and nobody's business
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    program.model.metadata_props.update(labels=json.dumps(labels), sampling_rate=str(extractor.sampling_rate))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    program.save(path, external_data=False)
+    difference = _difference_in_onnx(path, model, extractor)
+    if not difference <= ONNX_TOLERANCE:
+        Path(path).unlink()
+        raise HubError(f"backbone {name!r} gives other logits in ONNX Runtime, by {difference:.2g}")
+    return difference
+
+
+@torch.no_grad()
+def _difference_in_onnx(path: str | Path, model: SERForAudioClassification, extractor: SERFeatureExtractor) -> float:
+    """Of the logits, for another batch size and length than the graph was traced with."""
+    import onnxruntime
+
+    waveform, lengths = _noises(3, 3 * extractor.sampling_rate)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    logits = session.run(["logits"], {"waveform": waveform.numpy(), "lengths": lengths.numpy()})[0]
+    return float((torch.from_numpy(logits) - model(*extractor.extract(waveform, lengths)).logits).abs().max())
+
+
+def _noises(batch: int, samples: int) -> tuple[Tensor, Tensor]:
+    """Waveforms (B, T) of different lengths, their first quarter 60 dB down, and the lengths (B,)."""
+    waveform = 0.1 * torch.randn(batch, samples, generator=torch.Generator().manual_seed(0))
+    waveform[:, : samples // 4] *= 1e-3
+    lengths = samples - torch.arange(batch) * samples // (2 * batch)
+    return waveform * (torch.arange(samples) < lengths[:, None]), lengths
