@@ -1,4 +1,4 @@
-"""One row a backbone: size, whether a reload and padding leave its answer alone, and its speed.
+"""One row a backbone: size, whether a reload, padding and ONNX leave its answer alone, and its speed.
 
     python -m benchmarks.backbones
 
@@ -11,17 +11,18 @@ import time
 
 import torch
 
-from ser_model import SERConfig, SERForAudioClassification
+from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
 from ser_model.backbones import BACKBONES
+from ser_model.hub import HubError, export_onnx
 
 NUM_FEATURES, NUM_FRAMES, RUNS = 40, 201, 20
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def main() -> None:
     torch.set_num_threads(1)
-    print("| backbone | parameters | reloaded equal | padding difference | ms a 4 s clip |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| backbone | parameters | reloaded equal | padding difference | ONNX difference | ms a 4 s clip |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for name in [*BACKBONES, "timm/efficientnet_b0"]:
         model = make_model(name)
         clip = torch.randn(1, NUM_FRAMES, NUM_FEATURES)
@@ -33,7 +34,8 @@ def main() -> None:
         equal = all(torch.equal(state[key], again[key]) for key in state)
         padding = padding_difference(model, clip, logits)
         millions = sum(weight.numel() for weight in model.parameters()) / 1e6
-        print(f"| {name} | {millions:.2f} M | {equal} | {padding:.1e} | {milliseconds(model, clip):.1f} |", flush=True)
+        row = [name, f"{millions:.2f} M", equal, f"{padding:.1e}", onnx_difference(model)]
+        print(f"| {' | '.join(map(str, row))} | {milliseconds(model, clip):.1f} |", flush=True)
 
 
 def make_model(name: str) -> SERForAudioClassification:
@@ -50,6 +52,17 @@ def padding_difference(model, clip: torch.Tensor, logits: torch.Tensor) -> float
     lengths = torch.tensor([NUM_FRAMES, 2 * NUM_FRAMES, NUM_FRAMES // 2])
     mask = torch.arange(2 * NUM_FRAMES) < lengths[:, None]
     return float((model(batch, mask).logits[0] - logits[0]).abs().max())
+
+
+def onnx_difference(model) -> str:
+    """Of the logits, from the waveform on; or that this network is refused."""
+    noise = 0.1 * torch.randn(2, 32_000)
+    extractor = SERFeatureExtractor(n_mfcc=NUM_FEATURES).fit([(noise, torch.tensor([32_000, 32_000]))])
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return f"{export_onnx(model, extractor, f'{folder}/model.onnx'):.1e}"
+        except HubError as error:
+            return f"refused: {error}"
 
 
 def milliseconds(model, clip: torch.Tensor) -> float:

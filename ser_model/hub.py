@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from transformers.dynamic_module_utils import get_relative_imports
 
+from .backbones import Timm
 from .feature_extraction_ser import SERFeatureExtractor
 from .modeling_ser import SERForAudioClassification
 
@@ -158,7 +159,12 @@ def export_onnx(model: SERForAudioClassification, extractor: SERFeatureExtractor
     name = model.config.backbone
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         raise HubError(f"backbone {name!r} is recurrent, and the exporter would tie it to one length; take another")
+    if isinstance(model.base_model.backbone, Timm):
+        raise HubError(f"backbone {name!r} sizes its canvas by what it hears, which no graph can; take another")
     model = copy.deepcopy(model).float().cpu().eval()
+    model = model.to(
+        memory_format=torch.contiguous_format
+    )  # training's channels_last would tie the graph to one length
     waveform, lengths = _noises(2, 2 * extractor.sampling_rate)
     with torch.no_grad():  # fills the extractor's tables, which must not be made while a graph is traced
         model(*extractor.extract(waveform, lengths))

@@ -156,6 +156,19 @@ def test_a_network_that_does_not_survive_export_leaves_no_file(monkeypatch, tmp_
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_as_training_lays_it_in_memory_exports(tmp_path):
+    model = SERForAudioClassification(SERConfig(backbone_options={"widths": [8, 8], "hidden_size": 16}))
+    model = model.eval().to(memory_format=torch.channels_last)
+    extractor = SERFeatureExtractor().fit([(0.1 * torch.randn(2, 16_000), torch.tensor([16_000, 16_000]))])
+    assert export_onnx(model, extractor, tmp_path / "model.onnx") < 1e-4
+
+
+def test_a_network_of_timm_is_refused_at_once(tmp_path):
+    model = SERForAudioClassification(SERConfig(backbone="timm/mobilenetv3_small_050"))
+    with pytest.raises(HubError, match="'timm/mobilenetv3_small_050' sizes its canvas by what it hears"):
+        export_onnx(model, SERFeatureExtractor(), tmp_path / "timm.onnx")
+
+
 def test_a_recurrent_network_is_refused_at_once(tmp_path):
     model = SERForAudioClassification(SERConfig(backbone="lstm", backbone_options={"hidden_size": 8}))
     with pytest.raises(HubError, match="'lstm' is recurrent"):
