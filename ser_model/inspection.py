@@ -292,9 +292,18 @@ def _decode_all(
             return unusable
         context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         decoded = context.Value("q", 0)
-        with ProcessPoolExecutor(num_proc, context, _enter_worker, (decoded,)) as pool:
-            waiting = {pool.submit(_write_shard_in_worker, shard, folder, sampling_rate) for shard in shards}
-            try:
+
+        def tick() -> None:
+            _count(decoded)
+            bar.update(decoded.value - bar.n)
+
+        with ProcessPoolExecutor(num_proc - 1, context, _enter_worker, (decoded,)) as pool:
+            futures = [pool.submit(_write_shard_in_worker, shard, folder, sampling_rate) for shard in shards]
+            try:  # this process is one of num_proc, and takes from the other end what no worker has begun
+                for future, shard in zip(reversed(futures), reversed(shards), strict=True):
+                    if future.cancel():
+                        unusable |= _write_shard(shard, folder, sampling_rate, tick)
+                waiting = {future for future in futures if not future.cancelled()}
                 while waiting:
                     done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
                     bar.update(decoded.value - bar.n)
@@ -379,9 +388,9 @@ def _end_with_parent() -> None:
 
 
 def _write_shard_in_worker(*arguments) -> dict[str, Sound]:
-    return _write_shard(*arguments, _tick)
+    return _write_shard(*arguments, lambda: _count(_decoded))
 
 
-def _tick() -> None:
-    with _decoded.get_lock():
-        _decoded.value += 1
+def _count(decoded) -> None:
+    with decoded.get_lock():
+        decoded.value += 1
