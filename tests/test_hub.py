@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from fake_hub import OURS, THEIRS, TOKEN, FakeHub, running_hub
 from huggingface_hub import constants
@@ -95,6 +96,7 @@ def elsewhere(hub, pushed, clips, tmp_path_factory) -> dict:
     """What a process with another working directory and no `ser_model` makes of the repository's name."""
     directory = tmp_path_factory.mktemp("elsewhere")
     np.savez(directory / "clips.npz", *clips)
+    soundfile.write(directory / "clip.wav", clips[0], 16_000, subtype="FLOAT")
     command = [CLEAN_PYTHON, "-I", "-c", ELSEWHERE, REPO_ID, "clips.npz", "result.json"]
     done = subprocess.run(
         command, cwd=directory, env=environment(hub.url, directory), capture_output=True, text=True, timeout=300
