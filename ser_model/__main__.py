@@ -1,4 +1,4 @@
-"""Command line: python -m ser_model predict | card | download | explore | push | export | draw"""
+"""Command line: python -m ser_model predict | evaluate | card | download | explore | push | export | draw"""
 
 import argparse
 import json
@@ -26,6 +26,17 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--output", metavar="CSV", help="where the rows go; the terminal if left out")
     command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     command.set_defaults(run=predict)
+
+    command = commands.add_parser("evaluate", help="how good a model is on the data that a config names")
+    command.add_argument("model", metavar="MODEL", help="a local folder or a Hub id")
+    command.add_argument("--config", required=True, help="a YAML file of configs/: its data, labels and split are used")
+    command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
+    command.add_argument("--part", choices=["train", "validation", "test"], default="test")
+    command.add_argument("--output", type=Path, metavar="JSON", help="where all figures go")
+    command.add_argument("--predictions", type=Path, metavar="CSV", help="where one row a clip goes")
+    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    command.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
+    command.set_defaults(run=evaluate_model)
 
     command = commands.add_parser("card", help="write a model's card from its figures and those of other runs")
     command.add_argument("run_dir", type=Path, metavar="RUN", help="the output folder of train.py")
@@ -83,6 +94,30 @@ def predict(args: argparse.Namespace) -> int:
         answered, failed = write_predictions(recognizer, files, output)
     print(f"{answered} answered, {failed} not", file=sys.stderr)
     return 1 if failed else 0
+
+
+def evaluate_model(args: argparse.Namespace) -> int:
+    from .corpora import CorpusError
+    from .data import DataError
+    from .evaluation import EvaluationError, evaluate, write_rows
+    from .splits import SplitError
+
+    settings = load_settings(args.config)
+    options = {"part": args.part, "device": args.device, "trust_remote_code": args.trust_remote_code}
+    try:
+        figures, rows = evaluate(args.model, settings, args.data_dir, progress=True, **options)
+    except (EvaluationError, CorpusError, DataError, LabelError, SplitError) as error:
+        sys.exit(f"evaluate: {error}")
+    except OSError as error:
+        raise HubError(f"no model at {args.model}: {str(error).splitlines()[0]}") from error
+    said = {True: "unseen speakers", False: "NOT unseen speakers", None: "unknown whether the speakers are unseen"}
+    print(f"{said[figures['speaker_disjoint']]}: {figures['speaker_disjoint_because']}")
+    print(", ".join(f"{key} {figures[key]:.3f}" for key in ("uar", "accuracy", "f1_weighted", "ece")))
+    if args.output:
+        args.output.write_text(json.dumps(figures, indent=1))
+    if args.predictions:
+        write_rows(rows, args.predictions)
+    return 0
 
 
 def card(args: argparse.Namespace) -> int:

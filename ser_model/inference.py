@@ -1,6 +1,7 @@
 """From any recording to an answer that says how sure it is. Page, command line and API all come through here."""
 
 import csv
+import inspect
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ class EmotionRecognizer:
         self.extractor = extractor
         self.sampling_rate = extractor.sampling_rate
         self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        # Ours pads by itself; those of other models want to be told.
+        self._padding = {"padding": True} if "padding" in inspect.signature(extractor.__call__).parameters else {}
         self._voice_detector = load_silero_vad()
         self._voice_lock = threading.Lock()  # the detector keeps a state while it listens
 
@@ -126,7 +129,10 @@ class EmotionRecognizer:
         batches = []
         for first in range(0, len(waveforms), batch_size):
             batch = self.extractor(
-                list(waveforms[first : first + batch_size]), sampling_rate=self.sampling_rate, return_tensors="pt"
+                list(waveforms[first : first + batch_size]),
+                sampling_rate=self.sampling_rate,
+                return_tensors="pt",
+                **self._padding,
             ).to(self.model.device)
             batches.append(self.model(**batch).logits.float().softmax(dim=-1).cpu().numpy())
         return np.concatenate(batches) if batches else np.empty((0, len(self.labels)), np.float32)

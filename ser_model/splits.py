@@ -252,6 +252,23 @@ def require_speaker_disjoint(
         )
 
 
+def speakers_heard(path: str | Path, utterances: Sequence[Utterance], root: str | Path) -> tuple[str, set[str]]:
+    """The hash of a manifest, and the speakers of its train and validation parts, as far as `utterances` hold them.
+
+    Raises:
+        LeakError: the manifest was altered.
+        SplitError: it is no manifest, or none of its clips is in the data, so that nobody can tell who was heard.
+    """
+    content = _read_manifest(path)
+    speaker_of = {_id(utterance, root): utterance.speaker for utterance in utterances}
+    heard = {speaker_of[clip] for part in ("train", "validation") for clip in content[part] if clip in speaker_of}
+    if not heard and not any(clip in speaker_of for clip in content["test"]):
+        raise SplitError(
+            "none of the clips that the model was trained on is in the data; nobody can tell whom it heard"
+        )
+    return _hash(content), heard
+
+
 def _finish(
     utterances: Sequence[Utterance],
     parts: Sequence[str],

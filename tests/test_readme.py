@@ -36,6 +36,7 @@ TESTED = {
     "python -m ser_model download": "tests/test_download.py, from a server of its own",
     "accelerate launch train.py": "test_training_command",
     "python -m ser_model explore": "test_explore_command",
+    "python -m ser_model evaluate": "test_evaluate_command_gives_the_figures_of_the_readme",
     "python -m ser_model export": "test_python_snippet",
     "python -m ser_model draw": "test_draw_command",
     "python -m ser_model push": "test_push_command",
@@ -108,6 +109,15 @@ def test_predict_command(tmp_path):
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + len(
         list((ROOT / "examples").glob("*.flac"))
     )
+
+
+def test_evaluate_command_gives_the_figures_of_the_readme(data_dir):
+    line = command("python -m ser_model evaluate")
+    result = run(line.replace("--data-dir data", f"--data-dir {data_dir}"), cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("unseen speakers: ")
+    uar, accuracy = re.search(r"uar ([\d.]+), accuracy ([\d.]+)", result.stdout).groups()
+    assert f"| both together | {uar} | {accuracy} |" in README
 
 
 def test_training_command(synthetic_corpora, tmp_path):

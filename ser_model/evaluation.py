@@ -1,0 +1,133 @@
+"""Any audio-classification model on the data that a config names; and whether it has heard those voices before."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from tqdm import tqdm
+
+from .data import EmotionData, load_data
+from .inference import EmotionRecognizer
+from .metrics import emotion_metrics
+from .settings import Settings
+from .splits import SplitError, speakers_heard
+
+BATCH_SIZE = 32
+
+
+class EvaluationError(ValueError):
+    """A model and data that do not go together, and what to do about it."""
+
+
+def evaluate(
+    source: str | Path,
+    settings: Settings,
+    data_dir: str | Path,
+    *,
+    part: str = "test",
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    progress: bool = False,
+) -> tuple[dict, list[dict]]:
+    """
+    Args:
+        source: a local folder or a Hub id of a model whose labels are those of `settings`.
+        settings: `data`, `labels` and `split` are read.
+        data_dir: the folder that holds the corpora.
+        part: of the split, "train", "validation" or "test".
+        trust_remote_code: see `from_pretrained`.
+
+    Returns:
+        Figures as in metrics.json, with `speaker_disjoint` (None where it cannot be told) and
+        `speaker_disjoint_because`; and one row a clip: path, speaker, label, prediction and every probability.
+
+    Raises:
+        EvaluationError: the model's labels are not those of the settings.
+        CorpusError, DataError, LabelError, SplitError: see `load_data`.
+    """
+    recognizer = EmotionRecognizer.from_pretrained(source, device=device, trust_remote_code=trust_remote_code)
+    data = load_data(settings, data_dir, recognizer.sampling_rate, progress=progress)
+    names = list(data.scheme.names)
+    if sorted(names) != sorted(recognizer.labels):
+        raise EvaluationError(
+            f"the model tells {', '.join(recognizer.labels)} apart, the config {', '.join(names)}; set `labels` in the "
+            "config to those of the model"
+        )
+    order = [recognizer.labels.index(name) for name in names]
+    scores, labels = [], []
+    for batch in tqdm(data.loader(part, BATCH_SIZE), disable=not progress, unit="batch"):
+        lengths = batch["lengths"].tolist()
+        clips = [clip[:length].numpy() for clip, length in zip(batch["waveforms"], lengths, strict=True)]
+        scores.append(recognizer.scores(clips)[:, order].astype(np.float64))
+        labels.append(batch["labels"].numpy())
+    probabilities, labels = np.concatenate(scores), np.concatenate(labels)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)  # float32 sums are off by 1e-7
+    disjoint, because = unseen(source, recognizer, data, data_dir, part)
+    figures = {
+        "part": part,
+        "split": data.split.kind,
+        "speaker_disjoint": disjoint,
+        "speaker_disjoint_because": because,
+    }
+    figures |= emotion_metrics(probabilities, labels, names)
+    rows = data.rows(part)
+    for key in ("corpus", "sex"):
+        groups = np.array([group or "" for group in rows[key]])
+        figures[f"by_{key}"] = {
+            str(group): emotion_metrics(probabilities[groups == group], labels[groups == group], names)
+            for group in sorted(set(groups) - {""})
+        }
+    return figures, _rows(rows, names, labels, probabilities)
+
+
+def unseen(
+    source: str | Path, recognizer: EmotionRecognizer, data: EmotionData, data_dir: str | Path, part: str
+) -> tuple[bool | None, str]:
+    """Whether the model never heard these speakers, from the split.json that lies beside it, and why.
+
+    What the config calls its split does not count: the model may have been trained on another one.
+    """
+    if (manifest := split_file(source)) is None:
+        return None, "the model has no split.json, so nobody can tell whom it was trained on"
+    try:
+        split_hash, heard = speakers_heard(manifest, data.utterances, data_dir)
+    except SplitError as error:
+        return None, str(error)
+    if split_hash != getattr(recognizer.model.config, "training_split", None):
+        return None, "the split.json beside the model is not the one that its config names"
+    clips = [data.utterances[index] for index in getattr(data.split, part)]
+    if unknown := sum(not clip.speaker_known for clip in clips):
+        return False, f"{unknown} clips name no speaker"
+    if known := sorted({clip.speaker for clip in clips} & heard):
+        return False, f"{len(known)} of these speakers were heard in training or validation: {', '.join(known[:3])}"
+    return True, "none of these speakers was heard in training or validation"
+
+
+def split_file(source: str | Path) -> Path | None:
+    """The split.json of a model, from its folder or the Hub."""
+    if Path(source).is_dir():
+        path = Path(source) / "split.json"
+        return path if path.is_file() else None
+    try:
+        return Path(hf_hub_download(str(source), "split.json"))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
+        return None
+
+
+def write_rows(rows: Sequence[dict], path: str | Path) -> None:
+    """One CSV row a clip."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _rows(rows, names: list[str], labels: np.ndarray, probabilities: np.ndarray) -> list[dict]:
+    return [
+        {"path": path, "speaker": speaker, "label": names[label], "prediction": names[int(own.argmax())]}
+        | {name: f"{probability:.5f}" for name, probability in zip(names, own, strict=True)}
+        for path, speaker, label, own in zip(rows["path"], rows["speaker"], labels, probabilities, strict=True)
+    ]

@@ -1,0 +1,126 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
+
+from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
+from ser_model.__main__ import main
+from ser_model.corpora import find_utterances
+from ser_model.data import make_split
+from ser_model.evaluation import EvaluationError, evaluate
+from ser_model.labels import EMOTIONS
+from ser_model.settings import Settings
+from ser_model.splits import manifest
+
+CORPORA = [{"name": "ravdess"}]
+TRAINED_ON = {"kind": "speakers", "test": ["ravdess-01", "ravdess-02"], "validation": ["ravdess-03", "ravdess-04"]}
+CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "ser-cnn-8"
+
+
+def settings(split=TRAINED_ON, labels=8) -> Settings:
+    return Settings.model_validate(
+        {"name": "t", "data": {"corpora": CORPORA, "num_proc": 1}, "split": split, "labels": labels}
+    )
+
+
+@pytest.fixture(scope="module")
+def model_dir(synthetic_corpora, tmp_path_factory) -> Path:
+    """An untrained model that says whom it was trained on."""
+    folder = tmp_path_factory.mktemp("model")
+    utterances = find_utterances(synthetic_corpora, CORPORA).utterances
+    labels = [utterance.emotion for utterance in utterances]
+    content = manifest(make_split(utterances, labels, settings().split, 0), utterances, synthetic_corpora)
+    (folder / "split.json").write_text(json.dumps(content))
+    torch.manual_seed(0)
+    options = {"widths": [8, 8, 8, 8], "hidden_size": 16}
+    names = dict(enumerate(reversed(EMOTIONS)))  # in another order than the config's
+    config = SERConfig(id2label=names, backbone_options=options, training_split=content["hash"])
+    SERForAudioClassification(config).save_pretrained(folder)
+    SERFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+def test_figures_are_those_of_the_rows(model_dir, synthetic_corpora):
+    figures, rows = evaluate(model_dir, settings(), synthetic_corpora)
+    assert figures["count"] == len(rows) == 32
+    right = [row["label"] == row["prediction"] for row in rows]
+    assert figures["accuracy"] == pytest.approx(sum(right) / 32, abs=1e-5)
+    for row in rows:
+        assert row["prediction"] == max(EMOTIONS, key=lambda name: float(row[name]))
+        assert row["label"] == EMOTIONS[int(Path(row["path"]).name.split("-")[2]) - 1]
+    assert figures["by_sex"]["female"]["count"] == figures["by_sex"]["male"]["count"] == 16
+
+
+def test_speakers_that_were_not_heard_are_called_unseen(model_dir, synthetic_corpora):
+    figures, _ = evaluate(model_dir, settings(), synthetic_corpora)
+    assert figures["speaker_disjoint"] is True
+
+
+@pytest.mark.parametrize("split", [{**TRAINED_ON, "test": ["ravdess-01", "ravdess-07"]}, {"kind": "random"}])
+def test_a_split_of_speakers_that_were_heard_is_not_called_unseen_whatever_the_config_says(
+    model_dir, synthetic_corpora, split
+):
+    figures, _ = evaluate(model_dir, settings(split), synthetic_corpora)
+    assert figures["speaker_disjoint"] is False
+    assert "heard in training" in figures["speaker_disjoint_because"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "because"),
+    [
+        (lambda path: path.unlink(), "no split.json"),
+        (lambda path: path.write_text(path.read_text().replace("Actor_05", "Actor_55", 1)), "altered"),
+        (lambda path: path.write_text("{}"), "no split manifest"),
+    ],
+)
+def test_nothing_is_claimed_where_nobody_can_tell(model_dir, synthetic_corpora, tmp_path, spoil, because):
+    copy = Path(shutil.copytree(model_dir, tmp_path / "copy"))
+    spoil(copy / "split.json")
+    figures, _ = evaluate(copy, settings(), synthetic_corpora)
+    assert figures["speaker_disjoint"] is None
+    assert because in figures["speaker_disjoint_because"]
+
+
+def test_other_labels_are_refused(model_dir, synthetic_corpora):
+    with pytest.raises(EvaluationError, match="set `labels` in the config"):
+        evaluate(model_dir, settings(labels=7), synthetic_corpora)
+
+
+def test_a_model_of_another_kind_comes_through_the_same_door(synthetic_corpora, tmp_path):
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, classifier_proj_size=8,
+        id2label=dict(enumerate(EMOTIONS)), label2id={name: index for index, name in enumerate(EMOTIONS)},
+    )  # fmt: skip
+    Wav2Vec2ForSequenceClassification(config).save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
+    figures, rows = evaluate(tmp_path, settings(), synthetic_corpora)
+    assert len(rows) == 32 and figures["speaker_disjoint"] is None
+
+
+def test_command_line_says_first_whether_the_speakers_are_unseen(model_dir, synthetic_corpora, tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text(json.dumps(settings().model_dump(mode="json")))
+    command = ["evaluate", str(model_dir), "--config", str(tmp_path / "c.yaml"), "--data-dir", str(synthetic_corpora)]
+    files = ["--output", str(tmp_path / "f.json"), "--predictions", str(tmp_path / "p.csv")]
+    assert main([*command, *files]) == 0
+    assert capsys.readouterr().out.startswith("unseen speakers: none of these")
+    assert json.loads((tmp_path / "f.json").read_text())["count"] == 32
+    assert len(list(csv.DictReader((tmp_path / "p.csv").open()))) == 32
+    with pytest.raises(SystemExit, match="no model at"):
+        main([*command[:1], str(tmp_path / "absent"), *command[2:]])
+
+
+def test_the_default_checkpoint_gives_its_own_figures_again(data_dir):
+    """On the unseen RAVDESS actors of its test part, from the files."""
+    reported = json.loads((CHECKPOINT / "metrics.json").read_text())["test"]["by_corpus"]["ravdess"]
+    test = ["ravdess-01", "ravdess-11", "ravdess-20", "ravdess-21"]
+    validation = ["ravdess-06", "ravdess-13", "ravdess-17", "ravdess-22"]
+    figures, _ = evaluate(CHECKPOINT, settings({"kind": "speakers", "test": test, "validation": validation}), data_dir)
+    assert figures["speaker_disjoint"] is True
+    assert figures["count"] == reported["count"]
+    assert figures["uar"] == pytest.approx(reported["uar"], abs=0.01)
