@@ -23,7 +23,7 @@ from ser_model.corpora.base import CorpusError
 from ser_model.data import DataError, EmotionData, load_data, write_left_out
 from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import LabelError
-from ser_model.metrics import emotion_metrics, fit_temperature, softmax
+from ser_model.metrics import emotion_metrics, fit_temperature, metrics_by_group, softmax
 from ser_model.reports import write_card
 from ser_model.settings import Settings, SettingsError, load_settings, network_config, save_settings
 from ser_model.splits import SplitError, manifest
@@ -115,7 +115,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
         logits, labels = predict(model, accelerator.prepare(loaders[part]), extractor, accelerator)
         results[part] = emotion_metrics(softmax(logits), labels, data.scheme.names)
         for key in ("corpus", "sex"):
-            results[part][f"by_{key}"] = by_group(np.array(rows[key]), logits, labels, data.scheme.names)
+            results[part][f"by_{key}"] = metrics_by_group(rows[key], softmax(logits), labels, data.scheme.names)
     results |= {"train_seconds": round(time.monotonic() - started_s), "history": history}
     if accelerator.is_main_process:
         results["split_hash"] = split_manifest["hash"]
@@ -180,16 +180,6 @@ def predict(model, loader, extractor, accelerator: Accelerator) -> tuple[np.ndar
         logits = model(features, mask).logits.float()
         gathered.append(accelerator.gather_for_metrics((logits, batch["labels"])))
     return tuple(torch.cat(column).cpu().numpy() for column in zip(*gathered, strict=True))
-
-
-def by_group(groups: np.ndarray, logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> dict:
-    """UAR, accuracy and recalls of each corpus, or each sex."""
-    figures = {}
-    for group in sorted({group for group in groups if group}):
-        mine = groups == group
-        result = emotion_metrics(softmax(logits[mine]), labels[mine], names)
-        figures[str(group)] = {key: result[key] for key in ("count", "uar", "accuracy", "recall")}
-    return figures
 
 
 def save_model(model: SERForAudioClassification, extractor, output_dir: Path, temperature: float) -> None:

@@ -11,7 +11,7 @@ import csv
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -158,7 +158,8 @@ def load_data(
     """
     scan = find_utterances(data_dir, settings.data.corpora)
     scheme = label_scheme(settings.labels)
-    utterances, labels, unlabelled, notes = _labelled(scan, scheme)
+    labelled = label_utterances(scan.utterances, scheme)
+    utterances, labels = labelled.utterances, labelled.labels
     options = {"cache_dir": cache_dir, "progress": progress, "num_proc": settings.data.num_proc or _cores()}
     paths = [utterance.path for utterance in utterances]
     rows: Sequence[Row | None] = ()
@@ -167,7 +168,7 @@ def load_data(
     else:
         sounds, rows = decode_files(paths, sampling_rate, **options)
     kept, damaged = screen(utterances, labels, sounds)
-    problems = [*scan.problems, *unlabelled, *damaged]
+    problems = [*scan.problems, *labelled.problems, *damaged]
     utterances, labels, sounds = ([column[index] for index in kept] for column in (utterances, labels, sounds))
     _refuse(problems, scan, utterances, settings.data.strict)
     warnings = [
@@ -175,7 +176,9 @@ def load_data(
         for utterance, sound in zip(utterances, sounds, strict=True)
         if sound.warning
     ]
-    notes += _remarks(problems, warnings, scheme, labels)
+    dropped = Counter(utterance.emotion for utterance in labelled.dropped)
+    notes = [f"{count} clips are {emotion}, which the labels drop" for emotion, count in sorted(dropped.items())]
+    notes = [*scan.notes, *notes, *_remarks(problems, warnings, scheme, labels)]
     split = make_split(utterances, labels, settings.split, settings.seed)
     check_split(split, utterances, [sound.content for sound in sounds])
     columns = _columns(utterances, sounds, labels, scheme.names)
@@ -229,23 +232,32 @@ def collate(rows: list[dict]) -> dict[str, Tensor]:
 # ── What is used, and what is not ──
 
 
-def _labelled(scan: Scan, scheme: LabelScheme) -> tuple[list[Utterance], list[str], list[Problem], list[str]]:
-    """Utterances that have a label, their labels, those whose label is unknown, and what the scheme dropped."""
-    utterances, labels, problems, dropped = [], [], [], Counter()
-    for utterance in scan.utterances:
+@dataclass
+class Labelled:
+    """Utterances that have a label, and their labels; those the scheme drops; those whose label is unknown."""
+
+    utterances: list[Utterance] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    dropped: list[Utterance] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def label_utterances(utterances: Sequence[Utterance], scheme: LabelScheme) -> Labelled:
+    """Give each utterance its class."""
+    result = Labelled()
+    for utterance in utterances:
         try:
             label = scheme.label(utterance)
         except LabelError as error:
             reason = str(error).removeprefix(f"{utterance.path}: ")
-            problems.append(Problem(utterance.path, f"label unknown: {reason}", utterance.corpus))
+            result.problems.append(Problem(utterance.path, f"label unknown: {reason}", utterance.corpus))
             continue
         if label is None:
-            dropped[utterance.emotion] += 1
-            continue
-        utterances.append(utterance)
-        labels.append(label)
-    notes = [f"{count} clips are {emotion}, which the labels drop" for emotion, count in sorted(dropped.items())]
-    return utterances, labels, problems, [*scan.notes, *notes]
+            result.dropped.append(utterance)
+        else:
+            result.utterances.append(utterance)
+            result.labels.append(label)
+    return result
 
 
 def _refuse(problems: Sequence[Problem], scan: Scan, kept: Sequence[Utterance], strict: bool) -> None:

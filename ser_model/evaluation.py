@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from .data import EmotionData, load_data
 from .inference import EmotionRecognizer
-from .metrics import emotion_metrics
+from .metrics import emotion_metrics, metrics_by_group
 from .settings import Settings
 from .splits import SplitError, speakers_heard
 
@@ -74,12 +74,7 @@ def evaluate(
     }
     figures |= emotion_metrics(probabilities, labels, names)
     rows = data.rows(part)
-    for key in ("corpus", "sex"):
-        groups = np.array([group or "" for group in rows[key]])
-        figures[f"by_{key}"] = {
-            str(group): emotion_metrics(probabilities[groups == group], labels[groups == group], names)
-            for group in sorted(set(groups) - {""})
-        }
+    figures |= {f"by_{key}": metrics_by_group(rows[key], probabilities, labels, names) for key in ("corpus", "sex")}
     return figures, _rows(rows, names, labels, probabilities)
 
 

@@ -1,5 +1,7 @@
 """How good, how sure, and whether rightly so: metrics over class probabilities."""
 
+from collections.abc import Sequence
+
 import datasets
 import evaluate
 import numpy as np
@@ -90,6 +92,18 @@ def emotion_metrics(probabilities: np.ndarray, references: np.ndarray, names: li
             {key: round(value, 5) for key, value in b.items()} for b in reliability(probabilities, references)
         ],
     }
+
+
+def metrics_by_group(
+    groups: Sequence[str | None], probabilities: np.ndarray, references: np.ndarray, names: Sequence[str]
+) -> dict[str, dict]:
+    """Count, UAR, accuracy and recalls of each corpus, or each sex; clips whose group is None belong to none."""
+    figures = {}
+    for group in sorted({group for group in groups if group is not None}):
+        own = np.array([each == group for each in groups])
+        result = emotion_metrics(probabilities[own], references[own], names)
+        figures[group] = {key: result[key] for key in ("count", "uar", "accuracy", "recall")}
+    return figures
 
 
 class EmotionMetrics(evaluate.Metric):

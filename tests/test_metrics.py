@@ -6,6 +6,7 @@ from ser_model.metrics import (
     emotion_metrics,
     expected_calibration_error,
     fit_temperature,
+    metrics_by_group,
     reliability,
     softmax,
 )
@@ -61,3 +62,9 @@ def test_metric_of_evaluate_takes_batches_and_agrees():
     metric.add_batch(predictions=PROBABILITIES[:3], references=REFERENCES[:3])
     metric.add_batch(predictions=PROBABILITIES[3:], references=REFERENCES[3:])
     assert metric.compute() == emotion_metrics(PROBABILITIES, REFERENCES, NAMES)
+
+
+def test_figures_of_each_group_and_none_of_those_without_one():
+    figures = metrics_by_group(["a", None, "b", "a"], PROBABILITIES, REFERENCES, NAMES)
+    assert {group: own["count"] for group, own in figures.items()} == {"a": 2, "b": 1}
+    assert figures["a"]["accuracy"] == 0.5 and figures["b"]["accuracy"] == 0.0

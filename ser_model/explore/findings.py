@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..corpora import CorpusError, Problem, Utterance, find_utterances
-from ..data import make_split
+from ..data import label_utterances, make_split
 from ..feature_extraction_ser import SERFeatureExtractor
 from ..inspection import Sound, inspect_files, screen
-from ..labels import EMOTIONS, LabelError, LabelScheme, label_scheme
+from ..labels import EMOTIONS, LabelScheme, label_scheme
 from ..mfcc import frame_count
 from ..settings import Settings, TrainingSettings
 from ..splits import PARTS, Split, SplitError, manifest
@@ -60,31 +60,20 @@ def look(settings: Settings, data_dir: str | Path, *, progress: bool = False, nu
     data_dir, extractor = Path(data_dir), SERFeatureExtractor(**settings.features)
     scan = find_utterances(data_dir, settings.data.corpora)
     scheme = label_scheme(settings.labels)
-    utterances, labels, dropped, unlabelled = [], [], [], []
-    for utterance in scan.utterances:
-        try:
-            label = scheme.label(utterance)
-        except LabelError as error:
-            reason = str(error).removeprefix(f"{utterance.path}: ")
-            unlabelled.append(Problem(utterance.path, f"label unknown: {reason}", utterance.corpus))
-            continue
-        if label is None:
-            dropped.append(utterance)
-        else:
-            utterances.append(utterance)
-            labels.append(label)
+    labelled = label_utterances(scan.utterances, scheme)
+    utterances, labels = labelled.utterances, labelled.labels
     sounds = inspect_files([utterance.path for utterance in utterances], progress=progress, num_proc=num_proc)
     used, damaged = screen(utterances, labels, sounds)
     problems = [
         replace(problem, reason=_without_folder(problem.reason, data_dir))
-        for problem in (*damaged, *scan.problems, *unlabelled)
+        for problem in (*damaged, *scan.problems, *labelled.problems)
     ]
     if not used:
         first = f"; the first: {problems[0].path}: {problems[0].reason}" if problems else ""
         raise CorpusError(f"none of {len(scan.utterances)} clips can be used{first}")
     clips = [Clip(utterances[index], sounds[index], labels[index]) for index in used]
     notes = [_without_folder(note, data_dir) for note in scan.notes]
-    return _split_up(Findings(settings, data_dir, extractor, scheme, clips, dropped, problems, notes))
+    return _split_up(Findings(settings, data_dir, extractor, scheme, clips, labelled.dropped, problems, notes))
 
 
 def _split_up(findings: Findings) -> Findings:
