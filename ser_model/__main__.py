@@ -89,7 +89,7 @@ def predict(args: argparse.Namespace) -> int:
     files = list(audio_files(args.paths))
     if not files:
         sys.exit(f"no audio files in {', '.join(args.paths)}")
-    recognizer = EmotionRecognizer.from_pretrained(args.model, device=args.device)
+    recognizer = load(EmotionRecognizer, args.model, device=args.device)
     with open(args.output, "w", newline="", encoding="utf-8") if args.output else nullcontext(sys.stdout) as output:
         answered, failed = write_predictions(recognizer, files, output)
     print(f"{answered} answered, {failed} not", file=sys.stderr)
@@ -99,17 +99,18 @@ def predict(args: argparse.Namespace) -> int:
 def evaluate_model(args: argparse.Namespace) -> int:
     from .corpora import CorpusError
     from .data import DataError
-    from .evaluation import EvaluationError, evaluate, write_rows
+    from .evaluation import EvaluationError, evaluate, split_file, write_rows
+    from .inference import EmotionRecognizer
     from .splits import SplitError
 
     settings = load_settings(args.config)
-    options = {"part": args.part, "device": args.device, "trust_remote_code": args.trust_remote_code}
+    options = {"device": args.device, "trust_remote_code": args.trust_remote_code}
+    recognizer = load(EmotionRecognizer, args.model, **options)
+    options = {"part": args.part, "split_manifest": split_file(args.model), "progress": True}
     try:
-        figures, rows = evaluate(args.model, settings, args.data_dir, progress=True, **options)
+        figures, rows = evaluate(recognizer, settings, args.data_dir, **options)
     except (EvaluationError, CorpusError, DataError, LabelError, SplitError) as error:
         sys.exit(f"evaluate: {error}")
-    except OSError as error:
-        raise HubError(f"no model at {args.model}: {str(error).splitlines()[0]}") from error
     said = {True: "unseen speakers", False: "NOT unseen speakers", None: "unknown whether the speakers are unseen"}
     print(f"{said[figures['speaker_disjoint']]}: {figures['speaker_disjoint_because']}")
     print(", ".join(f"{key} {figures[key]:.3f}" for key in ("uar", "accuracy", "f1_weighted", "ece")))
@@ -166,7 +167,7 @@ def push(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    difference = export_onnx(*load(args.model), args.output)
+    difference = export_onnx(*load_network(args.model), args.output)
     size_mb = args.output.stat().st_size / 1e6
     print(f"{args.output}: {size_mb:.1f} MB, logits within {difference:.0e} of PyTorch's")
     return 0
@@ -182,18 +183,23 @@ def draw(args: argparse.Namespace) -> int:
             config = network_config(settings, extractor, label_scheme(settings.labels).names)
             model = SERForAudioClassification(config)
         else:
-            model, extractor = load(args.source)
+            model, extractor = load_network(args.source)
         draw_network(model, extractor, args.output, args.depth)
     except (ValueError, ImportError) as error:  # settings that do not go together, no timm, an unknown file ending
         sys.exit(f"draw: {error}")
     return 0
 
 
-def load(source: str) -> tuple[SERForAudioClassification, SERFeatureExtractor]:
+def load(kind: type, source: str, **options):
+    """`kind.from_pretrained(source)`, or one sentence where there is no such model."""
     try:
-        return SERForAudioClassification.from_pretrained(source), SERFeatureExtractor.from_pretrained(source)
+        return kind.from_pretrained(source, **options)
     except OSError as error:
         raise HubError(f"no model at {source}: {str(error).splitlines()[0]}") from error
+
+
+def load_network(source: str) -> tuple[SERForAudioClassification, SERFeatureExtractor]:
+    return load(SERForAudioClassification, source), load(SERFeatureExtractor, source)
 
 
 if __name__ == "__main__":

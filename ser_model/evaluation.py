@@ -23,22 +23,21 @@ class EvaluationError(ValueError):
 
 
 def evaluate(
-    source: str | Path,
+    recognizer: EmotionRecognizer,
     settings: Settings,
     data_dir: str | Path,
     *,
     part: str = "test",
-    device: str = "cpu",
-    trust_remote_code: bool = False,
+    split_manifest: Path | None = None,
     progress: bool = False,
 ) -> tuple[dict, list[dict]]:
     """
     Args:
-        source: a local folder or a Hub id of a model whose labels are those of `settings`.
+        recognizer: around a model whose labels are those of `settings`.
         settings: `data`, `labels` and `split` are read.
         data_dir: the folder that holds the corpora.
         part: of the split, "train", "validation" or "test".
-        trust_remote_code: see `from_pretrained`.
+        split_manifest: of the split that the model was trained on, see `split_file`.
 
     Returns:
         Figures as in metrics.json, with `speaker_disjoint` (None where it cannot be told) and
@@ -48,7 +47,6 @@ def evaluate(
         EvaluationError: the model's labels are not those of the settings.
         CorpusError, DataError, LabelError, SplitError: see `load_data`.
     """
-    recognizer = EmotionRecognizer.from_pretrained(source, device=device, trust_remote_code=trust_remote_code)
     data = load_data(settings, data_dir, recognizer.sampling_rate, progress=progress)
     names = list(data.scheme.names)
     if sorted(names) != sorted(recognizer.labels):
@@ -65,7 +63,7 @@ def evaluate(
         labels.append(batch["labels"].numpy())
     probabilities, labels = np.concatenate(scores), np.concatenate(labels)
     probabilities /= probabilities.sum(axis=1, keepdims=True)  # float32 sums are off by 1e-7
-    disjoint, because = unseen(source, recognizer, data, data_dir, part)
+    disjoint, because = unseen(recognizer, split_manifest, data, data_dir, part)
     figures = {
         "part": part,
         "split": data.split.kind,
@@ -79,16 +77,16 @@ def evaluate(
 
 
 def unseen(
-    source: str | Path, recognizer: EmotionRecognizer, data: EmotionData, data_dir: str | Path, part: str
+    recognizer: EmotionRecognizer, split_manifest: Path | None, data: EmotionData, data_dir: str | Path, part: str
 ) -> tuple[bool | None, str]:
-    """Whether the model never heard these speakers, from the split.json that lies beside it, and why.
+    """Whether the model never heard these speakers, from the split that it was trained on, and why.
 
     What the config calls its split does not count: the model may have been trained on another one.
     """
-    if (manifest := split_file(source)) is None:
+    if split_manifest is None:
         return None, "the model has no split.json, so nobody can tell whom it was trained on"
     try:
-        split_hash, heard = speakers_heard(manifest, data.utterances, data_dir)
+        split_hash, heard = speakers_heard(split_manifest, data.utterances, data_dir)
     except SplitError as error:
         return None, str(error)
     if split_hash != getattr(recognizer.model.config, "training_split", None):

@@ -11,7 +11,8 @@ from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
 from ser_model.__main__ import main
 from ser_model.corpora import find_utterances
 from ser_model.data import make_split
-from ser_model.evaluation import EvaluationError, evaluate
+from ser_model.evaluation import EvaluationError, evaluate, split_file
+from ser_model.inference import EmotionRecognizer
 from ser_model.labels import EMOTIONS
 from ser_model.settings import Settings
 from ser_model.splits import manifest
@@ -25,6 +26,10 @@ def settings(split=TRAINED_ON, labels=8) -> Settings:
     return Settings.model_validate(
         {"name": "t", "data": {"corpora": CORPORA, "num_proc": 1}, "split": split, "labels": labels}
     )
+
+
+def judge(folder: Path, settings: Settings, data_dir: Path):
+    return evaluate(EmotionRecognizer.from_pretrained(folder), settings, data_dir, split_manifest=split_file(folder))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,7 @@ def model_dir(synthetic_corpora, tmp_path_factory) -> Path:
 
 
 def test_figures_are_those_of_the_rows(model_dir, synthetic_corpora):
-    figures, rows = evaluate(model_dir, settings(), synthetic_corpora)
+    figures, rows = judge(model_dir, settings(), synthetic_corpora)
     assert figures["count"] == len(rows) == 32
     right = [row["label"] == row["prediction"] for row in rows]
     assert figures["accuracy"] == pytest.approx(sum(right) / 32, abs=1e-5)
@@ -56,7 +61,7 @@ def test_figures_are_those_of_the_rows(model_dir, synthetic_corpora):
 
 
 def test_speakers_that_were_not_heard_are_called_unseen(model_dir, synthetic_corpora):
-    figures, _ = evaluate(model_dir, settings(), synthetic_corpora)
+    figures, _ = judge(model_dir, settings(), synthetic_corpora)
     assert figures["speaker_disjoint"] is True
 
 
@@ -64,7 +69,7 @@ def test_speakers_that_were_not_heard_are_called_unseen(model_dir, synthetic_cor
 def test_a_split_of_speakers_that_were_heard_is_not_called_unseen_whatever_the_config_says(
     model_dir, synthetic_corpora, split
 ):
-    figures, _ = evaluate(model_dir, settings(split), synthetic_corpora)
+    figures, _ = judge(model_dir, settings(split), synthetic_corpora)
     assert figures["speaker_disjoint"] is False
     assert "heard in training" in figures["speaker_disjoint_because"]
 
@@ -80,14 +85,14 @@ def test_a_split_of_speakers_that_were_heard_is_not_called_unseen_whatever_the_c
 def test_nothing_is_claimed_where_nobody_can_tell(model_dir, synthetic_corpora, tmp_path, spoil, because):
     copy = Path(shutil.copytree(model_dir, tmp_path / "copy"))
     spoil(copy / "split.json")
-    figures, _ = evaluate(copy, settings(), synthetic_corpora)
+    figures, _ = judge(copy, settings(), synthetic_corpora)
     assert figures["speaker_disjoint"] is None
     assert because in figures["speaker_disjoint_because"]
 
 
 def test_other_labels_are_refused(model_dir, synthetic_corpora):
     with pytest.raises(EvaluationError, match="set `labels` in the config"):
-        evaluate(model_dir, settings(labels=7), synthetic_corpora)
+        judge(model_dir, settings(labels=7), synthetic_corpora)
 
 
 def test_a_model_of_another_kind_comes_through_the_same_door(synthetic_corpora, tmp_path):
@@ -99,7 +104,7 @@ def test_a_model_of_another_kind_comes_through_the_same_door(synthetic_corpora, 
     )  # fmt: skip
     Wav2Vec2ForSequenceClassification(config).save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
-    figures, rows = evaluate(tmp_path, settings(), synthetic_corpora)
+    figures, rows = judge(tmp_path, settings(), synthetic_corpora)
     assert len(rows) == 32 and figures["speaker_disjoint"] is None
 
 
@@ -120,7 +125,7 @@ def test_the_default_checkpoint_gives_its_own_figures_again(data_dir):
     reported = json.loads((CHECKPOINT / "metrics.json").read_text())["test"]["by_corpus"]["ravdess"]
     test = ["ravdess-01", "ravdess-11", "ravdess-20", "ravdess-21"]
     validation = ["ravdess-06", "ravdess-13", "ravdess-17", "ravdess-22"]
-    figures, _ = evaluate(CHECKPOINT, settings({"kind": "speakers", "test": test, "validation": validation}), data_dir)
+    figures, _ = judge(CHECKPOINT, settings({"kind": "speakers", "test": test, "validation": validation}), data_dir)
     assert figures["speaker_disjoint"] is True
     assert figures["count"] == reported["count"]
     assert figures["uar"] == pytest.approx(reported["uar"], abs=0.01)
