@@ -5,6 +5,7 @@ accelerate launch train.py --config configs/ravdess_tess_cnn.yaml --data-dir DIR
 
 import argparse
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import LabelError
 from ser_model.metrics import emotion_metrics, fit_temperature, metrics_by_group, softmax
 from ser_model.reports import write_card
-from ser_model.settings import Settings, SettingsError, load_settings, network_config, save_settings
+from ser_model.settings import Settings, SettingsError, TrainingSettings, load_settings, network_config, save_settings
 from ser_model.splits import SplitError, manifest
 
 
@@ -46,7 +47,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     training = settings.training
-    accelerator = Accelerator(mixed_precision=training.mixed_precision)
+    accelerator = Accelerator(
+        mixed_precision=training.mixed_precision, gradient_accumulation_steps=training.accumulation_steps
+    )
     set_seed(settings.seed)
     started_s = time.monotonic()
     if training.push_to_hub and accelerator.is_main_process:
@@ -59,16 +62,17 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     loaders = make_loaders(data, training.batch_size, settings.seed)
     extractor.fit((batch["waveforms"], batch["lengths"]) for batch in loaders["statistics"])
     model = make_model(settings, extractor, data.scheme.names, split_manifest["hash"])
-    optimizer = torch.optim.AdamW(parameter_groups(model, training.weight_decay), lr=training.learning_rate)
+    optimizer = make_optimizer(model, training)
     loader = accelerator.prepare(loaders["train"])
-    steps = training.epochs * len(loader)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, total_steps=steps)
+    steps = training.epochs * math.ceil(len(loader) / training.accumulation_steps)
+    scheduler = make_schedule(optimizer, training, steps)
     model, optimizer = accelerator.prepare(model, optimizer)
     ema = AveragedModel(
         accelerator.unwrap_model(model), multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True
     )
     augmenter = Augmenter(settings.augmentation, extractor.sampling_rate, training.max_frames, settings.seed)
     validation = accelerator.prepare(loaders["validation"])
+    criterion = make_criterion(data, training).to(accelerator.device)
     report(accelerator, settings, data, ema.module)
     if accelerator.is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -81,21 +85,26 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
         model.train()
         epoch_started_s, losses = time.monotonic(), []
         for batch in loader:
-            loss = train_step(model, batch, extractor, augmenter(epoch, batch["indices"]), training.label_smoothing)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), training.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            scheduler.step()
-            ema.update_parameters(accelerator.unwrap_model(model))
+            with accelerator.accumulate(model):
+                loss = train_step(model, batch, extractor, augmenter(epoch, batch["indices"]), criterion)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(model.parameters(), training.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+            if accelerator.sync_gradients:
+                if training.schedule != "plateau":
+                    scheduler.step()
+                ema.update_parameters(accelerator.unwrap_model(model))
+                progress.update()
             losses.append(loss.detach())
-            progress.update()
         epoch_s = time.monotonic() - epoch_started_s
 
         logits, labels = predict(ema.module, validation, extractor, accelerator)
         figures = emotion_metrics(softmax(logits), labels, data.scheme.names)
         train_loss = float(torch.stack(losses).mean())
         history.append({"epoch": epoch, "train_loss": round(train_loss, 4), "epoch_s": round(epoch_s, 2)})
+        history[-1]["learning_rate"] = optimizer.param_groups[0]["lr"]
         history[-1] |= {key: figures[key] for key in ("uar", "accuracy", "log_loss")}
         progress.set_postfix(loss=f"{train_loss:.3f}", uar=f"{figures['uar']:.3f}", s=f"{epoch_s:.1f}")
         if figures["uar"] > best["uar"]:  # chosen on validation speakers, never on the test part
@@ -103,6 +112,13 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
             if accelerator.is_main_process:
                 save_model(ema.module, extractor, output_dir, best["temperature"])
         accelerator.wait_for_everyone()
+        if training.schedule == "plateau":
+            scheduler.step(figures["uar"])
+        if training.patience_epochs and epoch - best["epoch"] >= training.patience_epochs:
+            accelerator.print(
+                f"no better validation UAR in {training.patience_epochs} epochs: stopped after {epoch + 1}"
+            )
+            break
     progress.close()
 
     model = SERForAudioClassification.from_pretrained(output_dir).to(accelerator.device)
@@ -151,14 +167,42 @@ def make_model(
     return model.to(memory_format=torch.channels_last)  # 1.9 times as fast on a CPU
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay for matrices and kernels, none for norms and biases."""
-    decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    spared = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+def make_optimizer(model: torch.nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:
+    """Weight decay for matrices and kernels, none for norms and biases; what is frozen is left out."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in weights if weight.dim() > 1], "weight_decay": training.weight_decay},
+        {"params": [weight for weight in weights if weight.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum)
+    return torch.optim.AdamW(groups, lr=training.learning_rate)
 
 
-def train_step(model, batch: dict, extractor: SERFeatureExtractor, distort: BatchAugmentation, smoothing: float):
+def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingSettings, steps: int):
+    """Moved on after each step of the optimizer, "plateau" after each epoch by its validation UAR."""
+    schedules = torch.optim.lr_scheduler
+    if training.schedule == "one_cycle":
+        return schedules.OneCycleLR(optimizer, training.learning_rate, total_steps=steps)
+    if training.schedule == "cosine":
+        return schedules.CosineAnnealingLR(optimizer, steps)
+    if training.schedule == "cosine_restarts":
+        period = math.ceil(steps / training.epochs * training.restart_epochs)
+        return schedules.CosineAnnealingWarmRestarts(optimizer, period)
+    if training.schedule == "plateau":
+        return schedules.ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=training.plateau_epochs)
+    return schedules.ConstantLR(optimizer, factor=1.0)
+
+
+def make_criterion(data: EmotionData, training: TrainingSettings) -> torch.nn.CrossEntropyLoss:
+    weights = None
+    if training.class_weights:
+        counts = torch.tensor(data.rows("train")["label"]).bincount(minlength=len(data.scheme.names))
+        weights = counts.sum() / (len(counts) * counts.clamp(min=1))
+    return torch.nn.CrossEntropyLoss(weights, label_smoothing=training.label_smoothing)
+
+
+def train_step(model, batch: dict, extractor: SERFeatureExtractor, distort: BatchAugmentation, criterion):
     """Loss of one batch, distorted on its way from sound to features."""
     waveforms = distort.waveforms(batch["waveforms"], batch["lengths"])
     factors = distort.vocal_tract_factors(waveforms.device)
@@ -167,7 +211,7 @@ def train_step(model, batch: dict, extractor: SERFeatureExtractor, distort: Batc
     targets = torch.nn.functional.one_hot(batch["labels"], num_labels).float()
     features, mask, targets = distort.mixup(features, mask, targets)
     logits = model(features, mask).logits
-    return torch.nn.functional.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+    return criterion(logits.float(), targets)
 
 
 @torch.no_grad()

@@ -159,7 +159,15 @@ class AugmentationSettings(_Section):
 class TrainingSettings(_Section):
     epochs: int = Field(default=50, ge=1)
     batch_size: int = Field(default=32, ge=2)  # a process
-    learning_rate: float = Field(default=3e-3, gt=0)  # the peak of the one-cycle schedule
+    accumulation_steps: int = Field(default=1, ge=1)  # batches a step of the optimizer
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # of SGD
+    learning_rate: float = Field(default=3e-3, gt=0)  # the highest that the schedule reaches
+    schedule: Literal["one_cycle", "cosine", "cosine_restarts", "plateau", "constant"] = "one_cycle"
+    restart_epochs: int = Field(default=10, ge=1)  # of cosine_restarts: each cosine takes so long
+    plateau_epochs: int = Field(default=5, ge=1)  # of plateau: so long without a better UAR, and the rate is halved
+    patience_epochs: int | None = Field(default=None, ge=1)  # so long without a better validation UAR, and it ends
+    class_weights: bool = False  # rare labels count for more, so that every label counts alike
     weight_decay: float = Field(default=0.05, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     clip_norm: float = Field(default=2.0, gt=0)

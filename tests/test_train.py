@@ -148,3 +148,22 @@ def test_an_empty_data_folder_ends_in_one_sentence(tmp_path):
     assert result.returncode != 0
     assert "ravdess" in result.stderr.lower()
     assert 'train.py", line' not in result.stderr
+
+
+def test_a_run_without_progress_stops_early(synthetic_corpora, tmp_path):
+    result = launch(
+        synthetic_corpora,
+        tmp_path,
+        "--training.epochs=30",
+        "--training.patience_epochs=1",
+        "--training.learning_rate=1e-9",
+        "--training.ema_decay=0.0",
+        "--training.schedule=constant",
+        "--training.optimizer=sgd",
+        "--training.class_weights=true",
+        "--training.accumulation_steps=3",
+    )
+    assert result.returncode == 0, result.stderr
+    history = json.loads((tmp_path / "metrics.json").read_text())["history"]
+    assert len(history) < 30
+    assert "no better validation UAR in 1 epochs" in result.stdout

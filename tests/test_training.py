@@ -1,0 +1,60 @@
+"""The parts of train.py that a whole run would show only slowly."""
+
+import pytest
+import torch
+
+from ser_model.settings import TrainingSettings
+from train import make_optimizer, make_schedule
+
+
+def rates(steps=40, **settings) -> list[float]:
+    """The learning rate of each step; a plateau is told that nothing gets better."""
+    training = TrainingSettings(epochs=10, learning_rate=1.0, **settings)
+    optimizer = make_optimizer(torch.nn.Linear(2, 2), training)
+    scheduler = make_schedule(optimizer, training, steps)
+    seen = []
+    for step in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if training.schedule != "plateau":
+            scheduler.step()
+        elif step % 4 == 3:
+            scheduler.step(0.5)
+    return seen
+
+
+def test_one_cycle_rises_to_the_rate_asked_for_and_falls_to_nothing():
+    seen = rates(schedule="one_cycle")
+    assert max(seen) == pytest.approx(1.0) and seen[0] < 0.1 and seen[-1] < 0.01
+    assert 8 < seen.index(max(seen)) < 16
+
+
+def test_cosine_falls_from_the_rate_asked_for_to_nothing():
+    seen = rates(schedule="cosine")
+    assert seen[0] == 1.0 and seen == sorted(seen, reverse=True) and seen[-1] < 0.01
+    assert seen[20] == pytest.approx(0.5)
+
+
+def test_cosine_restarts_after_as_many_epochs_as_asked_for():
+    seen = rates(schedule="cosine_restarts", restart_epochs=5)
+    assert [step for step, rate in enumerate(seen) if rate == 1.0] == [0, 20]
+
+
+def test_plateau_halves_the_rate_when_nothing_gets_better():
+    seen = rates(schedule="plateau", plateau_epochs=2)
+    assert sorted(set(seen), reverse=True) == [1.0, 0.5, 0.25]  # after epochs 4 and 7 of 10
+
+
+def test_constant_stays():
+    assert set(rates(schedule="constant")) == {1.0}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+def test_norms_and_biases_are_not_decayed_and_frozen_weights_are_left_out(name, kind):
+    model = torch.nn.Sequential(torch.nn.Conv1d(1, 2, 3), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2))
+    model[2].requires_grad_(False)
+    optimizer = make_optimizer(model, TrainingSettings(optimizer=name, weight_decay=0.1))
+    assert isinstance(optimizer, kind)
+    decayed, spared = optimizer.param_groups
+    assert [weight.shape for weight in decayed["params"]] == [model[0].weight.shape] and decayed["weight_decay"] == 0.1
+    assert len(spared["params"]) == 3 and spared["weight_decay"] == 0.0
