@@ -63,7 +63,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     extractor.fit((batch["waveforms"], batch["lengths"]) for batch in loaders["statistics"])
     model = make_model(settings, extractor, data.scheme.names, split_manifest["hash"])
     optimizer = make_optimizer(model, training)
-    loader = accelerator.prepare(loaders["train"])
+    loader, validation, test = accelerator.prepare(*(loaders[part] for part in ("train", "validation", "test")))
     steps = training.epochs * math.ceil(len(loader) / training.accumulation_steps)
     scheduler = make_schedule(optimizer, training, steps)
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -71,7 +71,6 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
         accelerator.unwrap_model(model), multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True
     )
     augmenter = Augmenter(settings.augmentation, extractor.sampling_rate, training.max_frames, settings.seed)
-    validation = accelerator.prepare(loaders["validation"])
     criterion = make_criterion(data, training).to(accelerator.device)
     report(accelerator, settings, data, ema.module)
     if accelerator.is_main_process:
@@ -86,7 +85,8 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
         epoch_started_s, losses = time.monotonic(), []
         for batch in loader:
             with accelerator.accumulate(model):
-                loss = train_step(model, batch, extractor, augmenter(epoch, batch["indices"]), criterion)
+                distort = augmenter(epoch, batch["indices"])
+                loss = train_step(model, batch, extractor, distort, criterion, len(data.scheme.names))
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), training.clip_norm)
@@ -126,12 +126,13 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     results |= {"temperature": round(best["temperature"], 4), "parameters": model.num_parameters()}
     results |= {"hardware": hardware(accelerator), "data": data.summary()}
     results |= {"split": data.split.kind, "speaker_disjoint": data.split.speaker_disjoint}
-    for part in ("validation", "test"):
+    for part, batches in (("validation", validation), ("test", test)):
         rows = data.rows(part)
-        logits, labels = predict(model, accelerator.prepare(loaders[part]), extractor, accelerator)
-        results[part] = emotion_metrics(softmax(logits), labels, data.scheme.names)
+        logits, labels = predict(model, batches, extractor, accelerator)
+        probabilities = softmax(logits)
+        results[part] = emotion_metrics(probabilities, labels, data.scheme.names)
         for key in ("corpus", "sex"):
-            results[part][f"by_{key}"] = metrics_by_group(rows[key], softmax(logits), labels, data.scheme.names)
+            results[part][f"by_{key}"] = metrics_by_group(rows[key], probabilities, labels, data.scheme.names)
     results |= {"train_seconds": round(time.monotonic() - started_s), "history": history}
     if accelerator.is_main_process:
         results["split_hash"] = split_manifest["hash"]
@@ -202,12 +203,13 @@ def make_criterion(data: EmotionData, training: TrainingSettings) -> torch.nn.Cr
     return torch.nn.CrossEntropyLoss(weights, label_smoothing=training.label_smoothing)
 
 
-def train_step(model, batch: dict, extractor: SERFeatureExtractor, distort: BatchAugmentation, criterion):
+def train_step(
+    model, batch: dict, extractor: SERFeatureExtractor, distort: BatchAugmentation, criterion, num_labels: int
+) -> torch.Tensor:
     """Loss of one batch, distorted on its way from sound to features."""
     waveforms = distort.waveforms(batch["waveforms"], batch["lengths"])
     factors = distort.vocal_tract_factors(waveforms.device)
     features, mask = extractor.extract(waveforms, batch["lengths"], distort.spectra, factors)
-    num_labels = model.config.num_labels if hasattr(model, "config") else model.module.config.num_labels
     targets = torch.nn.functional.one_hot(batch["labels"], num_labels).float()
     features, mask, targets = distort.mixup(features, mask, targets)
     logits = model(features, mask).logits

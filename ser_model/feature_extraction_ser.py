@@ -1,6 +1,5 @@
 """Feature extractor: waveforms in, padded features (MFCCs, unless others are asked for) and their mask out."""
 
-import difflib
 import inspect
 import logging
 import math
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, FeatureExtractionMixin
 
+from .configuration_ser import did_you_mean
 from .mfcc import (
     MEL_SCALES,
     WINDOWS,
@@ -278,9 +278,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         if not self.features or len(set(self.features)) < len(self.features):
             refuse("features", "one name or more, each once")
         if unknown := [name for name in self.features if name not in FEATURES]:
-            near = difflib.get_close_matches(str(unknown[0]), FEATURES, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            refuse("features", f"names of {list(FEATURES)}{hint}")
+            refuse("features", f"names of {list(FEATURES)}{did_you_mean(str(unknown[0]), FEATURES)}")
         size = self.num_channels * self.num_features  # refuses what the wanted features cannot be made with
         for key in ("feature_mean", "feature_std"):
             if getattr(self, key) is not None and len(getattr(self, key)) != size:

@@ -109,12 +109,12 @@ class EmotionRecognizer:
         """Waveforms (T,) at the model's rate -> one prediction each; all windows go through the model together."""
         predictions, pending = [], []
         for waveform in waveforms:
-            silent = self._refusal(waveform)
-            if isinstance(silent, Prediction):
-                predictions.append(silent)
+            heard = self._speech_or_refusal(waveform)
+            if isinstance(heard, Prediction):
+                predictions.append(heard)
                 continue
-            spans = _windows(len(waveform), self.sampling_rate, silent)
-            pending.append((len(predictions), waveform, silent, spans))
+            spans = _windows(len(waveform), self.sampling_rate, heard)
+            pending.append((len(predictions), waveform, heard, spans))
             predictions.append(None)
         clips = [waveform[start:end] for _, waveform, _, spans in pending for start, end in spans]
         scores = iter(self.scores(clips))
@@ -137,8 +137,8 @@ class EmotionRecognizer:
             batches.append(self.model(**batch).logits.float().softmax(dim=-1).cpu().numpy())
         return np.concatenate(batches) if batches else np.empty((0, len(self.labels)), np.float32)
 
-    def _refusal(self, waveform: np.ndarray) -> Prediction | list[tuple[int, int]]:
-        """Why this waveform cannot be judged, or else the stretches of speech in it, in samples."""
+    def _speech_or_refusal(self, waveform: np.ndarray) -> list[tuple[int, int]] | Prediction:
+        """The stretches of speech in a waveform, in samples, or else why it cannot be judged."""
         duration_s = len(waveform) / self.sampling_rate
         if duration_s < MIN_DURATION_S:
             message = f"This is too short to judge: {duration_s:.2f} s. Record at least {MIN_DURATION_S} s."

@@ -1,6 +1,5 @@
 """Speech emotion recognition models: backbone over MFCCs, masked pooling over time, classifier."""
 
-import difflib
 import inspect
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
 
 from .backbones import BACKBONES, TIMM_PREFIX, Timm
-from .configuration_ser import SERConfig
+from .configuration_ser import SERConfig, did_you_mean
 from .layers import POOLINGS
 from .mfcc import dct_matrix
 
@@ -47,9 +46,8 @@ def build_backbone(config: SERConfig) -> nn.Module:
     elif config.backbone in BACKBONES:
         backbone, name = BACKBONES[config.backbone], {}
     else:
-        near = difflib.get_close_matches(config.backbone, BACKBONES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         known = f"{sorted(BACKBONES)} and {TIMM_PREFIX}<any network of timm>"
+        hint = did_you_mean(config.backbone, BACKBONES)
         raise ValueError(f"unknown backbone {config.backbone!r}; known: {known}{hint}")
     known = set(inspect.signature(backbone).parameters) - {"num_channels", "num_features", *name}
     if extra := options.keys() - known:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import inspect
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -17,6 +18,12 @@ AUTO_MAP = {
 
 # What PreTrainedConfig takes beside its own fields.
 INHERITED_KEYS = {"auto_map", "attn_implementation", "model_type", "name_or_path", "num_labels", "torch_dtype"}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'x'?" for the nearest known name, else an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class SERConfig(PreTrainedConfig):
@@ -87,8 +94,7 @@ class SERConfig(PreTrainedConfig):
         known = own | INHERITED_KEYS | {field.name for field in dataclasses.fields(PreTrainedConfig)}
         for key in kwargs:
             if key not in known and not key.startswith("_"):
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(key, known)
                 raise ValueError(f"SERConfig knows no setting {key!r}{hint}; its own are {sorted(own)}")
         labels, num_labels = kwargs.get("id2label"), kwargs.get("num_labels")
         if labels is not None and num_labels is not None and len(labels) != num_labels:
