@@ -10,7 +10,7 @@ index, and waveform (T,) float32, mono, at the model's rate. `sampling_rate` and
 import csv
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from datasets import (
     concatenate_datasets,
 )
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from .audio import load_audio
 from .corpora import find_utterances
@@ -106,18 +106,17 @@ class EmotionData:
         parts = {name: self.part(name) for name in PARTS}
         return IterableDatasetDict(parts) if self.settings.streaming else DatasetDict(parts)
 
-    def loader(
-        self, name: str, batch_size: int, *, shuffle_seed: int | None = None, drop_last: bool = False
-    ) -> DataLoader:
-        """Batches of a part (see `collate`), the same ones streamed or not.
+    def loader(self, name: str, batches: "int | EvenBatches") -> DataLoader:
+        """Batches of a part (see `collate`), the same ones streamed or not: so many clips each in order, or as drawn.
 
         Streamed clips are decoded where a batch is put together, in `data.num_proc` processes ahead of their use or in
         this one. The rows themselves, names and labels, are at hand in any order: so processes that train together
         share them out as ever, the last batch is gathered exactly, and a stopped run finds its place again.
         """
-        options = {"batch_size": batch_size, "drop_last": drop_last}
-        if shuffle_seed is not None:  # a generator of its own, so that a resumed run draws the same order
-            options |= {"shuffle": True, "generator": torch.Generator().manual_seed(shuffle_seed)}
+        if isinstance(batches, int):
+            options = {"batch_size": batches}
+        else:  # a generator of its own: every pass draws a seed for workers, and not from what dropout draws from
+            options = {"batch_sampler": batches, "generator": torch.Generator().manual_seed(batches.seed)}
         if not self.settings.streaming:
             rows = self.rows(name).select_columns(["waveform", "label", "index"]).with_format("numpy")
             return DataLoader(rows, collate_fn=collate, **options)
@@ -133,6 +132,50 @@ class EmotionData:
             "left_out": dict(sorted(Counter(problem.kind for problem in self.problems).items())),
             "used_with_warning": len(self.warnings),
         }
+
+
+class EvenBatches(Sampler[list[int]]):
+    """Every clip once an epoch, in batches of about the same size, whatever is left over spread among them.
+
+    Seed and epoch decide the order, and there is no state to save: set `epoch` before each. With several processes each
+    item is the share of one of them, in turn, so that together they take the batches that one alone would, with
+    `processes * batch_size` clips.
+
+    Args:
+        num_clips: to draw from.
+        batch_size: clips a share; with those left over, a few more.
+        seed: of the run.
+        processes: that train together.
+        accumulation_steps: batches a step of the optimizer; the number of batches is a multiple of it.
+
+    Raises:
+        DataError: so few clips that a process would get none or one.
+    """
+
+    def __init__(self, num_clips: int, batch_size: int, seed: int, processes: int = 1, accumulation_steps: int = 1):
+        if num_clips < 2 * processes * accumulation_steps:
+            raise DataError(
+                f"{num_clips} clips to train on cannot be shared out to {processes} processes, {accumulation_steps} "
+                "batches a step, two or more a batch; take fewer processes, or more clips"
+            )
+        steps = max(1, num_clips // (batch_size * processes * accumulation_steps))
+        self.num_clips, self.seed, self.processes = num_clips, seed, processes
+        self.num_batches = steps * accumulation_steps
+        self.mean_share = num_clips / (self.num_batches * processes)
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.num_batches * self.processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_clips)
+        for batch in np.array_split(order, self.num_batches):
+            yield from (share.tolist() for share in np.array_split(batch, self.processes))
+
+    def clips_before(self, batch: int) -> int:
+        """How many clips the first batches of an epoch hold, over all processes."""
+        size, more = divmod(self.num_clips, self.num_batches)
+        return batch * size + min(batch, more)
 
 
 def load_data(

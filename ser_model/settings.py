@@ -158,7 +158,7 @@ class AugmentationSettings(_Section):
 
 class TrainingSettings(_Section):
     epochs: int = Field(default=50, ge=1)
-    batch_size: int = Field(default=32, ge=2)  # a process
+    batch_size: int = Field(default=32, ge=2)  # a process; what is left over makes some batches a little larger
     accumulation_steps: int = Field(default=1, ge=1)  # batches a step of the optimizer
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = Field(default=0.9, ge=0, lt=1)  # of SGD
@@ -174,6 +174,8 @@ class TrainingSettings(_Section):
     ema_decay: float = Field(default=0.995, ge=0, lt=1)  # averages over the last 200 steps or so
     max_frames: int = Field(default=160, ge=8)  # longer clips are cropped at random: 3.2 s at a 20 ms hop
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    compile: bool = False  # torch.compile
+    checkpoint_minutes: float | None = Field(default=10, gt=0)  # beside the end of each epoch; null: only there
     push_to_hub: str | None = None  # a repository of the Hub, your-name/ser-cnn, that the finished model goes to
     push_private: bool = False  # whether that repository is private when it is made
 

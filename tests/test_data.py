@@ -14,7 +14,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset, Iterable
 
 from ser_model import inspection
 from ser_model.audio import load_audio
-from ser_model.data import DataError, load_data, write_left_out
+from ser_model.data import DataError, EvenBatches, load_data, write_left_out
 from ser_model.labels import EMOTIONS
 from ser_model.settings import Settings
 from ser_model.splits import PARTS, LeakError, Split, check_split
@@ -147,6 +147,47 @@ def test_data_in_another_folder_are_their_own(synthetic_corpora, corpora, cache)
     assert [len(row["waveform"]) for row in data.dataset if row["path"] == str(clip(corpora))] == [5_000]
 
 
+# the order of the clips
+
+
+def shares(num_clips: int, epoch: int = 0, **options) -> list[list[int]]:
+    batches = EvenBatches(num_clips, seed=0, **options)
+    batches.epoch = epoch
+    assert len(batches) == len(list(batches))
+    return list(batches)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("accumulation_steps", [1, 4])
+@pytest.mark.parametrize("num_clips", [24, 97, 100, 130])
+def test_every_clip_is_drawn_once_an_epoch_in_shares_alike(num_clips, processes, accumulation_steps):
+    drawn = shares(num_clips, batch_size=8, processes=processes, accumulation_steps=accumulation_steps)
+    assert sorted(sum(drawn, [])) == list(range(num_clips))
+    assert len(drawn) % (processes * accumulation_steps) == 0
+    sizes = {len(share) for share in drawn}
+    assert max(sizes) - min(sizes) <= 1 and min(sizes) >= 2
+
+
+def test_two_processes_share_the_batches_of_one_with_twice_the_batch():
+    alone, together = shares(101, batch_size=16), shares(101, batch_size=8, processes=2)
+    assert alone == [one + other for one, other in zip(together[::2], together[1::2], strict=True)]
+
+
+def test_seed_and_epoch_decide_the_order():
+    assert shares(50, batch_size=8) == shares(50, batch_size=8) != shares(50, batch_size=8, epoch=1)
+
+
+def test_clips_before_a_batch_are_counted():
+    batches = EvenBatches(101, 16, seed=0)
+    sizes = [len(batch) for batch in batches]
+    assert [batches.clips_before(index) for index in range(7)] == [sum(sizes[:index]) for index in range(7)]
+
+
+def test_too_few_clips_for_the_processes_are_refused():
+    with pytest.raises(DataError, match="7 clips .* 4 processes.*take fewer processes"):
+        EvenBatches(7, 8, seed=0, processes=4)
+
+
 # the stream
 
 
@@ -156,7 +197,7 @@ def test_a_stream_gives_the_same_clips_as_the_cache(synthetic_corpora, cache, nu
     own = settings(streaming=True, num_proc=num_proc)
     streamed = load_data(own, synthetic_corpora, RATE, cache_dir=cache / "streamed")
     assert streamed.split == kept.split
-    drawn = [data.loader("train", 16, shuffle_seed=0, drop_last=True) for data in (kept, streamed)]
+    drawn = [data.loader("train", EvenBatches(len(data.split.train), 16, seed=0)) for data in (kept, streamed)]
     for one, other in zip(*drawn, strict=True):
         assert torch.equal(one["waveforms"], other["waveforms"])
     for name in PARTS:
@@ -204,7 +245,10 @@ def test_a_streams_memory_stays_flat(tmp_path, cache):
     own = settings([{"name": "folder", "path": "mine"}], {"kind": "random"}, labels, streaming=True)
     data = load_data(own, tmp_path, RATE, cache_dir=cache)
     process, highest = psutil.Process(), 0
-    for clips in (iter(data.loader("train", 4, shuffle_seed=0)), iter(data.part("train", shuffle_seed=0))):
+    for clips in (
+        iter(data.loader("train", EvenBatches(len(data.split.train), 4, seed=0))),
+        iter(data.part("train", shuffle_seed=0)),
+    ):
         next(clips)
         before = process.memory_info().rss
         for _ in clips:

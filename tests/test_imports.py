@@ -12,9 +12,9 @@ from transformers.dynamic_module_utils import get_imports, get_relative_imports
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "ser_model"
 LAYERS = [
-    {"configuration_ser", "mfcc", "layers", "labels", "audio"},
-    {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings"},
-    {"modeling_ser", "splits", "inspection", "augment", "pictures"},
+    {"configuration_ser", "mfcc", "layers", "labels", "audio", "distributed"},
+    {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults"},
+    {"modeling_ser", "splits", "inspection", "augment", "pictures", "checkpoints"},
     {"data", "download", "inference", "reports", "hub", "diagram", "__init__"},
     {"explore", "evaluation"},
     {"__main__"},

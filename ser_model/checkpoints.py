@@ -1,0 +1,293 @@
+"""The one file that a stopped run goes on from, to the same bits, and files that appear whole or not at all.
+
+    <output folder>/checkpoint.safetensors    tensors: weights, their averages, optimizer, random states
+                                              metadata: every number beside them, as JSON
+
+One file, because one rename then makes the whole state valid at once; safetensors and JSON, because a checkpoint from
+somebody else must not be able to run code, as a pickle is. Augmentation and the order of clips are keyed by seed and
+epoch and have no state.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .faults import Stopped, StopSignals
+from .settings import Settings, load_settings
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+FINISHED = "metrics.json"  # is written when there is nothing left to do but to forget the checkpoint
+RUN = "run"  # the metadata's only key
+TENSOR = "tensor"  # stands in the JSON where a tensor was
+MAY_CHANGE = ("training.checkpoint_minutes", "training.push_to_hub", "training.push_private", "data.num_proc")
+NAMED_DIFFERENCES = 3
+CLOCKS = ("started_s", "epoch_started_s")  # a monotonic clock means nothing after a restart: kept as time gone by
+
+
+class CheckpointError(ValueError):
+    """A run that cannot go on, or must not be started over another one."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come, beside the states of its parts.
+
+    loss: sum over this epoch's clips and their number (2,), of this process.
+    epoch, batch: what comes next, both counted from 0; `batch` is each process's own.
+    started_s, epoch_started_s: on the monotonic clock, as if the run had never been stopped.
+    best: epoch, validation UAR and temperature of the best epoch, once there is one.
+    history: figures of each epoch that is done.
+    """
+
+    loss: Tensor
+    epoch: int = 0
+    batch: int = 0
+    started_s: float = field(default_factory=time.monotonic)
+    epoch_started_s: float = field(default_factory=time.monotonic)
+    best: dict = field(default_factory=dict)
+    history: list[dict] = field(default_factory=list)
+
+    def add(self, loss: Tensor, num_clips: int) -> None:
+        """Count a batch, by its mean loss."""
+        self.batch += 1
+        self.loss += torch.stack([loss.detach() * num_clips, torch.full_like(loss, num_clips)])
+
+    def end_epoch(self) -> None:
+        self.epoch, self.batch, self.epoch_started_s = self.epoch + 1, 0, time.monotonic()
+        self.loss.zero_()
+
+
+class Checkpoint:
+    """Saves and restores one run; every process calls it, the first one writes, all must see the folder.
+
+    Args:
+        folder: the run's.
+        accelerator: the run's.
+        identity: what must not differ between the starts of a run, see `identity_of`.
+        every_minutes: how often to save between two ends of an epoch; None for never.
+        parts: by name, what has `state_dict` and `load_state_dict`; "optimizer" among them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        accelerator: Accelerator,
+        identity: Mapping[str, Any],
+        every_minutes: float | None,
+        parts: Mapping[str, Any],
+    ):
+        self.path = folder / CHECKPOINT_FILE
+        self.accelerator = accelerator
+        self.identity = identity
+        self.every_s = 60 * every_minutes if every_minutes else float("inf")
+        self.parts = parts
+        self.saved_s = time.monotonic()
+
+    def start(self, resume: bool) -> Progress:
+        """Where training begins: where the file left it if `resume`, else, and without a file, at the beginning.
+
+        A run that the folder held is forgotten in the second case; whether that may be, `is_finished` has asked.
+        """
+        if resume and self.path.exists():
+            progress = self.restore()
+            self.accelerator.print(
+                f"resumed from {self.path}: epoch {progress.epoch + 1}, {progress.batch} batches into it"
+            )
+            return progress
+        if resume:
+            self.accelerator.print(f"no checkpoint in {self.path.parent}: starting from the beginning")
+        if self.accelerator.is_main_process:
+            self.forget()
+            (self.path.parent / FINISHED).unlink(missing_ok=True)
+        return Progress(torch.zeros(2, device=self.accelerator.device))
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def between_steps(self, progress: Progress, signals: StopSignals, end_of_epoch: bool = False) -> None:
+        """Save where it is time to, and end the run here if any process was told to stop.
+
+        Raises:
+            Stopped: after saving.
+        """
+        due = end_of_epoch or time.monotonic() - self.saved_s >= self.every_s
+        number, due = self._agreed(signals.received, due)
+        if number or due:
+            self.save(progress)
+        if number:
+            where = f"in epoch {progress.epoch + 1}, {progress.batch} batches into it"
+            raise Stopped(f"stopped by {signal.Signals(number).name} {where}", 128 + number)
+
+    def save(self, progress: Progress) -> None:
+        """Replace the file by one that holds the state as it is now; the old one stays until the new one is whole."""
+        own = {"loss": progress.loss, **self._random_states()}
+        of_all = {name: self.accelerator.gather(value.to(self.accelerator.device)[None]) for name, value in own.items()}
+        now_s = time.monotonic()
+        if self.accelerator.is_main_process:
+            tensors: dict[str, Tensor] = {}
+            state = {
+                "identity": self.identity,
+                "progress": asdict(progress)
+                | {"loss": None}
+                | {name: getattr(progress, name) - now_s for name in CLOCKS},
+                "parts": {name: part.state_dict() for name, part in self.parts.items()},
+                "processes": of_all,
+            }
+            write_whole(self.path, save(tensors, {RUN: json.dumps(_without_tensors(state, "", tensors))}))
+        self.accelerator.wait_for_everyone()
+        self.saved_s = time.monotonic()
+
+    def restore(self) -> Progress:
+        """Bring every part, and this process's random numbers, to where the file left them.
+
+        Raises:
+            CheckpointError: the file cannot be read, or belongs to a run with other settings or data.
+        """
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                state = json.loads(file.metadata()[RUN])
+                _refuse_differences(self.path, state["identity"], self.identity)
+                state = _with_tensors(state, file)
+        except (SafetensorError, OSError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.path} cannot be read ({error}); start anew with --overwrite") from error
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        _lay_as_weights(self.parts["optimizer"])
+        own = {name: values[self.accelerator.process_index] for name, values in state["processes"].items()}
+        loss = own.pop("loss").to(self.accelerator.device)
+        for name, value in own.items():
+            self._generators()[name].set_rng_state(value.clone())  # torch reads a view from where its storage starts
+        now_s = time.monotonic()
+        clocks = {name: now_s + state["progress"][name] for name in CLOCKS}
+        return Progress(**state["progress"] | clocks | {"loss": loss})
+
+    def _agreed(self, *numbers: int) -> list[int]:
+        """The largest of each over all processes: whatever is decided on them, all decide alike."""
+        own = torch.tensor([numbers], dtype=torch.float32, device=self.accelerator.device)
+        return (
+            self.accelerator.gather(own).amax(dim=0).int().tolist() if self.accelerator.num_processes > 1 else numbers
+        )
+
+    def _generators(self) -> dict[str, Any]:
+        """What dropout draws from; nothing in training draws from Python's or numpy's global generators."""
+        device = self.accelerator.device
+        generators = {"random_cpu": torch}
+        return generators if device.type == "cpu" else generators | {"random_device": torch.get_device_module(device)}
+
+    def _random_states(self) -> dict[str, Tensor]:
+        return {name: generator.get_rng_state() for name, generator in self._generators().items()}
+
+
+def is_finished(folder: Path, settings: Settings, resume: bool, overwrite: bool) -> bool:
+    """Whether the run that is to go on has nothing left to do.
+
+    Raises:
+        CheckpointError: the folder holds a run, and it is not said what shall become of it; or one of other settings.
+    """
+    unfinished = (folder / CHECKPOINT_FILE).exists()
+    finished = (folder / FINISHED).exists() and not unfinished
+    if (finished or unfinished) and not (resume or overwrite):
+        state = "a finished run" if finished else "a run that was stopped"
+        raise CheckpointError(f"{folder} holds {state}; --resume goes on with it, --overwrite starts anew in its place")
+    if not (resume and finished):
+        return False
+    before = load_settings(folder / "settings.yaml").model_dump(mode="json")
+    _refuse_differences(folder, {"settings": before}, {"settings": settings.model_dump(mode="json")})
+    return True
+
+
+def identity_of(settings: Settings, split_hash: str, contents: Sequence[str], processes: int) -> dict[str, Any]:
+    """What makes two starts the same run: settings, split, the sound of every clip and the number of processes."""
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "split": split_hash,
+        "sound of the clips": hashlib.sha256(json.dumps(list(contents)).encode()).hexdigest(),
+        "number of processes": processes,
+    }
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside it, then rename: whoever reads, or is killed in between, finds the old file or the new one."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)  # on a full disk it would be in the way of what could still be saved
+
+
+@contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """A folder to write into, whose files then take their places in `folder`, each at once."""
+    unfinished = folder / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed here
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        for file in unfinished.iterdir():
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """A nested state as JSON can hold it; its tensors go to `tensors`."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {TENSOR: name}
+    if isinstance(value, Mapping):
+        return {str(key): _without_tensors(item, f"{name}/{key}", tensors) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(item, f"{name}/{index}", tensors) for index, item in enumerate(value)]
+    return value
+
+
+def _with_tensors(value: Any, file: Any) -> Any:
+    """The inverse of `_without_tensors`; keys that are numbers, as an optimizer counts its weights, are so again."""
+    if isinstance(value, dict):
+        if value.keys() == {TENSOR}:
+            return file.get_tensor(value[TENSOR])
+        return {int(key) if key.isdigit() else key: _with_tensors(item, file) for key, item in value.items()}
+    return [_with_tensors(item, file) for item in value] if isinstance(value, list) else value
+
+
+def _lay_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimizer's averages the strides of their weights again: other strides add up in another order."""
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
+def _refuse_differences(path: Path, before: Mapping, now: Mapping) -> None:
+    if differences := list(_differences(before, now)):
+        more = len(differences) - NAMED_DIFFERENCES
+        named = "; ".join(differences[:NAMED_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+        raise CheckpointError(f"{path} is of another run: {named}; resume it as it was, or start in another folder")
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """ "training.epochs was 3 and is 5 now", for whatever may not change."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before | now:
+            inner = f"{name}.{key}" if name and name != "settings" else key
+            yield from _differences(before.get(key), now.get(key), inner)
+    elif before != now and name not in MAY_CHANGE:
+        yield f"{name} was {before!r} and is {now!r} now"

@@ -1,0 +1,79 @@
+"""Several processes that train as one: what one process with a batch as large would do, they do together."""
+
+import gc
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+
+def synchronize_batch_norms(model: nn.Module, device: torch.device) -> None:
+    """Let batch norms take their statistics over all processes; names and shapes of the weights stay.
+
+    On GPUs that is torch's `SyncBatchNorm`, which runs nowhere else. Norms that hold more than a norm (timm's, with an
+    activation in them) stay as they are: each process normalises by its own share.
+    """
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+                continue
+            if device.type == "cuda":
+                setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+            else:
+                child.__class__ = SharedBatchNorm
+
+
+class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the batches of all processes, on any device: (B, C, ...) -> the same shape."""
+
+    @torch.compiler.disable
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        others = [axis for axis in range(x.dim()) if axis != 1]
+        each_channel = (1, -1, *(1 for _ in others[1:]))
+        own = x.to(self.weight.dtype)  # float32 under mixed precision
+        sums = _SumOverProcesses.apply(torch.cat([own.sum(others), own.new_tensor([x.numel() / x.shape[1]])]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        centred = own - mean.view(each_channel)  # the variance in a second pass: E[x^2] - E[x]^2 would lose digits
+        variance = _SumOverProcesses.apply(centred.square().sum(others)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        return (centred * scale.view(each_channel) + self.bias.view(each_channel)).to(x.dtype)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Each process's output depends on every process's input, so the gradient is summed over them too."""
+
+    @staticmethod
+    def forward(ctx, own: Tensor) -> Tensor:
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def share_buffers(module: nn.Module, accelerator: Accelerator) -> None:
+    """Give every process the first one's buffers, where norms kept statistics of their own share."""
+    if accelerator.num_processes > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def leave(accelerator: Accelerator) -> None:
+    """The end of all processes; in this order, for gloo else aborts now and then after the work is done."""
+    accelerator.free_memory()
+    gc.collect()
+    accelerator.end_training()
