@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator, skip_first_batches
+from accelerate import Accelerator, PartialState, skip_first_batches
 from accelerate.utils import set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -202,14 +202,11 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
 
 
 def make_accelerator(training: TrainingSettings) -> Accelerator:
-    try:
-        return Accelerator(
-            mixed_precision=training.mixed_precision, gradient_accumulation_steps=training.accumulation_steps
-        )
-    except ValueError as error:
-        if training.mixed_precision != "fp16":
-            raise
-        raise SettingsError("training.mixed_precision is fp16, which needs a GPU; take bf16 or no") from error
+    if training.mixed_precision == "fp16" and PartialState().device.type == "cpu":  # Accelerate may ignore it
+        raise SettingsError("training.mixed_precision is fp16, which needs a GPU; take bf16 or no")
+    return Accelerator(
+        mixed_precision=training.mixed_precision, gradient_accumulation_steps=training.accumulation_steps
+    )
 
 
 def make_loaders(data: EmotionData, batches: EvenBatches, batch_size: int) -> dict[str, DataLoader]:

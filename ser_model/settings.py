@@ -1,10 +1,10 @@
 """One YAML file an experiment -> typed settings. Unknown keys and impossible values are refused at this border."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .configuration_ser import SERConfig
 from .labels import nearest
@@ -156,6 +156,11 @@ class AugmentationSettings(_Section):
     mixup: MixupSettings = MixupSettings()
 
 
+def _no(value: Any) -> Any:
+    """YAML takes a bare `no` for false."""
+    return "no" if value is False else value
+
+
 class TrainingSettings(_Section):
     epochs: int = Field(default=50, ge=1)
     batch_size: int = Field(default=32, ge=2)  # a process; what is left over makes some batches a little larger
@@ -173,7 +178,7 @@ class TrainingSettings(_Section):
     clip_norm: float = Field(default=2.0, gt=0)
     ema_decay: float = Field(default=0.995, ge=0, lt=1)  # averages over the last 200 steps or so
     max_frames: int = Field(default=160, ge=8)  # longer clips are cropped at random: 3.2 s at a 20 ms hop
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    mixed_precision: Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_no)] = "no"
     compile: bool = False  # torch.compile
     checkpoint_minutes: float | None = Field(default=10, gt=0)  # beside the end of each epoch; null: only there
     push_to_hub: str | None = None  # a repository of the Hub, your-name/ser-cnn, that the finished model goes to

@@ -2,12 +2,19 @@
 
 import os
 import random
+import resource
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
-from training_runs import TINY, Run, outcome
+import torch
+from safetensors.torch import load_file
+from training_runs import ROOT, TINY, Run, outcome
 
 EVERY_STEP = "--training.checkpoint_minutes=1e-6"
 KINDS = {  # batch norm and accumulated gradients on one process; a recurrent network with dropout on two
@@ -73,3 +80,251 @@ def test_killed_again_and_again_a_run_ends_with_the_same_bits(whole_run, places)
     assert set(run.wait()) == {0}, run.said()
     assert "resumed from" in run.said()
     assert outcome(output_dir) == expected
+
+
+# told to stop
+
+
+def resumed_to_the_end(arguments: list[str], log: Path, processes: int = 1) -> None:
+    run = Run([*arguments, "--resume"], log, processes)
+    assert set(run.wait()) == {0}, run.said()
+    assert "resumed from" in run.said()
+
+
+def test_a_signal_to_one_process_stops_all_after_a_step_and_nothing_is_lost(whole_run, places):
+    kind, expected, processes = whole_run
+    arguments, output_dir, log = places("told")
+    arguments += kind
+    run = Run(arguments, log, processes, note_steps)
+    run.wait_until(lambda: run.said().count("step") >= 2 * processes)
+    number = signal.SIGTERM if processes > 1 else signal.SIGINT
+    os.kill(run.ranks[-1].pid, number)
+    assert set(run.wait()) == {128 + number}, run.said()
+    assert run.said().count(f"train.py: stopped by {number.name} in epoch ") == 1
+    assert f"--output-dir={output_dir}" in run.said() and run.said().rstrip().endswith("--resume")
+    assert "Traceback" not in run.said()
+    resumed_to_the_end(arguments, log, processes)
+    assert outcome(output_dir) == expected
+
+
+def note_steps(_rank: int) -> None:
+    import train
+
+    def noted(*arguments, honest=train.train_step):
+        print("step", flush=True)
+        return honest(*arguments)
+
+    train.train_step = noted
+
+
+@pytest.mark.parametrize("launcher", ["accelerate launch", "torchrun --standalone --nproc_per_node 2"])
+def test_sigterm_to_the_launcher_stops_what_it_launched(launcher, places):
+    """`accelerate launch` ends without a word to its child; torchrun hands the signal on."""
+    arguments, output_dir, log = places("launched")
+    program, *options = launcher.split()
+    command = [str(Path(sys.executable).with_name(program)), *options, str(ROOT / "train.py"), *arguments]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    with open(log, "w") as file:
+        process = subprocess.Popen(
+            [*command, "--training.epochs=500"], stdout=file, stderr=file, env=environment, start_new_session=True
+        )
+    try:
+        wait_for(lambda: "epoch 1/500" in log.read_text(), log)
+        process.terminate()
+        wait_for(lambda: "train.py: stopped by SIGTERM in epoch" in log.read_text(), log)
+        process.wait(timeout=60)
+        assert (output_dir / "checkpoint.safetensors").exists()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(happened, log: Path) -> None:
+    deadline_s = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline_s, log.read_text()
+        time.sleep(0.05)
+
+
+# faults
+
+
+def test_a_process_that_dies_ends_the_others_with_the_reason(places):
+    arguments, _, log = places("died")
+    arguments += [*KINDS[2], EVERY_STEP]
+    run = Run(arguments, log, 2, note_steps)
+    run.wait_until(lambda: run.said().count("step") >= 6)
+    os.kill(run.ranks[1].pid, signal.SIGKILL)
+    assert run.wait() == [1, -signal.SIGKILL], run.said()
+    assert "train.py: another process of this run has died" in run.said() and "Traceback" not in run.said()
+    resumed_to_the_end(arguments, log, 2)
+
+
+def test_a_full_disk_ends_in_a_sentence_and_leaves_the_last_checkpoint_whole(whole_run, places):
+    kind, expected, processes = whole_run
+    arguments, output_dir, log = places("full")
+    arguments += [*kind, EVERY_STEP]
+    run = Run(arguments, log, processes, note_steps)
+    run.wait_until(lambda: run.said().count("step") >= 4 * processes)
+    for rank in run.ranks:
+        resource.prlimit(rank.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))  # what it says, and no weights
+    assert set(run.wait()) == {1}, run.said()
+    assert "File too large; free some space on the disk; to go on" in run.said() and "Traceback" not in run.said()
+    assert not list(output_dir.glob("*unfinished*"))
+    resumed_to_the_end(arguments, log, processes)
+    assert outcome(output_dir) == expected
+
+
+@pytest.mark.parametrize("num_proc", [None, 1])
+def test_streamed_data_that_are_lost_end_in_a_sentence_and_the_run_goes_on_when_they_are_back(
+    num_proc, synthetic_corpora, tmp_path
+):
+    data_dir = shutil.copytree(synthetic_corpora, tmp_path / "data")
+    arguments = [
+        *TINY,
+        f"--data-dir={data_dir}",
+        f"--output-dir={tmp_path / 'out'}",
+        "--data.streaming=true",
+        EVERY_STEP,
+    ]
+    arguments += [f"--data.num_proc={num_proc}"] if num_proc else []
+    run = Run(arguments, tmp_path / "log", before=note_steps)
+    run.wait_until(lambda: run.said().count("step") >= 3)
+    data_dir.rename(tmp_path / "elsewhere")
+    assert run.wait() == [1], run.said()
+    assert "train.py: a clip can no longer be read (" in run.said() and "Traceback" not in run.said()
+    assert "No such file or directory" in run.said()
+    (tmp_path / "elsewhere").rename(data_dir)
+    resumed_to_the_end(arguments, tmp_path / "log")
+
+
+def test_a_cache_that_is_deleted_is_still_there_for_the_run_that_has_it_open(places, tmp_path, monkeypatch):
+    monkeypatch.setenv("SER_CACHE_DIR", str(tmp_path / "cache"))
+    arguments, _, log = places("uncached")
+    run = Run(arguments, log, before=note_steps)
+    run.wait_until(lambda: run.said().count("step") >= 3)
+    shutil.rmtree(tmp_path / "cache")
+    assert run.wait() == [0], run.said()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_loss_that_is_not_finite_ends_in_a_sentence_on_every_process(processes, places):
+    arguments, _, log = places("diverged")
+    wild = ["--training.optimizer=sgd", "--training.learning_rate=1e30", "--training.schedule=constant"]
+    run = Run([*arguments, *wild], log, processes)
+    assert set(run.wait()) == {1}, run.said()
+    assert "the loss is no longer finite in epoch 1, batch 2" in run.said() and "Traceback" not in run.said()
+    assert "lower training.learning_rate" in run.said()
+
+
+# which run is it
+
+
+def refused(arguments: list[str], log: Path, processes: int = 1) -> str:
+    run = Run(arguments, log, processes)
+    assert set(run.wait()) == {1}, run.said()
+    assert "Traceback" not in run.said()
+    return run.said()
+
+
+def test_a_stopped_run_goes_on_only_as_it_was_started(synthetic_corpora, tmp_path):
+    data_dir = shutil.copytree(synthetic_corpora, tmp_path / "data")
+    arguments = [*TINY, f"--data-dir={data_dir}", f"--output-dir={tmp_path / 'out'}", EVERY_STEP]
+    log, checkpoint = tmp_path / "log", tmp_path / "out" / "checkpoint.safetensors"
+    run = Run([*arguments, "--resume"], log, before=partial(die_in, "replace", 3))
+    run.wait()
+    assert f"no checkpoint in {tmp_path / 'out'}: starting from the beginning" in run.said()
+    before = checkpoint.read_bytes()
+
+    assert "holds a run that was stopped; --resume goes on with it, --overwrite" in refused(arguments, log)
+    arguments += ["--resume"]
+    other = refused([*arguments, "--training.weight_decay=0.5"], log)
+    assert "training.weight_decay was 0.05 and is 0.5 now" in other
+    assert "number of processes was 1 and is 2 now" in refused(arguments, log, 2)
+    clip = next((data_dir / "RAVDESS" / "Actor_05").iterdir())
+    clip.rename(tmp_path / "clip.wav")
+    assert "split was " in refused(arguments, log)
+    shutil.copy(next((data_dir / "RAVDESS" / "Actor_06").iterdir()), clip)
+    clip.write_bytes(clip.read_bytes()[:-2000])
+    assert "sound of the clips was " in refused(arguments, log)
+    shutil.move(tmp_path / "clip.wav", clip)
+    assert checkpoint.read_bytes() == before
+
+    checkpoint.write_bytes(before[:-100])
+    assert "cannot be read" in refused(arguments, log) and "--overwrite" in refused(arguments, log)
+    checkpoint.write_bytes(before)
+    resumed_to_the_end(arguments[:-1], log)
+
+
+def test_a_finished_run_is_left_alone_unless_it_shall_be_overwritten(places):
+    arguments, output_dir, log = places("finished")
+    arguments += ["--training.epochs=1"]
+    assert Run(arguments, log).wait() == [0]
+    assert not (output_dir / "checkpoint.safetensors").exists()
+    weights = (output_dir / "model.safetensors").read_bytes()
+    assert "holds a finished run; --resume goes on with it, --overwrite starts anew" in refused(arguments, log)
+    again = Run([*arguments, "--resume", "--training.push_private=true"], log)
+    assert again.wait() == [0] and "holds a finished run: nothing is left to do" in again.said()
+    assert "training.epochs was 1 and is 2 now" in refused([*arguments, "--resume", "--training.epochs=2"], log)
+    assert (output_dir / "model.safetensors").read_bytes() == weights
+    assert Run([*arguments, "--overwrite", "--seed=1"], log).wait() == [0]
+    assert (output_dir / "model.safetensors").read_bytes() != weights
+
+
+# ways to compute
+
+
+def compile_quickly(die_at: int | None, rank: int) -> None:
+    """Dynamo traces and guards as ever, but what it found is run as it is: inductor takes a minute."""
+    torch.compile = partial(torch.compile, backend="eager")
+    if die_at:
+        die_in("replace", die_at, rank)
+
+
+def test_a_compiled_run_resumes_and_ends_as_one_that_is_not_compiled(places):
+    shallow = ["--model.backbone=shallow_cnn", "--model.backbone_options={}", "--training.epochs=1"]
+    arguments, plain_dir, log = places("plain")
+    assert Run([*arguments, *shallow], log).wait() == [0]
+    arguments, output_dir, log = places("compiled")
+    arguments += [*shallow, "--training.compile=true", EVERY_STEP, "--resume"]
+    for death in (3, None):
+        run = Run(arguments, log, before=partial(compile_quickly, death))
+        assert run.wait() == [-signal.SIGKILL if death else 0], run.said()
+    assert "resumed from" in run.said() and outcome(output_dir) == outcome(plain_dir)
+    assert not any("_orig_mod" in name for name in load_file(output_dir / "model.safetensors"))
+
+
+def test_bf16_runs_and_gives_other_bits_but_float32_weights(places):
+    weights = []
+    for precision in ("no", "bf16"):
+        arguments, output_dir, log = places(precision)
+        run = Run([*arguments, f"--training.mixed_precision={precision}", "--training.epochs=1"], log)
+        assert run.wait() == [0], run.said()
+        weights.append(outcome(output_dir)[0])
+    assert weights[0] != weights[1]
+    assert {weight.dtype for weight in load_file(output_dir / "model.safetensors").values()} <= {
+        torch.float32,
+        torch.int64,
+    }
+
+
+def test_fp16_without_a_gpu_is_refused(places):
+    arguments, _, log = places("fp16")
+    assert "fp16, which needs a GPU; take bf16 or no" in refused([*arguments, "--training.mixed_precision=fp16"], log)
+
+
+# what it shows
+
+
+def on_a_terminal(_rank: int) -> None:
+    sys.stderr.isatty = lambda: True
+
+
+def test_a_terminal_gets_a_bar_and_a_file_a_line_an_epoch(places):
+    for before in (None, on_a_terminal):
+        arguments, _, log = places("shown")
+        run = Run([*arguments, "--training.epochs=1"], log, before=before)
+        assert run.wait() == [0], run.said()
+        assert run.said().count("clips/s, ") == 1 and "epoch 1/1: loss " in run.said()
+        bar = [line for line in run.said().replace("\r", "\n").splitlines() if "clip/s, " in line and "loss=" in line]
+        assert bool(bar) == bool(before)

@@ -1,0 +1,94 @@
+"""Seconds of one training epoch, and clips a second, on one process and on more.
+
+    python -m benchmarks.epoch configs/ravdess14_resnet18.yaml configs/ravdess14_deep_cnn.yaml --data-dir data --steps 5
+
+Times some steps of the real `train.py`, after two that warm up, and multiplies: an epoch's time leaves out validation
+and saving. With several processes each takes `training.batch_size` clips a step. Processes share the machine, with one
+another and with whatever else runs. On a GPU its utilisation is the mean of what nvidia-smi says each second.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+WARM_UP = 2
+ENOUGH = 42  # exit status of a process that has timed its steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="+", type=Path)
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--steps", type=int, default=20, help="that are timed")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--timed", action="store_true", help=argparse.SUPPRESS)
+    args, overrides = parser.parse_known_args()
+    if args.timed:
+        return timed(args.configs[0], args.data_dir, args.steps, overrides)
+    print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads a process, load {os.getloadavg()[0]:.1f}")
+    print("| config | processes | s a step | s an epoch | clips/s | GPU |\n| --- | --- | --- | --- | --- | --- |")
+    for config in args.configs:
+        for processes in args.processes:
+            step_s, epoch_s, clips_per_s, gpu = measured(config, args.data_dir, args.steps, processes, overrides)
+            print(
+                f"| {config.stem} | {processes} | {step_s:.2f} | {epoch_s:.1f} | {clips_per_s:.1f} | {gpu} |",
+                flush=True,
+            )
+
+
+def measured(
+    config: Path, data_dir: str, steps: int, processes: int, overrides: list[str]
+) -> tuple[float, float, float, str]:
+    launcher = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node", str(processes)]
+    command = [*(launcher if processes > 1 else [sys.executable]), "-m", "benchmarks.epoch", str(config), "--timed"]
+    command += ["--data-dir", data_dir, "--steps", str(steps), *overrides]
+    with tempfile.TemporaryFile("w+") as output:
+        run = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, text=True)
+        busy = []
+        while run.poll() is None:
+            if torch.cuda.is_available():
+                busy.append(gpu_percent())
+            time.sleep(1)
+        output.seek(0)
+        said = output.read()
+    lines = [line for line in said.splitlines() if line.startswith("timed ")]
+    if not lines:
+        sys.exit(said)
+    step_s, epoch_s, clips_per_s = map(float, lines[0].split()[1:])
+    return step_s, epoch_s, clips_per_s, f"{sum(busy) / len(busy):.0f} %" if busy else "none"
+
+
+def gpu_percent() -> float:
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    return float(subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0])
+
+
+def timed(config: Path, data_dir: str, steps: int, overrides: list[str]) -> None:
+    """Runs `train.py`, and ends it by force once enough steps were seen."""
+    import train
+
+    times_s = []
+
+    def seen(bar, progress, batches) -> None:
+        times_s.append(time.perf_counter())
+        if len(times_s) == WARM_UP + steps:
+            step_s = (times_s[-1] - times_s[WARM_UP - 1]) / steps
+            if os.environ.get("RANK", "0") == "0":
+                epoch_s = step_s * batches.num_batches
+                print(f"timed {step_s} {epoch_s} {batches.num_clips / epoch_s}", flush=True)
+            os._exit(ENOUGH)
+
+    train.show_step = seen
+    with tempfile.TemporaryDirectory() as folder:
+        train.main(["--config", str(config), "--data-dir", data_dir, "--output-dir", folder, *overrides])
+
+
+if __name__ == "__main__":
+    main()

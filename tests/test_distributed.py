@@ -1,0 +1,60 @@
+"""Two processes and one with twice the batch: the same clips, the same figures."""
+
+import json
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from training_runs import TINY, Run, outcome
+
+NO_DRAWS = ["--augmentation.mixup.probability=0", "--model.dropout=0"]  # which each process makes for itself
+
+
+def in_double_and_counted(folder: Path, rank: int) -> None:
+    """Weights in double precision, where an order of summation is not mistaken for a fault; clips noted by epoch."""
+    import train
+
+    def in_double(*arguments, honest=train.make_model):
+        return honest(*arguments).double()
+
+    def counted(model, batch, extractor, distort, *others, honest=train.train_step):
+        with open(folder / f"clips-{rank}", "a") as file:
+            json.dump(batch["indices"].tolist(), file)
+            file.write("\n")
+        return honest(model, batch, extractor, distort, *others)
+
+    train.make_model, train.train_step = in_double, counted
+
+
+@pytest.fixture(scope="module")
+def runs(synthetic_corpora, tmp_path_factory) -> dict[int, Path]:
+    """101 clips, so that no batch fits, weighted labels, and the default network with its batch norms."""
+    folders = {}
+    for processes in (1, 2):
+        folder = folders[processes] = tmp_path_factory.mktemp(f"on{processes}")
+        arguments = [*TINY, *NO_DRAWS, f"--data-dir={synthetic_corpora}", f"--output-dir={folder / 'out'}"]
+        arguments += ["--training.class_weights=true", f"--training.batch_size={16 // processes}"]
+        run = Run(arguments, folder / "log", processes, partial(in_double_and_counted, folder))
+        assert set(run.wait()) == {0}, run.said()
+    return folders
+
+
+def test_two_processes_give_the_figures_and_weights_of_one(runs):
+    (_, figures), (_, same_figures) = (outcome(folder / "out") for folder in runs.values())
+    assert same_figures == figures
+    one, two = (load_file(folder / "out" / "model.safetensors") for folder in runs.values())
+    assert all(two[name].allclose(one[name], rtol=1e-5, atol=1e-7) for name in one)
+
+
+def test_every_process_counts_each_clip_once_an_epoch(runs):
+    for processes, folder in runs.items():
+        batches = [[json.loads(line) for line in (folder / f"clips-{rank}").open()] for rank in range(processes)]
+        assert len({len(own) for own in batches}) == 1
+        steps = len(batches[0]) // 3
+        for epoch in range(3):
+            drawn = Counter(
+                clip for own in batches for batch in own[epoch * steps : (epoch + 1) * steps] for clip in batch
+            )
+            assert len(drawn) == 101 and set(drawn.values()) == {1}
