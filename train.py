@@ -4,7 +4,6 @@ accelerate launch train.py --config configs/ravdess_tess_cnn.yaml --data-dir DIR
 """
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -13,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType, set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -23,10 +23,18 @@ from ser_model.augment import Augmenter, BatchAugmentation
 from ser_model.corpora.base import CorpusError
 from ser_model.data import DataError, EmotionData, load_data, write_left_out
 from ser_model.hub import HubError, check_push, push_model
-from ser_model.labels import LabelError
-from ser_model.metrics import emotion_metrics, fit_temperature, metrics_by_group, softmax
-from ser_model.reports import write_card
-from ser_model.settings import Settings, SettingsError, TrainingSettings, load_settings, network_config, save_settings
+from ser_model.labels import LabelError, nearest
+from ser_model.metrics import emotion_metrics, fit_temperature, softmax
+from ser_model.predictions import Predictions
+from ser_model.reports import write_run
+from ser_model.settings import (
+    Settings,
+    SettingsError,
+    TrainingSettings,
+    flat_settings,
+    load_settings,
+    network_config,
+)
 from ser_model.splits import SplitError, manifest
 
 
@@ -47,8 +55,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     training = settings.training
+    check_trackers(training.trackers)
     accelerator = Accelerator(
-        mixed_precision=training.mixed_precision, gradient_accumulation_steps=training.accumulation_steps
+        mixed_precision=training.mixed_precision,
+        gradient_accumulation_steps=training.accumulation_steps,
+        log_with=training.trackers,
+        project_dir=output_dir / "logs",
     )
     set_seed(settings.seed)
     started_s = time.monotonic()
@@ -76,13 +88,14 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     if accelerator.is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
         write_left_out(data.problems, output_dir / "left_out.csv", data_dir)
+    accelerator.init_trackers(settings.name, flat_settings(settings))
 
     best = {"uar": -1.0}
     history = []
     progress = tqdm(total=steps, disable=not accelerator.is_main_process, unit="step", dynamic_ncols=True)
     for epoch in range(training.epochs):
         model.train()
-        epoch_started_s, losses = time.monotonic(), []
+        epoch_started_s, losses, clips = time.monotonic(), [], 0
         for batch in loader:
             with accelerator.accumulate(model):
                 distort = augmenter(epoch, batch["indices"])
@@ -98,14 +111,16 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
                 ema.update_parameters(accelerator.unwrap_model(model))
                 progress.update()
             losses.append(loss.detach())
+            clips += accelerator.num_processes * len(batch["labels"])  # all have batches of one size
         epoch_s = time.monotonic() - epoch_started_s
 
         logits, labels = predict(ema.module, validation, extractor, accelerator)
         figures = emotion_metrics(softmax(logits), labels, data.scheme.names)
-        train_loss = float(torch.stack(losses).mean())
+        train_loss = accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item()
         history.append({"epoch": epoch, "train_loss": round(train_loss, 4), "epoch_s": round(epoch_s, 2)})
-        history[-1]["learning_rate"] = optimizer.param_groups[0]["lr"]
+        history[-1] |= {"clips_per_s": round(clips / epoch_s, 1), "learning_rate": optimizer.param_groups[0]["lr"]}
         history[-1] |= {key: figures[key] for key in ("uar", "accuracy", "log_loss")}
+        accelerator.log(history[-1], step=epoch)
         progress.set_postfix(loss=f"{train_loss:.3f}", uar=f"{figures['uar']:.3f}", s=f"{epoch_s:.1f}")
         if figures["uar"] > best["uar"]:  # chosen on validation speakers, never on the test part
             best = {"epoch": epoch, "uar": figures["uar"], "temperature": fit_temperature(logits, labels)}
@@ -120,26 +135,23 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
             )
             break
     progress.close()
+    if accelerator.is_main_process:
+        save_model(ema.module, extractor, output_dir / "last", fit_temperature(logits, labels))
 
     model = SERForAudioClassification.from_pretrained(output_dir).to(accelerator.device)
     results = {"settings": settings.name, "seed": settings.seed, "best_epoch": best["epoch"]}
     results |= {"temperature": round(best["temperature"], 4), "parameters": model.num_parameters()}
     results |= {"hardware": hardware(accelerator), "data": data.summary()}
     results |= {"split": data.split.kind, "speaker_disjoint": data.split.speaker_disjoint}
+    run = {"seed": settings.seed, "fold": settings.split.published_fold, "split_hash": split_manifest["hash"]}
     for part, batches in (("validation", validation), ("test", test)):
-        rows = data.rows(part)
         logits, labels = predict(model, batches, extractor, accelerator)
-        probabilities = softmax(logits)
-        results[part] = emotion_metrics(probabilities, labels, data.scheme.names)
-        for key in ("corpus", "sex"):
-            results[part][f"by_{key}"] = metrics_by_group(rows[key], probabilities, labels, data.scheme.names)
+        predictions = Predictions.of(data.rows(part), data.scheme.names, labels, softmax(logits), data_dir, run)
+        results[part] = predictions.figures()
     results |= {"train_seconds": round(time.monotonic() - started_s), "history": history}
+    results["split_hash"] = split_manifest["hash"]
     if accelerator.is_main_process:
-        results["split_hash"] = split_manifest["hash"]
-        (output_dir / "split.json").write_text(json.dumps(split_manifest, indent=1))
-        (output_dir / "metrics.json").write_text(json.dumps(results, indent=1))
-        save_settings(settings, output_dir / "settings.yaml")
-        write_card(output_dir, settings, data.scheme, [results])
+        write_run(output_dir, settings, data.scheme, results, predictions, split_manifest)
         print(
             f"test UAR {results['test']['uar']:.3f}, accuracy {results['test']['accuracy']:.3f}; "
             f"{len(data.problems)} files were left out; saved to {output_dir}"
@@ -147,6 +159,20 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
         if training.push_to_hub:
             push(output_dir, training.push_to_hub, training.push_private)
     accelerator.end_training()
+
+
+def check_trackers(names: list[str]) -> None:
+    """Accelerate passes over what is not installed, and a run would end with nothing logged."""
+    known = [str(tracker) for tracker in LoggerType if tracker != LoggerType.ALL]
+    installed = [str(tracker) for tracker in get_available_trackers()]
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known)
+            raise SettingsError(f"training.trackers: {name!r} is no tracker{hint}; known: {', '.join(known)}")
+        if name not in installed:
+            raise SettingsError(
+                f"training.trackers: {name} is not installed; pip install {name}, or take it out of training.trackers"
+            )
 
 
 def make_loaders(data: EmotionData, batch_size: int, seed: int) -> dict[str, DataLoader]:

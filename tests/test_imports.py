@@ -14,7 +14,7 @@ PACKAGE = "ser_model"
 LAYERS = [
     {"configuration_ser", "mfcc", "layers", "labels", "audio"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings"},
-    {"modeling_ser", "splits", "inspection", "augment", "pictures"},
+    {"modeling_ser", "splits", "inspection", "augment", "pictures", "predictions"},
     {"data", "download", "inference", "reports", "hub", "diagram", "__init__"},
     {"explore", "evaluation"},
     {"__main__"},
