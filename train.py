@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType, set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter, BatchAugmentation
 from ser_model.corpora.base import CorpusError
+from ser_model.crossvalidation import fold_settings, headline, is_finished, summarise
 from ser_model.data import DataError, EmotionData, load_data, write_left_out
 from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import LabelError, nearest
@@ -43,20 +44,40 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", required=True, help="a YAML file of configs/")
     parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     parser.add_argument("--output-dir", required=True, help="where the model, its card and its figures go")
+    parser.add_argument("--cv", metavar="PROTOCOL", help="every fold of ravdess-speakers, tess-speakers or random-5")
     parser.add_argument("--strict", action="store_true", help="stop if any file is damaged, and list them")
     args, overrides = parser.parse_known_args(arguments)
     overrides += ["--data.strict", "true"] if args.strict else []
     try:
         settings = load_settings(args.config, overrides)
-        train(settings, Path(args.data_dir), Path(args.output_dir))
+        if args.cv:
+            cross_validate(settings, args.cv, Path(args.data_dir), Path(args.output_dir))
+        else:
+            train(settings, Path(args.data_dir), Path(args.output_dir))
     except (SettingsError, CorpusError, DataError, LabelError, SplitError, HubError) as error:
         sys.exit(f"train.py: {error}")
+    PartialState().destroy_process_group()
+
+
+def cross_validate(settings: Settings, protocol: str, data_dir: Path, output_dir: Path) -> None:
+    """Every fold is a run of its own in OUT/fold-1, ...; one that is finished is not run again."""
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    folds = fold_settings(settings, protocol, data_dir)
+    run_dirs = [output_dir / f"fold-{number}" for number in range(1, len(folds) + 1)]
+    unfinished = [pair for pair in zip(folds, run_dirs, strict=True) if not is_finished(pair[1], pair[0])]
+    state.print(f"{protocol}: {len(folds)} folds, {len(folds) - len(unfinished)} of them finished before")
+    for fold, run_dir in unfinished:
+        train(fold, data_dir, run_dir)
+    if state.is_main_process:
+        print(f"{headline(summarise(protocol, run_dirs, output_dir))}; saved to {output_dir}")
+    state.wait_for_everyone()
 
 
 def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     training = settings.training
     check_trackers(training.trackers)
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # or processes without a GPU would each train alone
         mixed_precision=training.mixed_precision,
         gradient_accumulation_steps=training.accumulation_steps,
         log_with=training.trackers,
@@ -143,6 +164,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     results |= {"temperature": round(best["temperature"], 4), "parameters": model.num_parameters()}
     results |= {"hardware": hardware(accelerator), "data": data.summary()}
     results |= {"split": data.split.kind, "speaker_disjoint": data.split.speaker_disjoint}
+    results["validation_speaker_disjoint"] = data.speakers("train").isdisjoint(data.speakers("validation"))
     run = {"seed": settings.seed, "fold": settings.split.published_fold, "split_hash": split_manifest["hash"]}
     for part, batches in (("validation", validation), ("test", test)):
         logits, labels = predict(model, batches, extractor, accelerator)
@@ -158,7 +180,9 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
         )
         if training.push_to_hub:
             push(output_dir, training.push_to_hub, training.push_private)
-    accelerator.end_training()
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.free_memory()  # for the next fold
 
 
 def check_trackers(names: list[str]) -> None:

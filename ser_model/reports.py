@@ -106,7 +106,7 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> 
         "## How good it is\n",
         figures_table(results),
         *([interval_words(result["test"]["interval"]) + "\n"] if "interval" in result["test"] else []),
-        f"Each emotion, {protocol(result)}:\n",
+        f"Each emotion, {protocol_words(result)}:\n",
         class_table(result, scheme.names),
         f"![Confusion matrix: rows are true, columns are answered, with the share of the row]({CONFUSION_PICTURE})\n",
         f"Most often mistaken: {', '.join(mistakes(result, scheme.names)) or 'nothing'}.\n",
@@ -136,7 +136,7 @@ def metadata(settings: Settings, corpora: Sequence[type[Corpus]], results: list[
             task_type="audio-classification",
             task_name="Speech emotion recognition",
             dataset_type="-".join(corpus.name for corpus in corpora),
-            dataset_name=f"{' + '.join(corpus.title for corpus in corpora)}, {protocol(result)}",
+            dataset_name=f"{' + '.join(corpus.title for corpus in corpora)}, {protocol_words(result)}",
             dataset_config=f"{result['settings']}-{result['split_hash'][:12]}",  # what tells two results apart
             dataset_split="test",
             metric_type=metric,
@@ -185,7 +185,7 @@ def licences(corpora: Sequence[type[Corpus]]) -> str:
     return text
 
 
-def protocol(result: dict) -> str:
+def protocol_words(result: dict) -> str:
     """In words: is this figure about new voices, or about voices that training knew?"""
     return "unseen speakers" if result["speaker_disjoint"] else "random split, speakers shared with training"
 
@@ -194,7 +194,7 @@ def figures_table(results: list[dict]) -> str:
     """One row a part of the test set."""
     rows = ["| test part | clips | UAR | accuracy | weighted F1 | ECE |", "| --- | --- | --- | --- | --- | --- |"]
     for result in results:
-        test, says = result["test"], protocol(result)
+        test, says = result["test"], protocol_words(result)
         rows.append(
             f"| all, {says} | {test['count']} | {test['uar']:.3f} | {test['accuracy']:.3f} | "
             f"{test['f1_weighted']:.3f} | {test['ece']:.3f} |"
@@ -265,6 +265,8 @@ def procedure(settings: Settings, result: dict) -> str:
         sentences.append("No speaker of the test part is heard in training or validation.")
     else:
         sentences.append("The split is random: speakers of the test part are heard in training too.")
+    if not result.get("validation_speaker_disjoint", True):
+        sentences.append("The validation part shares speakers with training: what was chosen on it suits known voices.")
     for part, wanted in (("Test", settings.split.test), ("Validation", settings.split.validation)):
         if isinstance(wanted, list) and settings.split.kind in ("speakers", "corpora"):
             sentences.append(f"{part}: {', '.join(wanted)}.")
