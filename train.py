@@ -6,7 +6,6 @@ accelerate launch train.py --config configs/ravdess_tess_cnn.yaml --data-dir DIR
 import argparse
 import copy
 import faulthandler
-import json
 import math
 import os
 import shlex
@@ -17,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState, skip_first_batches
-from accelerate.utils import set_seed
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType, set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -34,14 +34,23 @@ from ser_model.checkpoints import (
     whole_files,
 )
 from ser_model.corpora.base import CorpusError
+from ser_model.crossvalidation import fold_settings, headline, summarise
 from ser_model.data import DataError, EmotionData, EvenBatches, load_data, write_left_out
 from ser_model.distributed import leave, share_buffers, synchronize_batch_norms
 from ser_model.faults import Stopped, StopSignals, faults_in_words
 from ser_model.hub import HubError, check_push, push_model
-from ser_model.labels import LabelError
-from ser_model.metrics import emotion_metrics, fit_temperature, metrics_by_group, softmax
-from ser_model.reports import write_card
-from ser_model.settings import Settings, SettingsError, TrainingSettings, load_settings, network_config, save_settings
+from ser_model.labels import LabelError, nearest
+from ser_model.metrics import emotion_metrics, fit_temperature, softmax
+from ser_model.predictions import Predictions
+from ser_model.reports import write_run
+from ser_model.settings import (
+    Settings,
+    SettingsError,
+    TrainingSettings,
+    flat_settings,
+    load_settings,
+    network_config,
+)
 from ser_model.splits import SplitError, manifest
 
 
@@ -54,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", required=True, help="a YAML file of configs/")
     parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     parser.add_argument("--output-dir", required=True, help="where the model, its card and its figures go")
+    parser.add_argument("--cv", metavar="PROTOCOL", help="every fold of ravdess-speakers, tess-speakers or random-5")
     parser.add_argument("--strict", action="store_true", help="stop if any file is damaged, and list them")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with the run that the output folder holds")
@@ -64,20 +74,41 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         settings = load_settings(args.config, overrides)
         with faults_in_words():
-            train(settings, Path(args.data_dir), Path(args.output_dir), args.resume, args.overwrite)
+            places = (Path(args.data_dir), Path(args.output_dir))
+            if args.cv:
+                cross_validate(settings, args.cv, *places, args.overwrite)
+            else:
+                train(settings, *places, args.resume, args.overwrite)
     except (SettingsError, CorpusError, DataError, LabelError, SplitError, HubError) as error:
         sys.exit(f"train.py: {error}")
     except (CheckpointError, DivergedError) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:  # before the first step, or after the last
-        sys.exit(say_how_to_go_on(Stopped("stopped by SIGINT", 130), Path(args.output_dir), arguments))
+        sys.exit(say_how_to_go_on(Stopped("stopped by SIGINT", 130), Path(args.output_dir), arguments, args.cv))
     except Stopped as stopped:
-        sys.exit(say_how_to_go_on(stopped, Path(args.output_dir), arguments))
+        sys.exit(say_how_to_go_on(stopped, Path(args.output_dir), arguments, args.cv))
+    PartialState().destroy_process_group()
+
+
+def cross_validate(settings: Settings, protocol: str, data_dir: Path, output_dir: Path, overwrite: bool) -> None:
+    """Every fold is a run of its own in OUT/fold-1, ...; a finished one is kept, a stopped one goes on."""
+    state = make_state()
+    folds = fold_settings(settings, protocol, data_dir)
+    run_dirs = [output_dir / f"fold-{number}" for number in range(1, len(folds) + 1)]
+    runs = list(zip(folds, run_dirs, strict=True))
+    finished = sum(is_finished(run_dir, fold, not overwrite, overwrite) for fold, run_dir in runs)
+    state.print(f"{protocol}: {len(folds)} folds, {finished} of them finished before")
+    for fold, run_dir in runs:
+        train(fold, data_dir, run_dir, not overwrite, overwrite)
+    if state.is_main_process:
+        print(f"{headline(summarise(protocol, run_dirs, output_dir))}; saved to {output_dir}")
+    state.wait_for_everyone()
 
 
 def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = False, overwrite: bool = False) -> None:
     training = settings.training
-    accelerator = make_accelerator(training)
+    check_trackers(training.trackers)
+    accelerator = make_accelerator(training, output_dir / "logs")
     if is_finished(output_dir, settings, resume, overwrite):
         accelerator.print(f"{output_dir} holds a finished run: nothing is left to do")
         return
@@ -113,6 +144,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
     if accelerator.is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
         write_left_out(data.problems, output_dir / "left_out.csv", data_dir)
+    accelerator.init_trackers(settings.name, flat_settings(settings))
 
     parts = {"model": network, "ema": ema, "best_model": best_model, "optimizer": optimizer, "scheduler": scheduler}
     parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}
@@ -156,9 +188,11 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
             logits, labels = predict(ema.module, validation, extractor, accelerator)
             figures = emotion_metrics(softmax(logits), labels, data.scheme.names)
             record = {"epoch": epoch, "train_loss": round(loss_sum / num_clips, 4), "epoch_s": round(epoch_s, 2)}
-            record |= {"learning_rate": optimizer.param_groups[0]["lr"]}
-            progress.history.append(record | {key: figures[key] for key in ("uar", "accuracy", "log_loss")})
-            show_epoch(accelerator, progress.history, training.epochs, num_clips / epoch_s)
+            record |= {"clips_per_s": round(num_clips / epoch_s, 1), "learning_rate": optimizer.param_groups[0]["lr"]}
+            record |= {key: figures[key] for key in ("uar", "accuracy", "log_loss")}
+            progress.history.append(record)
+            accelerator.log(record, step=epoch)
+            show_epoch(accelerator, record, training.epochs)
             if figures["uar"] > progress.best.get("uar", -1.0):  # chosen on validation speakers, never on the test part
                 temperature = fit_temperature(logits, labels)
                 progress.best = {"epoch": epoch, "uar": figures["uar"], "temperature": temperature}
@@ -171,26 +205,25 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
             checkpoint.between_steps(progress, signals, end_of_epoch=True)
     bar.close()
 
+    logits, labels = predict(ema.module, validation, extractor, accelerator)
+    if accelerator.is_main_process:
+        save_model(ema.module, extractor, output_dir / "last", fit_temperature(logits, labels))
     best = progress.best
     model = SERForAudioClassification.from_pretrained(output_dir).to(accelerator.device)
     results = {"settings": settings.name, "seed": settings.seed, "best_epoch": best["epoch"]}
     results |= {"temperature": round(best["temperature"], 4), "parameters": model.num_parameters()}
     results |= {"hardware": hardware(accelerator), "data": data.summary()}
     results |= {"split": data.split.kind, "speaker_disjoint": data.split.speaker_disjoint}
+    results["validation_speaker_disjoint"] = data.speakers("train").isdisjoint(data.speakers("validation"))
+    run = {"seed": settings.seed, "fold": settings.split.published_fold, "split_hash": split_manifest["hash"]}
     for part, batches in (("validation", validation), ("test", test)):
-        rows = data.rows(part)
         logits, labels = predict(model, batches, extractor, accelerator)
-        probabilities = softmax(logits)
-        results[part] = emotion_metrics(probabilities, labels, data.scheme.names)
-        for key in ("corpus", "sex"):
-            results[part][f"by_{key}"] = metrics_by_group(rows[key], probabilities, labels, data.scheme.names)
+        predictions = Predictions.of(data.rows(part), data.scheme.names, labels, softmax(logits), data_dir, run)
+        results[part] = predictions.figures()
     results |= {"train_seconds": round(time.monotonic() - progress.started_s), "history": progress.history}
+    results["split_hash"] = split_manifest["hash"]
     if accelerator.is_main_process:
-        results["split_hash"] = split_manifest["hash"]
-        (output_dir / "split.json").write_text(json.dumps(split_manifest, indent=1))
-        (output_dir / "metrics.json").write_text(json.dumps(results, indent=1))
-        save_settings(settings, output_dir / "settings.yaml")
-        write_card(output_dir, settings, data.scheme, [results])
+        write_run(output_dir, settings, data.scheme, results, predictions, split_manifest)
         checkpoint.forget()  # nothing is left to go on with
         print(
             f"test UAR {results['test']['uar']:.3f}, accuracy {results['test']['accuracy']:.3f}; "
@@ -198,15 +231,40 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
         )
         if training.push_to_hub:
             push(output_dir, training.push_to_hub, training.push_private)
+    for tracker in accelerator.trackers:
+        tracker.finish()
     leave(accelerator)
 
 
-def make_accelerator(training: TrainingSettings) -> Accelerator:
-    if training.mixed_precision == "fp16" and PartialState().device.type == "cpu":  # Accelerate may ignore it
+def make_state() -> PartialState:
+    """What Accelerate knows of the processes."""
+    return PartialState(cpu=not torch.accelerator.is_available())  # or those without a GPU would each train alone
+
+
+def make_accelerator(training: TrainingSettings, log_dir: Path) -> Accelerator:
+    if training.mixed_precision == "fp16" and make_state().device.type == "cpu":  # Accelerate may ignore it
         raise SettingsError("training.mixed_precision is fp16, which needs a GPU; take bf16 or no")
     return Accelerator(
-        mixed_precision=training.mixed_precision, gradient_accumulation_steps=training.accumulation_steps
+        cpu=make_state().device.type == "cpu",
+        mixed_precision=training.mixed_precision,
+        gradient_accumulation_steps=training.accumulation_steps,
+        log_with=training.trackers,
+        project_dir=log_dir,
     )
+
+
+def check_trackers(names: list[str]) -> None:
+    """Accelerate passes over what is not installed, and a run would end with nothing logged."""
+    known = [str(tracker) for tracker in LoggerType if tracker != LoggerType.ALL]
+    installed = [str(tracker) for tracker in get_available_trackers()]
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known)
+            raise SettingsError(f"training.trackers: {name!r} is no tracker{hint}; known: {', '.join(known)}")
+        if name not in installed:
+            raise SettingsError(
+                f"training.trackers: {name} is not installed; pip install {name}, or take it out of training.trackers"
+            )
 
 
 def make_loaders(data: EmotionData, batches: EvenBatches, batch_size: int) -> dict[str, DataLoader]:
@@ -335,22 +393,24 @@ def clips_done(progress: Progress, batches: EvenBatches) -> int:
     return progress.epoch * batches.num_clips + batches.clips_before(progress.batch)
 
 
-def show_epoch(accelerator: Accelerator, history: list[dict], epochs: int, clips_per_s: float) -> None:
+def show_epoch(accelerator: Accelerator, record: dict, epochs: int) -> None:
     """One line, above the bar where there is one."""
-    last = history[-1]
-    left_s = (epochs - last["epoch"] - 1) * last["epoch_s"]
+    left_s = (epochs - record["epoch"] - 1) * record["epoch_s"]
     if accelerator.is_main_process:
         tqdm.write(
-            f"epoch {last['epoch'] + 1}/{epochs}: loss {last['train_loss']:.3f}, validation UAR {last['uar']:.3f}, "
-            f"{clips_per_s:.0f} clips/s, {last['epoch_s']:.1f} s, about {left_s / 60:.0f} min left",
+            f"epoch {record['epoch'] + 1}/{epochs}: loss {record['train_loss']:.3f}, "
+            f"validation UAR {record['uar']:.3f}, {record['clips_per_s']:.0f} clips/s, {record['epoch_s']:.1f} s, "
+            f"about {left_s / 60:.0f} min left",
             file=sys.stderr,
         )
 
 
-def say_how_to_go_on(stopped: Stopped, output_dir: Path, arguments: list[str]) -> int:
+def say_how_to_go_on(stopped: Stopped, output_dir: Path, arguments: list[str], cv: str | None) -> int:
     """Print why a run stopped and what resumes it; returns the exit status."""
     again = shlex.join(word for word in arguments if word not in ("--resume", "--overwrite"))
-    if (output_dir / CHECKPOINT_FILE).exists():
+    if cv:
+        hint = f"to go on with the fold that it was in: train.py {again}"
+    elif (output_dir / CHECKPOINT_FILE).exists():
         hint = f"to go on from the last checkpoint, start it as before with --resume: train.py {again} --resume"
     else:
         hint = f"there is no checkpoint yet, so it starts from the beginning: train.py {again}"

@@ -99,8 +99,9 @@ def predict(args: argparse.Namespace) -> int:
 def evaluate_model(args: argparse.Namespace) -> int:
     from .corpora import CorpusError
     from .data import DataError
-    from .evaluation import EvaluationError, evaluate, split_file, write_rows
+    from .evaluation import EvaluationError, evaluate, split_file
     from .inference import EmotionRecognizer
+    from .reports import interval_words
     from .splits import SplitError
 
     settings = load_settings(args.config)
@@ -108,16 +109,17 @@ def evaluate_model(args: argparse.Namespace) -> int:
     recognizer = load(EmotionRecognizer, args.model, **options)
     options = {"part": args.part, "split_manifest": split_file(args.model), "progress": True}
     try:
-        figures, rows = evaluate(recognizer, settings, args.data_dir, **options)
+        figures, predictions = evaluate(recognizer, settings, args.data_dir, **options)
     except (EvaluationError, CorpusError, DataError, LabelError, SplitError) as error:
         sys.exit(f"evaluate: {error}")
     said = {True: "unseen speakers", False: "NOT unseen speakers", None: "unknown whether the speakers are unseen"}
     print(f"{said[figures['speaker_disjoint']]}: {figures['speaker_disjoint_because']}")
     print(", ".join(f"{key} {figures[key]:.3f}" for key in ("uar", "accuracy", "f1_weighted", "ece")))
+    print(interval_words(figures["interval"]))
     if args.output:
         args.output.write_text(json.dumps(figures, indent=1))
     if args.predictions:
-        write_rows(rows, args.predictions)
+        predictions.write(args.predictions)
     return 0
 
 

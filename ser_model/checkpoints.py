@@ -33,7 +33,13 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 FINISHED = "metrics.json"  # is written when there is nothing left to do but to forget the checkpoint
 RUN = "run"  # the metadata's only key
 TENSOR = "tensor"  # stands in the JSON where a tensor was
-MAY_CHANGE = ("training.checkpoint_minutes", "training.push_to_hub", "training.push_private", "data.num_proc")
+MAY_CHANGE = (  # without effect on the weights
+    "data.num_proc",
+    "training.checkpoint_minutes",
+    "training.push_private",
+    "training.push_to_hub",
+    "training.trackers",
+)
 NAMED_DIFFERENCES = 3
 CLOCKS = ("started_s", "epoch_started_s")  # a monotonic clock means nothing after a restart: kept as time gone by
 

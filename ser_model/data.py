@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from .audio import load_audio
 from .corpora import find_utterances
-from .corpora.base import Problem, Scan, Utterance
+from .corpora.base import Problem, Scan, Utterance, relative_path
 from .inspection import Row, Sound, decode_files, inspect_files, screen
 from .labels import LabelError, LabelScheme, label_scheme
 from .settings import DataSettings, Settings, SplitSettings
@@ -85,6 +85,10 @@ class EmotionData:
     def rows(self, name: str) -> Dataset:
         """The rows of "train", "validation" or "test"; without waveforms where they are streamed."""
         return self.dataset.select(getattr(self.split, name))
+
+    def speakers(self, name: str) -> set[str]:
+        """Of "train", "validation" or "test"."""
+        return {self.utterances[index].speaker for index in getattr(self.split, name)}
 
     def part(self, name: str, shuffle_seed: int | None = None) -> Dataset | IterableDataset:
         """The rows of "train", "validation" or "test" with their waveforms.
@@ -254,8 +258,7 @@ def write_left_out(problems: Sequence[Problem], path: str | Path, data_dir: str 
         writer = csv.writer(file)
         writer.writerow(("path", "corpus", "reason"))
         for problem in problems:
-            relative = Path(os.path.relpath(problem.path, data_dir)).as_posix()
-            writer.writerow((relative, problem.corpus, problem.reason))
+            writer.writerow((relative_path(problem.path, data_dir), problem.corpus, problem.reason))
 
 
 def collate(rows: list[dict]) -> dict[str, Tensor]:

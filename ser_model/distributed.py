@@ -73,7 +73,6 @@ def share_buffers(module: nn.Module, accelerator: Accelerator) -> None:
 
 
 def leave(accelerator: Accelerator) -> None:
-    """The end of all processes; in this order, for gloo else aborts now and then after the work is done."""
+    """The end of a run. Its gradients' hooks must be gone before gloo is, which else aborts now and then."""
     accelerator.free_memory()
     gc.collect()
-    accelerator.end_training()

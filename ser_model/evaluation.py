@@ -1,7 +1,5 @@
 """Any audio-classification model on the data that a config names; and whether it has heard those voices before."""
 
-import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +9,9 @@ from tqdm import tqdm
 
 from .data import EmotionData, load_data
 from .inference import EmotionRecognizer
-from .metrics import emotion_metrics, metrics_by_group
+from .predictions import Predictions
 from .settings import Settings
-from .splits import SplitError, speakers_heard
+from .splits import SplitError, manifest, speakers_heard
 
 BATCH_SIZE = 32
 
@@ -30,7 +28,7 @@ def evaluate(
     part: str = "test",
     split_manifest: Path | None = None,
     progress: bool = False,
-) -> tuple[dict, list[dict]]:
+) -> tuple[dict, Predictions]:
     """
     Args:
         recognizer: around a model whose labels are those of `settings`.
@@ -41,7 +39,7 @@ def evaluate(
 
     Returns:
         Figures as in metrics.json, with `speaker_disjoint` (None where it cannot be told) and
-        `speaker_disjoint_because`; and one row a clip: path, speaker, label, prediction and every probability.
+        `speaker_disjoint_because`; and the predictions, whose seed, fold and split are those of `settings`.
 
     Raises:
         EvaluationError: the model's labels are not those of the settings.
@@ -70,10 +68,10 @@ def evaluate(
         "speaker_disjoint": disjoint,
         "speaker_disjoint_because": because,
     }
-    figures |= emotion_metrics(probabilities, labels, names)
-    rows = data.rows(part)
-    figures |= {f"by_{key}": metrics_by_group(rows[key], probabilities, labels, names) for key in ("corpus", "sex")}
-    return figures, _rows(rows, names, labels, probabilities)
+    split_hash = manifest(data.split, data.utterances, data_dir)["hash"]
+    run = {"seed": settings.seed, "fold": settings.split.published_fold, "split_hash": split_hash}
+    predictions = Predictions.of(data.rows(part), names, labels, probabilities, data_dir, run)
+    return figures | predictions.figures(), predictions
 
 
 def unseen(
@@ -108,19 +106,3 @@ def split_file(source: str | Path) -> Path | None:
         return Path(hf_hub_download(str(source), "split.json"))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
         return None
-
-
-def write_rows(rows: Sequence[dict], path: str | Path) -> None:
-    """One CSV row a clip."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _rows(rows, names: list[str], labels: np.ndarray, probabilities: np.ndarray) -> list[dict]:
-    return [
-        {"path": path, "speaker": speaker, "label": names[label], "prediction": names[int(own.argmax())]}
-        | {name: f"{probability:.5f}" for name, probability in zip(names, own, strict=True)}
-        for path, speaker, label, own in zip(rows["path"], rows["speaker"], labels, probabilities, strict=True)
-    ]

@@ -6,9 +6,12 @@ import datasets
 import evaluate
 import numpy as np
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_score, recall_score
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, precision_recall_fscore_support
 
 CALIBRATION_BINS = 15  # as in Guo et al. 2017, arXiv 1706.04599
+CONFIDENCE_LEVEL = 0.95
+BY_CLASS = ("precision", "recall", "f1")  # in scikit-learn's order
+RESAMPLES = 2000  # for 24 speakers of 60 clips the ends then differ by 0.0015 (standard deviation) from seed to seed
 
 
 def expected_calibration_error(
@@ -65,28 +68,30 @@ def emotion_metrics(probabilities: np.ndarray, references: np.ndarray, names: li
 
     Returns:
         accuracy; uar, the unweighted average recall (balanced accuracy) over the classes that occur; F1, precision and
-        recall, macro and weighted; ece; log_loss; count; recall of each class; confusion_matrix (row: truth);
-        reliability, the bins behind ece.
+        recall, macro and weighted; ece; log_loss; count; precision, recall and f1 of each class that occurs;
+        confusion_matrix (row: truth); reliability, the bins behind ece.
     """
     predictions = probabilities.argmax(axis=1)
     indices = np.arange(len(names))
     occurring = np.unique(references)
-    recalls = recall_score(references, predictions, labels=indices, average=None, zero_division=0)
+    options = {"labels": occurring, "zero_division": 0}
+    each = precision_recall_fscore_support(references, predictions, average=None, **options)[:3]
     figures = {
         "accuracy": accuracy_score(references, predictions),
-        "uar": recalls[occurring].mean(),
+        "uar": each[1].mean(),
         "ece": expected_calibration_error(probabilities, references),
         "log_loss": log_loss(references, probabilities, labels=indices),
     }
     for average in ("macro", "weighted"):
-        for name, score in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
-            figures[f"{name}_{average}"] = score(
-                references, predictions, labels=occurring, average=average, zero_division=0
-            )
+        averages = precision_recall_fscore_support(references, predictions, average=average, **options)
+        figures |= {f"{name}_{average}": value for name, value in zip(BY_CLASS, averages[:3], strict=True)}
     return {
         "count": len(references),
         **{key: round(float(value), 5) for key, value in figures.items()},
-        "recall": {names[index]: round(float(recalls[index]), 5) for index in occurring},
+        **{
+            name: {names[index]: round(float(value), 5) for index, value in zip(occurring, values, strict=True)}
+            for name, values in zip(BY_CLASS, each, strict=True)
+        },
         "confusion_matrix": confusion_matrix(references, predictions, labels=indices).tolist(),
         "reliability": [
             {key: round(value, 5) for key, value in b.items()} for b in reliability(probabilities, references)
@@ -106,10 +111,66 @@ def metrics_by_group(
     return figures
 
 
+def speaker_intervals(
+    probabilities: np.ndarray, references: np.ndarray, speakers: Sequence[str], seed: int = 0
+) -> dict:
+    """95 % intervals of UAR, accuracy and F1: how far they would move with other speakers of the same kind.
+
+    Speakers are drawn with replacement, each with all its clips, for clips of one voice are right or wrong together
+    (percentiles of the cluster bootstrap: Davison & Hinkley 1997, section 3.8). Drawn clips would count every clip as
+    a voice of its own, and the interval would be too narrow. With fewer than about 20 speakers this one is too narrow
+    as well (Cameron, Gelbach & Miller 2008), so their number stands beside it. From a single speaker nothing can be
+    said of others: its clips are drawn then, `resampled` says so, and the interval is about that voice alone.
+
+    Args:
+        probabilities: (N, num_labels).
+        references: class indices (N,).
+        speakers: of each clip (N,); a clip of unknown speaker counts as a speaker.
+        seed: of the draws.
+
+    Returns:
+        speakers, how many; resampled, "speakers" or "clips"; and [low, high] of uar, accuracy, f1_macro, f1_weighted.
+    """
+    distinct, owners = np.unique(speakers, return_inverse=True)
+    resampled = "speakers" if len(distinct) > 1 else "clips"
+    if resampled == "clips":
+        owners = np.arange(len(references))
+    num_labels = probabilities.shape[1]
+    confusions = np.zeros((owners.max() + 1, num_labels, num_labels))  # of each that can be drawn
+    np.add.at(confusions, (owners, references, probabilities.argmax(axis=1)), 1)
+    rng = np.random.default_rng(seed)
+    even = np.full(len(confusions), 1 / len(confusions))
+    drawn = [np.tensordot(rng.multinomial(len(even), even), confusions, axes=1) for _ in range(RESAMPLES)]
+    tail = 50 * (1 - CONFIDENCE_LEVEL)
+    ends = {
+        key: np.percentile(values, [tail, 100 - tail]).round(5).tolist()
+        for key, values in _figures_of(np.stack(drawn)).items()
+    }
+    return {"speakers": len(distinct), "resampled": resampled, **ends}
+
+
+def _figures_of(confusions: np.ndarray) -> dict[str, np.ndarray]:
+    """Confusion matrices (R, num_labels, num_labels) -> figures (R,), as `emotion_metrics` has them."""
+    right = np.diagonal(confusions, axis1=1, axis2=2)  # (R, num_labels)
+    support, answers = confusions.sum(axis=2), confusions.sum(axis=1)
+    occurring = support > 0  # a class that was not drawn is not averaged
+    recall = np.divide(right, support, out=np.zeros_like(right), where=occurring)
+    f1 = np.divide(2 * right, support + answers, out=np.zeros_like(right), where=occurring)
+    classes, clips = occurring.sum(axis=1), support.sum(axis=1)
+    return {
+        "uar": recall.sum(axis=1) / classes,
+        "accuracy": right.sum(axis=1) / clips,
+        "f1_macro": f1.sum(axis=1) / classes,
+        "f1_weighted": (f1 * support).sum(axis=1) / clips,
+    }
+
+
 class EmotionMetrics(evaluate.Metric):
     """`emotion_metrics` as an `evaluate.Metric`: `add_batch(predictions=probabilities, references=labels)`.
 
-    Made from the package, it works without the Hub and over several processes.
+    Made from the package, it works without the Hub. For several processes give `num_process`, `process_id` and one
+    `experiment_id`; `compute` then answers on process 0. They meet in files, so all must see one `cache_dir`; training
+    and `evaluate` gather arrays instead, which needs no common disk, and whose logits the temperature is fitted on.
     """
 
     def __init__(self, names: list[str], **kwargs):

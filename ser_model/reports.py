@@ -1,20 +1,27 @@
-"""The model card, written from a run's own figures, and the pictures beside it."""
+"""What a run leaves to be read: the model card, written from the run's own figures, and its tables and pictures."""
 
+import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
+from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from .checkpoints import write_whole
 from .corpora import CORPORA, Corpus
 from .labels import LabelScheme
-from .settings import Settings
+from .predictions import Predictions
+from .settings import Settings, save_settings
 
 CODE_LICENCE = "Apache-2.0"
-CONFUSION_PICTURE, RELIABILITY_PICTURE = "confusion.png", "reliability.png"
+CONFUSION_PICTURE, RELIABILITY_PICTURE, CURVES_PICTURE = "confusion.png", "reliability.png", "learning_curves.png"
+FEW_SPEAKERS = 20  # below, an interval over speakers comes out too narrow; see metrics.speaker_intervals
 DOTS_PER_INCH = 120  # sharp on a laptop at about 50 kB a picture
-BLUE, GREY = "#0072B2", "#666666"  # of Okabe & Ito's palette: told apart with any kind of colour vision
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # Okabe & Ito's: told apart with any kind of colour vision
 
 USE = """\
 ## How to use it
@@ -42,12 +49,39 @@ noise and music. Figures on a random split share voices between training and tes
 """
 
 
+def write_run(
+    folder: Path, settings: Settings, scheme: LabelScheme, results: dict, predictions: Predictions, split_manifest: dict
+) -> None:
+    """All that a finished run leaves beside its model; `metrics.json` comes last, and whole, for it says so.
+
+    `results` are what `metrics.json` holds, `predictions` those of the test part.
+    """
+    for model_dir in (folder, folder / "last"):
+        (model_dir / "split.json").write_text(json.dumps(split_manifest, indent=1))
+    save_settings(settings, folder / "settings.yaml")
+    predictions.write(folder / "predictions.csv")
+    (folder / "classification_report.txt").write_text(predictions.report())
+    with open(folder / "history.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(results["history"][0]))
+        writer.writeheader()
+        writer.writerows(results["history"])
+    write_card(folder, settings, scheme, [results])
+    write_json(results, folder / "metrics.json")
+
+
+def write_json(content: dict, path: Path) -> None:
+    """Under its name only when it is whole."""
+    write_whole(path, json.dumps(content, indent=1).encode())
+
+
 def write_card(folder: Path, settings: Settings, scheme: LabelScheme, results: list[dict]) -> None:
     """README.md of a model folder, and its pictures; the arguments are those of `model_card`."""
     test = results[0]["test"]
     confusion_picture(test["confusion_matrix"], scheme.names, folder / CONFUSION_PICTURE)
     if "reliability" in test:
         reliability_picture(test["reliability"], folder / RELIABILITY_PICTURE)
+    if "history" in results[0]:
+        curves_picture(results[0]["history"], results[0]["best_epoch"], folder / CURVES_PICTURE)
     (folder / "README.md").write_text(model_card(settings, scheme, results))
 
 
@@ -69,13 +103,15 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> 
         + "\n",
         "## How good it is\n",
         figures_table(results),
-        f"Each emotion, {protocol(result)}:\n",
+        *([interval_words(result["test"]["interval"]) + "\n"] if "interval" in result["test"] else []),
+        f"Each emotion, {protocol_words(result)}:\n",
         class_table(result, scheme.names),
-        f"![Confusion matrix: rows are true, columns are answered]({CONFUSION_PICTURE})\n",
+        f"![Confusion matrix: rows are true, columns are answered, with the share of the row]({CONFUSION_PICTURE})\n",
         f"Most often mistaken: {', '.join(mistakes(result, scheme.names)) or 'nothing'}.\n",
         calibration(result),
         "## Protocol\n",
         procedure(settings, result),
+        *([f"![Loss, UAR and learning rate over epochs]({CURVES_PICTURE})\n"] if "history" in result else []),
         "## Data and licences\n",
         *(f"- {corpus.title}, {corpus.licence}. {corpus.citation} {corpus.url}".rstrip() for corpus in corpora),
         "\n" + licences(corpora),
@@ -98,7 +134,7 @@ def metadata(settings: Settings, corpora: Sequence[type[Corpus]], results: list[
             task_type="audio-classification",
             task_name="Speech emotion recognition",
             dataset_type="-".join(corpus.name for corpus in corpora),
-            dataset_name=f"{' + '.join(corpus.title for corpus in corpora)}, {protocol(result)}",
+            dataset_name=f"{' + '.join(corpus.title for corpus in corpora)}, {protocol_words(result)}",
             dataset_config=f"{result['settings']}-{result['split_hash'][:12]}",  # what tells two results apart
             dataset_split="test",
             metric_type=metric,
@@ -147,7 +183,7 @@ def licences(corpora: Sequence[type[Corpus]]) -> str:
     return text
 
 
-def protocol(result: dict) -> str:
+def protocol_words(result: dict) -> str:
     """In words: is this figure about new voices, or about voices that training knew?"""
     return "unseen speakers" if result["speaker_disjoint"] else "random split, speakers shared with training"
 
@@ -156,7 +192,7 @@ def figures_table(results: list[dict]) -> str:
     """One row a part of the test set."""
     rows = ["| test part | clips | UAR | accuracy | weighted F1 | ECE |", "| --- | --- | --- | --- | --- | --- |"]
     for result in results:
-        test, says = result["test"], protocol(result)
+        test, says = result["test"], protocol_words(result)
         rows.append(
             f"| all, {says} | {test['count']} | {test['uar']:.3f} | {test['accuracy']:.3f} | "
             f"{test['f1_weighted']:.3f} | {test['ece']:.3f} |"
@@ -167,6 +203,17 @@ def figures_table(results: list[dict]) -> str:
                     f"| {name}, {says} | {figures['count']} | {figures['uar']:.3f} | {figures['accuracy']:.3f} | | |"
                 )
     return "\n".join(rows) + "\n"
+
+
+def interval_words(interval: dict) -> str:
+    """ "95 % intervals over 24 speakers: UAR 0.61 to 0.68, ..." """
+    named = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "macro F1", "f1_weighted": "weighted F1"}
+    ranges = ", ".join(f"{name} {interval[key][0]:.3f} to {interval[key][1]:.3f}" for key, name in named.items())
+    count = interval["speakers"]
+    if interval["resampled"] == "clips":
+        return f"95 % intervals over the clips of the one speaker, about no other voice: {ranges}."
+    few = f"; with fewer than {FEW_SPEAKERS} speakers such intervals are too narrow" if count < FEW_SPEAKERS else ""
+    return f"95 % intervals over {count} speakers, drawn anew with all their clips: {ranges}{few}."
 
 
 def class_table(result: dict, names: Sequence[str]) -> str:
@@ -213,9 +260,11 @@ def procedure(settings: Settings, result: dict) -> str:
     """Who was tested on, and what was chosen where."""
     sentences = []
     if result["speaker_disjoint"]:
-        sentences.append("No speaker is in two parts of the split.")
+        sentences.append("No speaker of the test part is heard in training or validation.")
     else:
         sentences.append("The split is random: speakers of the test part are heard in training too.")
+    if not result.get("validation_speaker_disjoint", True):
+        sentences.append("The validation part shares speakers with training: what was chosen on it suits known voices.")
     for part, wanted in (("Test", settings.split.test), ("Validation", settings.split.validation)):
         if isinstance(wanted, list) and settings.split.kind in ("speakers", "corpora"):
             sentences.append(f"{part}: {', '.join(wanted)}.")
@@ -242,22 +291,24 @@ def making(settings: Settings, result: dict) -> str:
 
 
 def confusion_picture(confusion: list[list[int]], names: Sequence[str], path: Path) -> None:
-    """Rows: truth; columns: answer; colour: share of the row; numbers: clips."""
+    """Rows: truth; columns: answer; colour and percentage: share of the row; above it the number of clips."""
     counts = np.array(confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side_in = 1.8 + 0.45 * len(names)
+    side_in = 1.8 + 0.5 * len(names)
     figure = Figure(figsize=(side_in, side_in), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)  # one hue, light to dark: any colour vision, and in print
     for (row, column), count in np.ndenumerate(counts):
         if count:
             ink = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, count, ha="center", va="center", color=ink, fontsize=8)
+            percent = 100 * shares[row, column]
+            said = f"{count}\n{f'{percent:.0f}' if percent >= 0.5 else '<1'} %"
+            axes.text(column, row, said, ha="center", va="center", color=ink, fontsize=8, linespacing=1.1)
     labels = [name.replace("_", " ") for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), labels)
     axes.set(xlabel="answered", ylabel="true")
-    figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
+    save_picture(figure, path)
 
 
 def reliability_picture(bins: list[dict], path: Path) -> None:
@@ -270,4 +321,41 @@ def reliability_picture(bins: list[dict], path: Path) -> None:
     axes.scatter(confidence, accuracy, s=10 + 600 * count / count.sum(), color=BLUE, alpha=0.8, linewidths=0)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share of right answers", aspect="equal")
     axes.spines[["top", "right"]].set_visible(False)
+    save_picture(figure, path)
+
+
+def curves_picture(history: list[dict], best_epoch: int, path: Path) -> None:
+    """Training and validation loss, validation UAR and learning rate over epochs from 1; the epoch chosen is marked.
+
+    What a history of an earlier version does not hold is left out.
+    """
+    panels = {
+        "loss": {"train_loss": "training loss", "log_loss": "validation log loss"},
+        "UAR": {"uar": "validation UAR"},
+        "learning rate": {"learning_rate": "learning rate"},
+    }
+    panels = {name: {key: says for key, says in own.items() if key in history[0]} for name, own in panels.items()}
+    panels = {name: own for name, own in panels.items() if own}
+    figure = Figure(figsize=(6.0, 0.7 + 1.6 * len(panels)), layout="constrained")
+    epochs = [entry["epoch"] + 1 for entry in history]
+    all_axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for axes, (name, own) in zip(all_axes, panels.items(), strict=True):
+        for (key, says), colour in zip(own.items(), (BLUE, ORANGE), strict=False):
+            axes.plot(epochs, [entry[key] for entry in history], color=colour, label=says, marker=".", markersize=4)
+        axes.axvline(best_epoch + 1, color=GREY, linestyle="--", linewidth=1)
+        axes.set(ylabel=name)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(own) > 1:
+            axes.legend(frameon=False, fontsize=8)
+    all_axes[0].set_title(f"dashed: epoch {best_epoch + 1}, chosen by validation UAR", fontsize=9, color=GREY)
+    all_axes[-1].set(xlabel="epoch", xlim=(0.5, epochs[-1] + 0.5))
+    all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10), min_n_ticks=1))
+    figure.align_ylabels()
+    save_picture(figure, path)
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """As PNG at `path` and as SVG beside it, the same bytes for the same figures."""
     figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
+    with rc_context({"svg.hashsalt": "ser_model", "svg.fonttype": "none"}):  # letters stay letters, found by a search
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})

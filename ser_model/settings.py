@@ -1,5 +1,6 @@
 """One YAML file an experiment -> typed settings. Unknown keys and impossible values are refused at this border."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,11 @@ class SplitSettings(_Section):
     validation: list[str] | int | float = 0.1
     name: str = "ravdess-speakers"
     fold: int = Field(default=1, ge=1)
+
+    @property
+    def published_fold(self) -> int | None:
+        """None for the kinds of split that have no folds."""
+        return self.fold if self.kind == "published" else None
 
 
 class _Distortion(_Section):
@@ -181,6 +187,8 @@ class TrainingSettings(_Section):
     mixed_precision: Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_no)] = "no"
     compile: bool = False  # torch.compile
     checkpoint_minutes: float | None = Field(default=10, gt=0)  # beside the end of each epoch; null: only there
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    trackers: list[str] = ["tensorboard"]  # any of Accelerate's that are installed; TensorBoard writes to OUT/logs
     push_to_hub: str | None = None  # a repository of the Hub, your-name/ser-cnn, that the finished model goes to
     push_private: bool = False  # whether that repository is private when it is made
 
@@ -226,6 +234,19 @@ def load_settings(path: str | Path, overrides: list[str] | None = None) -> Setti
         return Settings.model_validate(raw)
     except ValidationError as error:
         raise SettingsError(f"{path}: " + "; ".join(_complaint(problem) for problem in error.errors())) from error
+
+
+def flat_settings(settings: Settings) -> dict[str, str | int | float | bool]:
+    """{"training.epochs": 50, ...}: every setting by its dotted name, lists and what is unset as JSON."""
+    flat = {}
+    waiting = list(settings.model_dump(mode="json").items())
+    while waiting:
+        name, value = waiting.pop(0)
+        if isinstance(value, dict):
+            waiting = [(f"{name}.{key}", inner) for key, inner in value.items()] + waiting
+        else:
+            flat[name] = value if isinstance(value, str | int | float) else json.dumps(value)
+    return flat
 
 
 def save_settings(settings: Settings, path: str | Path) -> None:

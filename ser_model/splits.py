@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
 import random
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .corpora.base import Utterance
+from .corpora.base import Utterance, relative_path
 from .labels import nearest
 
 PARTS = ("train", "validation", "test")
@@ -449,7 +448,7 @@ def _some(values, count: int = 3) -> str:
 
 
 def _id(utterance: Utterance, root: str | Path) -> str:
-    return f"{utterance.corpus}/{Path(os.path.relpath(utterance.path, root)).as_posix()}"
+    return f"{utterance.corpus}/{relative_path(utterance.path, root)}"
 
 
 def _hash(content: Mapping) -> str:

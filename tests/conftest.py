@@ -39,28 +39,43 @@ def data_dir() -> Path:
     return path
 
 
+def write_chord(path: Path, emotion: int, pitch_hz: float, rng: np.random.Generator) -> None:
+    """A chord for each emotion, a pitch for each voice."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time_s = np.arange(int(16_000 * rng.uniform(0.7, 1.0))) / 16_000
+    overtone_hz = 600 * 1.25**emotion
+    sound = np.sin(2 * np.pi * pitch_hz * time_s) + np.sin(2 * np.pi * overtone_hz * time_s)
+    soundfile.write(path, 0.2 * sound + rng.normal(0, 0.005, len(sound)), 16_000, subtype="PCM_16")
+
+
+def write_ravdess(root: Path, actors: int, takes: int, rng: np.random.Generator) -> None:
+    """RAVDESS speech as it is named: eight emotions of each actor."""
+    for actor in range(1, actors + 1):
+        for emotion in range(8):
+            for take in range(1, takes + 1):
+                name = f"03-01-{emotion + 1:02}-01-01-{take:02}-{actor:02}.wav"
+                write_chord(root / "RAVDESS" / f"Actor_{actor:02}" / name, emotion, 100 + 20 * actor, rng)
+
+
+@pytest.fixture(scope="session")
+def all_synthetic_actors(tmp_path_factory) -> Path:
+    """All 24 actors of RAVDESS, one made clip of each emotion."""
+    root = tmp_path_factory.mktemp("actors")
+    write_ravdess(root, actors=24, takes=1, rng=np.random.default_rng(0))
+    return root
+
+
 @pytest.fixture(scope="session")
 def synthetic_corpora(tmp_path_factory) -> Path:
-    """RAVDESS and TESS as they are named, with made sounds: a chord for each emotion, a pitch for each voice."""
+    """RAVDESS and TESS as they are named, with made sounds."""
     root = tmp_path_factory.mktemp("corpora")
     rng = np.random.default_rng(0)
-
-    def write(path: Path, emotion: int, pitch_hz: float) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        time_s = np.arange(int(16_000 * rng.uniform(0.7, 1.0))) / 16_000
-        overtone_hz = 600 * 1.25**emotion
-        sound = np.sin(2 * np.pi * pitch_hz * time_s) + np.sin(2 * np.pi * overtone_hz * time_s)
-        soundfile.write(path, 0.2 * sound + rng.normal(0, 0.005, len(sound)), 16_000, subtype="PCM_16")
-
-    for actor in range(1, 9):
-        for emotion in range(8):
-            for take in (1, 2):
-                name = f"03-01-{emotion + 1:02}-01-01-{take:02}-{actor:02}.wav"
-                write(root / "RAVDESS" / f"Actor_{actor:02}" / name, emotion, 100 + 20 * actor)
+    write_ravdess(root, actors=8, takes=2, rng=rng)
     tess_emotions = {"neutral": 0, "happy": 2, "sad": 3, "angry": 4, "fear": 5, "disgust": 6, "ps": 7}
     for speaker, pitch_hz in (("OAF", 180), ("YAF", 220)):
         for emotion, index in tess_emotions.items():
             folder = "pleasant_surprise" if emotion == "ps" else emotion
             for word in ("back", "bean", "chair"):
-                write(root / "TESS" / f"{speaker}_{folder}" / f"{speaker}_{word}_{emotion}.wav", index, pitch_hz)
+                clip = root / "TESS" / f"{speaker}_{folder}" / f"{speaker}_{word}_{emotion}.wav"
+                write_chord(clip, index, pitch_hz, rng)
     return root

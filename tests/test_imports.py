@@ -14,9 +14,9 @@ PACKAGE = "ser_model"
 LAYERS = [
     {"configuration_ser", "mfcc", "layers", "labels", "audio", "distributed"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults"},
-    {"modeling_ser", "splits", "inspection", "augment", "pictures", "checkpoints"},
+    {"modeling_ser", "splits", "inspection", "augment", "pictures", "checkpoints", "predictions"},
     {"data", "download", "inference", "reports", "hub", "diagram", "__init__"},
-    {"explore", "evaluation"},
+    {"explore", "evaluation", "crossvalidation"},
     {"__main__"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}

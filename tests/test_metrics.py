@@ -1,3 +1,9 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,8 +15,10 @@ from ser_model.metrics import (
     metrics_by_group,
     reliability,
     softmax,
+    speaker_intervals,
 )
 
+ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["calm", "happy", "sad"]
 # Three calm clips, two of them right; one happy clip, wrong; no sad one.
 PROBABILITIES = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.3, 0.6]])
@@ -24,7 +32,11 @@ def test_figures_equal_those_counted_by_hand():
     assert figures["uar"] == pytest.approx((2 / 3 + 0) / 2, abs=1e-5)  # sad does not occur and is not averaged
     assert figures["recall"] == {"calm": pytest.approx(2 / 3, abs=1e-5), "happy": 0.0}
     assert figures["confusion_matrix"] == [[2, 1, 0], [0, 0, 1], [0, 0, 0]]
+    assert figures["precision"] == {"calm": 1.0, "happy": 0.0}
+    assert figures["f1"] == {"calm": pytest.approx(2 * 2 / (2 + 3), abs=1e-5), "happy": 0.0}
     assert figures["f1_macro"] == pytest.approx((2 * 2 / (2 + 3) + 0) / 2, abs=1e-5)
+    assert figures["f1_weighted"] == pytest.approx(3 / 4 * 2 * 2 / (2 + 3), abs=1e-5)
+    assert figures["precision_weighted"] == pytest.approx(3 / 4)
     assert figures["log_loss"] == pytest.approx(-np.log([0.8, 0.6, 0.2, 0.3]).mean(), abs=1e-5)
 
 
@@ -62,6 +74,99 @@ def test_metric_of_evaluate_takes_batches_and_agrees():
     metric.add_batch(predictions=PROBABILITIES[:3], references=REFERENCES[:3])
     metric.add_batch(predictions=PROBABILITIES[3:], references=REFERENCES[3:])
     assert metric.compute() == emotion_metrics(PROBABILITIES, REFERENCES, NAMES)
+
+
+TWO_RANKS = """
+import json, os, sys
+import numpy as np
+import torch.distributed as dist
+from ser_model.metrics import EmotionMetrics
+
+dist.init_process_group("gloo")  # only to leave together: the metric meets in files
+rank, ranks = dist.get_rank(), dist.get_world_size()
+names, probabilities, references = json.load(open(sys.argv[1]))
+options = {"num_process": ranks, "process_id": rank, "experiment_id": "two", "cache_dir": sys.argv[2]}
+metric = EmotionMetrics(names, **options)
+metric.add_batch(predictions=probabilities[rank::ranks], references=references[rank::ranks])
+figures = metric.compute()
+if rank == 0:
+    json.dump(figures, open(sys.argv[3], "w"))
+else:
+    assert figures is None
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_metric_of_evaluate_works_over_two_processes_without_the_hub(tmp_path):
+    rng = np.random.default_rng(0)
+    probabilities, references = rng.dirichlet([1, 1, 1], 31), rng.integers(0, 3, 31)  # uneven: 16 and 15
+    given, got, script = (tmp_path / name for name in ("given.json", "got.json", "two.py"))
+    given.write_text(json.dumps([NAMES, probabilities.tolist(), references.tolist()]))
+    script.write_text(TWO_RANKS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, str(given), str(tmp_path / "cache"), str(got)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    order = [*range(0, 31, 2), *range(1, 31, 2)]
+    assert json.loads(got.read_text()) == emotion_metrics(probabilities[order], references[order], NAMES)
+
+
+def answers(right: list[int], wrong: list[int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Clips of two labels, in turn, of one speaker for each pair of numbers."""
+    probabilities, references, speakers = [], [], []
+    for speaker, counts in enumerate(zip(right, wrong, strict=True)):
+        for is_wrong, count in enumerate(counts):
+            for clip in range(count):
+                reference = clip % 2
+                probabilities.append(np.eye(2)[reference ^ is_wrong])
+                references.append(reference)
+                speakers.append(f"s{speaker}")
+    return np.array(probabilities), np.array(references), speakers
+
+
+def test_interval_of_two_speakers_spans_the_three_ways_to_draw_them():
+    # Drawn with replacement: twice the first (accuracy 1), twice the second (0), or both (0.5), 1 to 1 to 2.
+    interval = speaker_intervals(*answers(right=[20, 0], wrong=[0, 20]))
+    assert interval["accuracy"] == interval["uar"] == [0.0, 1.0]
+    assert (interval["speakers"], interval["resampled"]) == (2, "speakers")
+
+
+def test_interval_has_no_width_where_all_speakers_are_alike_and_widens_as_they_differ():
+    alike = speaker_intervals(*answers(right=[6] * 10, wrong=[4] * 10))
+    differing = speaker_intervals(*answers(right=[10] * 6 + [0] * 4, wrong=[0] * 6 + [10] * 4))
+    for key in ("uar", "accuracy", "f1_macro", "f1_weighted"):
+        assert alike[key][0] == alike[key][1]
+        low, high = differing[key]
+        assert low < 0.4 and high > 0.75
+
+
+def test_interval_of_one_speaker_is_about_its_clips_and_says_so():
+    interval = speaker_intervals(*answers(right=[70], wrong=[30]))
+    assert (interval["speakers"], interval["resampled"]) == (1, "clips")
+    low, high = interval["accuracy"]  # the binomial standard error is 0.046
+    assert low == pytest.approx(0.7 - 1.96 * 0.046, abs=0.02) and high == pytest.approx(0.7 + 1.96 * 0.046, abs=0.02)
+
+
+def test_interval_is_that_of_figures_worked_out_for_every_draw_by_scikit_learn(monkeypatch):
+    rng = np.random.default_rng(1)
+    probabilities, references = rng.dirichlet([1, 1, 1], 60), rng.integers(0, 3, 60)
+    speakers = np.array([f"s{index % 5}" for index in range(60)])
+    monkeypatch.setattr("ser_model.metrics.RESAMPLES", 40)
+    interval = speaker_intervals(probabilities, references, speakers, seed=7)
+    draws, figures = np.random.default_rng(7), []
+    for _ in range(40):
+        times = draws.multinomial(5, [0.2] * 5)
+        clips = np.concatenate([np.flatnonzero(speakers == f"s{s}") for s in range(5) for _ in range(times[s])])
+        figures.append(emotion_metrics(probabilities[clips], references[clips], NAMES))
+    for key in ("uar", "accuracy", "f1_macro", "f1_weighted"):
+        assert interval[key] == pytest.approx(np.percentile([own[key] for own in figures], [2.5, 97.5]), abs=2e-5)
 
 
 def test_figures_of_each_group_and_none_of_those_without_one():

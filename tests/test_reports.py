@@ -13,7 +13,7 @@ from PIL import Image
 from ser_model.__main__ import main
 from ser_model.labels import label_scheme
 from ser_model.metrics import emotion_metrics
-from ser_model.reports import confusion_picture, model_card, reliability_picture, write_card
+from ser_model.reports import confusion_picture, interval_words, model_card, reliability_picture, write_card
 from ser_model.settings import load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -133,7 +133,7 @@ def test_card_says(text, promised):
 
 def test_a_random_split_is_said_to_be_one(settings, results):
     card = model_card(settings, label_scheme(settings.labels), results[1:])
-    assert "The split is random" in card and "No speaker is in two parts" not in card
+    assert "The split is random" in card and "No speaker of the test part" not in card
 
 
 def test_weights_are_non_commercial_only_where_the_data_are(settings, results):
@@ -153,6 +153,37 @@ def test_pictures_named_in_the_card_lie_beside_it(settings, results, tmp_path):
 
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def test_card_shows_the_learning_curves_of_a_run_that_has_a_history(settings, results, tmp_path):
+    epochs = [{"epoch": e, "train_loss": 2 - e / 9, "uar": e / 9, "log_loss": 2.0, "accuracy": 0.5} for e in range(9)]
+    write_card(tmp_path, settings, label_scheme(settings.labels), [results[0] | {"history": epochs}])
+    assert "(learning_curves.png)" in (tmp_path / "README.md").read_text()
+    svg = (tmp_path / "learning_curves.svg").read_text()
+    assert "validation UAR" in svg and "epoch 5, chosen" in svg and "learning rate" not in svg  # which it has not
+
+
+def test_pictures_of_the_same_figures_are_the_same_bytes(results, tmp_path):
+    for name in ("one.png", "two.png"):
+        confusion_picture(results[0]["test"]["confusion_matrix"], NAMES, tmp_path / name)
+    for suffix in (".png", ".svg"):
+        one, two = ((tmp_path / name).with_suffix(suffix).read_bytes() for name in ("one", "two"))
+        assert one == two and b"<dc:date>" not in one
+
+
+def test_confusion_picture_says_clips_and_shares(tmp_path):
+    confusion_picture([[30, 10], [1, 999]], ["a", "b"], tmp_path / "c.png")
+    said = re.findall(r"<text[^>]*>([^<]+)<", (tmp_path / "c.svg").read_text())
+    assert said[6:] == ["30", "75 %", "10", "25 %", "1", "&lt;1 %", "999", "100 %"]
+
+
+@pytest.mark.parametrize(
+    ("speakers", "says"), [(4, "over 4 speakers.*fewer than 20"), (24, r"over 24 speakers[^;]*$"), (1, "one speaker")]
+)
+def test_an_interval_says_over_how_many_speakers_it_is(speakers, says):
+    figures = dict.fromkeys(("uar", "accuracy", "f1_macro", "f1_weighted"), [0.5, 0.6])
+    resampled = "speakers" if speakers > 1 else "clips"
+    assert re.search(says, interval_words({"speakers": speakers, "resampled": resampled, **figures}))
 
 
 def test_confusion_picture_is_darkest_where_the_answers_are(tmp_path):

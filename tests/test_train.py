@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from accelerate.utils import LoggerType
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from ser_model import SERFeatureExtractor
+from ser_model.evaluation import evaluate, split_file
 from ser_model.inference import EmotionRecognizer
 from ser_model.settings import load_settings
 from train import main, make_model
@@ -80,7 +84,67 @@ def test_run_writes_its_figures_split_settings_and_card(run):
     assert set(metrics["test"]["by_sex"]["male"]["recall"]) == set(metrics["test"]["recall"])
     assert sum(b["count"] for b in metrics["test"]["reliability"]) == metrics["test"]["count"]
     assert metrics["hardware"].strip() and metrics["hardware"] in card
-    assert all((output_dir / picture).exists() for picture in ("confusion.png", "reliability.png"))
+    assert "95 % intervals over 3 speakers" in card
+    for picture in ("confusion", "reliability", "learning_curves"):
+        assert f"({picture}.png)" in card
+        assert (output_dir / f"{picture}.png").stat().st_size and (output_dir / f"{picture}.svg").stat().st_size
+
+
+def test_run_writes_a_row_for_each_test_clip_and_the_tables_that_follow_from_them(run, synthetic_corpora):
+    output_dir, _ = run
+    metrics = json.loads((output_dir / "metrics.json").read_text())
+    with open(output_dir / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = list(json.loads((output_dir / "config.json").read_text())["id2label"].values())
+    clip, answer, run_columns = ["path", "corpus", "speaker", "sex"], ["label", "prediction"], ["seed", "fold"]
+    assert list(rows[0]) == [*clip, *answer, *names, *run_columns, "split_hash"]
+    assert {row["speaker"] for row in rows} == {"ravdess-01", "ravdess-02", "tess-YAF"}
+    assert all((synthetic_corpora / row["path"]).is_file() for row in rows)
+    assert {(row["seed"], row["fold"], row["split_hash"]) for row in rows} == {("0", "", metrics["split_hash"])}
+    right = sum(row["label"] == row["prediction"] for row in rows)
+    assert right / len(rows) == pytest.approx(metrics["test"]["accuracy"], abs=1e-5)
+    report = (output_dir / "classification_report.txt").read_text()
+    assert f"{metrics['test']['uar']:.3f}" in next(line for line in report.splitlines() if "macro avg" in line)
+    with open(output_dir / "history.csv", newline="") as file:
+        history = list(csv.DictReader(file))
+    assert [float(row["uar"]) for row in history] == [epoch["uar"] for epoch in metrics["history"]]
+    assert all(float(row["clips_per_s"]) > 0 for row in history)
+
+
+def test_last_holds_the_model_after_the_last_step_as_one_that_can_be_evaluated(run, synthetic_corpora):
+    output_dir, _ = run
+    best, last = (load_file(folder / "model.safetensors") for folder in (output_dir, output_dir / "last"))
+    metrics = json.loads((output_dir / "metrics.json").read_text())
+    is_best = metrics["best_epoch"] == len(metrics["history"]) - 1
+    assert all(torch.equal(best[key], last[key]) for key in best) is is_best
+    settings = load_settings(output_dir / "settings.yaml")
+    recognizer = EmotionRecognizer.from_pretrained(output_dir / "last")
+    options = {"part": "validation", "split_manifest": split_file(output_dir / "last")}
+    figures, _ = evaluate(recognizer, settings, synthetic_corpora, **options)
+    assert figures["uar"] == pytest.approx(metrics["history"][-1]["uar"], abs=1e-4)
+
+
+def test_run_is_logged_for_tensorboard(run):
+    output_dir, result = run
+    metrics = json.loads((output_dir / "metrics.json").read_text())
+    events = EventAccumulator(str(output_dir / "logs" / "ravdess_tess_cnn")).Reload()
+    for key in ("train_loss", "learning_rate", "clips_per_s", "uar", "accuracy", "log_loss"):
+        logged = [(event.step, event.value) for event in events.Scalars(key)]
+        assert logged == [(epoch["epoch"], pytest.approx(epoch[key])) for epoch in metrics["history"]]
+    [hyperparameters] = (output_dir / "logs").rglob("hparams.yml")
+    assert yaml.safe_load(hyperparameters.read_text())["training.epochs"] == 3
+    assert "tensorboard" not in result.stderr.lower() and "tensorflow" not in result.stderr.lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("tensorbord", "no tracker; did you mean 'tensorboard'.*wandb"), ("wandb", "wandb is not installed; pip install")],
+)
+def test_a_tracker_that_cannot_be_had_is_refused_before_anything_is_read(name, sentence, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.get_available_trackers", lambda: [LoggerType.TENSORBOARD])
+    places = [f"--data-dir={tmp_path / 'absent'}", f"--output-dir={tmp_path / 'run'}"]
+    with pytest.raises(SystemExit, match=f"training.trackers: .*{sentence}"):
+        main([*SMALL, *places, f"--training.trackers=[{name}]"])
 
 
 def test_saved_model_gives_the_figures_that_were_reported(run, synthetic_corpora):

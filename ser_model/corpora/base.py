@@ -136,6 +136,11 @@ class Corpus:
         )
 
 
+def relative_path(path: str | Path, data_dir: str | Path) -> str:
+    """Below the data folder, with forward slashes, so that no machine's folders are told."""
+    return Path(os.path.relpath(path, data_dir)).as_posix()
+
+
 def list_audio(root: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> list[Path]:
     """Audio files below `root` in sorted order; folders that start with a dot are passed over, each is read once."""
     root, endings = Path(root), tuple(suffixes)

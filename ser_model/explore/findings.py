@@ -90,11 +90,6 @@ def _split_up(findings: Findings) -> Findings:
     return replace(findings, clips=clips, split=split, split_hash=split_hash)
 
 
-def relative(path: Path, data_dir: Path) -> str:
-    """Below the data folder, so that no machine's folders are told."""
-    return Path(os.path.relpath(path, data_dir)).as_posix()
-
-
 def _without_folder(text: str, data_dir: Path) -> str:
     return text.replace(f"{data_dir}{os.sep}", "")
 

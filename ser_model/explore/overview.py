@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import yaml
 
+from ..corpora.base import relative_path
 from ..splits import PARTS
-from .findings import Clip, Findings, config_lines, covering_length_s, in_order, relative
+from .findings import Clip, Findings, config_lines, covering_length_s, in_order
 from .page import ROWS_SHOWN, Draw, Picture, Section, Table
 from .pictures import heat_map, histogram, ranges, stacked_bars
 
@@ -256,10 +257,11 @@ def left_out_section(findings: Findings) -> Section:
     if findings.dropped:
         text.append(f"Beside these, {len(findings.dropped)} clips have an emotion that the label scheme drops.")
     rows = [
-        [relative(problem.path, findings.data_dir), problem.corpus, problem.reason] for problem in findings.problems
+        [relative_path(problem.path, findings.data_dir), problem.corpus, problem.reason]
+        for problem in findings.problems
     ]
     warnings = [
-        [relative(clip.utterance.path, findings.data_dir), clip.utterance.corpus, clip.sound.warning]
+        [relative_path(clip.utterance.path, findings.data_dir), clip.utterance.corpus, clip.sound.warning]
         for clip in findings.clips
         if clip.sound.warning
     ]
@@ -280,8 +282,8 @@ def _clips_table(findings: Findings) -> Table:
     rows = []
     for clip in findings.clips:
         said, sound = clip.utterance, clip.sound
-        row = [relative(said.path, findings.data_dir), said.corpus, said.speaker, said.sex, said.emotion, clip.label]
-        row += [clip.part, round(sound.duration_s, 4), sound.sampling_rate, sound.channels]
+        row = [relative_path(said.path, findings.data_dir), said.corpus, said.speaker, said.sex, said.emotion]
+        row += [clip.label, clip.part, round(sound.duration_s, 4), sound.sampling_rate, sound.channels]
         rows.append(row + [round(sound.peak, 4), round(sound.loudness_db, 2)])
     return Table("clips", "Clips", columns, rows)
 

@@ -1,0 +1,166 @@
+"""Cross-validation: the runs that a protocol asks for, and what they come to together."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .corpora import find_utterances
+from .labels import nearest
+from .predictions import Predictions
+from .reports import (
+    CONFUSION_PICTURE,
+    RELIABILITY_PICTURE,
+    class_table,
+    confusion_picture,
+    interval_words,
+    protocol_words,
+    reliability_picture,
+    write_json,
+)
+from .settings import Settings, SettingsError
+from .splits import FOLDS, SplitError
+
+RANDOM = re.compile(r"random-([1-9]\d*)")
+SUMMARISED = {
+    "uar": "UAR",
+    "accuracy": "accuracy",
+    "f1_macro": "macro F1",
+    "f1_weighted": "weighted F1",
+    "ece": "ECE",
+    "log_loss": "log loss",
+}
+
+
+def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> list[Settings]:
+    """The settings of each run.
+
+    Args:
+        settings: what all runs share; its split gives the validation part, and for random splits the test share.
+        protocol: one of `splits.FOLDS`, a run a fold; or "random-5", five random splits, where seed (of split and
+            network) counts up from that of `settings`.
+        data_dir: the folder that holds the corpora.
+
+    Raises:
+        SettingsError: an unknown protocol, or settings that cannot serve for every run.
+        SplitError: the corpora lack a speaker that the protocol tests, or hold one's songs.
+        CorpusError: see `find_utterances`.
+    """
+    if settings.training.push_to_hub:
+        raise SettingsError(
+            "training.push_to_hub pushes one model, --cv trains one a fold; take it out, and push the one you choose "
+            "with python -m ser_model push"
+        )
+    if protocol in FOLDS:
+        _check_speakers(settings, protocol, data_dir)
+        splits = [{"kind": "published", "name": protocol, "fold": fold + 1} for fold in range(len(FOLDS[protocol]))]
+        return [settings.model_copy(update={"split": settings.split.model_copy(update=split)}) for split in splits]
+    count = RANDOM.fullmatch(protocol)
+    if not count:
+        hint = nearest(protocol, FOLDS)
+        raise SettingsError(f"--cv {protocol} is unknown{hint}; known: {', '.join(FOLDS)}, and random-5 or the like")
+    if int(count[1]) < 2:
+        raise SettingsError("--cv random-1 is a single run; ask for at least random-2, or leave --cv out")
+    if not (isinstance(settings.split.test, float) and isinstance(settings.split.validation, float)):
+        raise SettingsError(
+            f"--cv {protocol} draws clips, but split.test or split.validation names or counts speakers; give shares: "
+            "--split.test 0.2 --split.validation 0.1"
+        )
+    split = settings.split.model_copy(update={"kind": "random"})
+    return [settings.model_copy(update={"split": split, "seed": settings.seed + run}) for run in range(int(count[1]))]
+
+
+def _check_speakers(settings: Settings, protocol: str, data_dir: str | Path) -> None:
+    tested = {speaker for fold in FOLDS[protocol] for speaker in fold}
+    if isinstance(settings.split.validation, list) and (named := tested & set(settings.split.validation)):
+        raise SettingsError(
+            f"--cv {protocol} tests {', '.join(sorted(named))} in one fold or another, so split.validation cannot name "
+            "them; give a share: --split.validation 0.15"
+        )
+    own = [clip for clip in find_utterances(data_dir, settings.data.corpora).utterances if clip.speaker in tested]
+    if absent := sorted(tested - {clip.speaker for clip in own}):
+        corpus = absent[0].split("-")[0]
+        raise SplitError(
+            f"--cv {protocol} tests {len(tested)} speakers, of whom {len(absent)} are not in the data, {absent[0]} for "
+            f"one; add {corpus} to data.corpora, and the whole of it to the data folder"
+        )
+    if sung := [clip for clip in own if clip.channel != "speech"]:
+        raise SplitError(
+            f"--cv {protocol} tests speech, but the corpora bring {len(sung)} clips of its speakers' {sung[0].channel} "
+            "too; leave that out of the corpus's channels, or the figure compares with nobody's"
+        )
+
+
+def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict:
+    """What finished runs come to: mean and standard deviation over them, and all their test clips pooled.
+
+    Writes cv.json, which is also returned, README.md, predictions.csv, a classification report and pictures.
+    """
+    runs = [json.loads((folder / "metrics.json").read_text()) for folder in run_dirs]
+    predictions = Predictions.pooled([Predictions.read(folder / "predictions.csv") for folder in run_dirs])
+    predictions.write(output_dir / "predictions.csv")
+    (output_dir / "classification_report.txt").write_text(predictions.report())
+    figures = {key: [run["test"][key] for run in runs] for key in SUMMARISED}
+    told = ("seed", "split_hash", "speaker_disjoint", "best_epoch", "temperature", "train_seconds")
+    summary = {
+        "settings": runs[0]["settings"],
+        "protocol": protocol,
+        "speaker_disjoint": all(run["speaker_disjoint"] for run in runs),
+        "mean": {key: round(float(np.mean(values)), 5) for key, values in figures.items()},
+        "sd": {key: round(float(np.std(values, ddof=1)), 5) for key, values in figures.items()},
+        "folds": [
+            {"fold": number, **{key: run[key] for key in told}}
+            | {"test": {key: run["test"][key] for key in ("count", *SUMMARISED)}}
+            for number, run in enumerate(runs, start=1)
+        ],
+        "pooled": predictions.figures(),
+    }
+    confusion_picture(summary["pooled"]["confusion_matrix"], predictions.names, output_dir / CONFUSION_PICTURE)
+    reliability_picture(summary["pooled"]["reliability"], output_dir / RELIABILITY_PICTURE)
+    (output_dir / "README.md").write_text(report(summary, predictions.names))
+    write_json(summary, output_dir / "cv.json")
+    return summary
+
+
+def headline(summary: dict) -> str:
+    """The line for the terminal: mean and spread, and how sure the mean is."""
+    spread = ", ".join(f"{SUMMARISED[key]} {_spread(summary, key)}" for key in ("uar", "accuracy", "f1_weighted"))
+    interval = summary["pooled"]["interval"]
+    low, high = interval["uar"]
+    return (
+        f"{summary['protocol']}, {len(summary['folds'])} folds, {protocol_words(summary)}: {spread} (mean ± standard "
+        f"deviation over folds); pooled UAR {summary['pooled']['uar']:.3f}, 95 % interval over {interval['speakers']} "
+        f"speakers {low:.3f} to {high:.3f}"
+    )
+
+
+def report(summary: dict, names: Sequence[str]) -> str:
+    """README.md of a cross-validation."""
+    pooled = summary["pooled"]
+    rows = [["fold", "clips", *SUMMARISED.values(), "seed", "split"]]
+    rows.append(["---"] * len(rows[0]))
+    for fold in summary["folds"]:
+        figures = [f"{fold['test'][key]:.3f}" for key in SUMMARISED]
+        rows.append([f"[{fold['fold']}](fold-{fold['fold']}/README.md)", str(fold["test"]["count"]), *figures])
+        rows[-1] += [str(fold["seed"]), fold["split_hash"][:12]]
+    rows.append(["mean ± standard deviation", "", *(_spread(summary, key) for key in SUMMARISED), "", ""])
+    rows.append(["all clips pooled", str(pooled["count"]), *(f"{pooled[key]:.3f}" for key in SUMMARISED), "", ""])
+    return "\n".join(
+        [
+            f"# {summary['settings']}: {summary['protocol']}, {len(summary['folds'])} folds\n",
+            f"Tested on {protocol_words(summary)}.\n",
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "\n" + interval_words(pooled["interval"]) + "\n",
+            "Each emotion, pooled:\n",
+            class_table({"test": pooled}, names),
+            f"![Confusion matrix, all folds: rows are true, columns are answered]({CONFUSION_PICTURE})\n",
+            f"![Accuracy over confidence, all folds; on the dashed line they agree]({RELIABILITY_PICTURE})\n",
+            "Every figure is in `cv.json`, every answer in `predictions.csv`, each run in its own folder.\n",
+        ]
+    )
+
+
+def _spread(summary: dict, key: str) -> str:
+    return f"{summary['mean'][key]:.3f} ± {summary['sd'][key]:.3f}"

@@ -1,0 +1,183 @@
+"""`train.py --cv`: every fold a run of its own, finished ones left alone, and what they come to together."""
+
+import contextlib
+import csv
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_readme import command
+
+from ser_model.crossvalidation import fold_settings
+from ser_model.data import load_data
+from ser_model.settings import load_settings
+from ser_model.splits import FOLDS
+from train import main
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "configs" / "ravdess_speakers.yaml"
+SMALL = [
+    f"--config={CONFIG}",
+    "--training.epochs=1",
+    "--training.batch_size=16",
+    "--data.num_proc=1",
+    "--model.backbone_options={widths: [8, 8, 8, 8], hidden_size: 16}",
+]
+
+
+def cross_validate(data_dir, output_dir, *arguments) -> None:
+    main([*SMALL, f"--data-dir={data_dir}", f"--output-dir={output_dir}", *arguments])
+
+
+def rows_of(path: Path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def six_folds(all_synthetic_actors, tmp_path_factory) -> Path:
+    """README's command, on made sounds."""
+    output_dir = tmp_path_factory.mktemp("cv")
+    words = shlex.split(command("accelerate launch train.py --config configs/ravdess_speakers.yaml"))
+    places = {"data": str(all_synthetic_actors), "runs/cv": str(output_dir)}
+    assert places.keys() <= set(words)
+    with contextlib.chdir(ROOT):
+        main([*(places.get(word, word) for word in words[3:]), *SMALL])
+    return output_dir
+
+
+def test_every_fold_tests_its_own_actors_and_together_they_test_all(six_folds):
+    for number, speakers in enumerate(FOLDS["ravdess-speakers"], start=1):
+        rows = rows_of(six_folds / f"fold-{number}" / "predictions.csv")
+        assert {row["speaker"] for row in rows} == set(speakers)
+        assert {row["fold"] for row in rows} == {str(number)}
+        assert (six_folds / f"fold-{number}" / "model.safetensors").is_file()
+    pooled = rows_of(six_folds / "predictions.csv")
+    assert len(pooled) == len({row["path"] for row in pooled}) == 24 * 8
+
+
+def test_summary_is_what_the_folds_figures_come_to(six_folds):
+    summary = json.loads((six_folds / "cv.json").read_text())
+    runs = [json.loads((six_folds / f"fold-{number}" / "metrics.json").read_text()) for number in range(1, 7)]
+    recalls = [run["test"]["uar"] for run in runs]
+    assert summary["mean"]["uar"] == pytest.approx(sum(recalls) / 6, abs=1e-5)
+    assert summary["sd"]["uar"] == pytest.approx(np.std(recalls, ddof=1), abs=1e-5)
+    assert [fold["test"]["uar"] for fold in summary["folds"]] == recalls
+    assert [fold["split_hash"] for fold in summary["folds"]] == [run["split_hash"] for run in runs]
+    confusion = sum(np.array(run["test"]["confusion_matrix"]) for run in runs)
+    assert summary["pooled"]["confusion_matrix"] == confusion.tolist()
+    assert summary["pooled"]["interval"]["speakers"] == 24 and summary["speaker_disjoint"] is True
+    log_loss = sum(run["test"]["log_loss"] for run in runs) / 6  # folds are of one size
+    assert summary["pooled"]["log_loss"] == pytest.approx(log_loss, abs=1e-4)
+
+
+def test_summary_is_there_to_be_read(six_folds):
+    summary = json.loads((six_folds / "cv.json").read_text())
+    text = (six_folds / "README.md").read_text()
+    assert f"{summary['mean']['uar']:.3f} ± {summary['sd']['uar']:.3f}" in text
+    assert "unseen speakers" in text and "95 % intervals over 24 speakers" in text
+    for name in ("confusion.png", "confusion.svg", "reliability.png", "reliability.svg", "classification_report.txt"):
+        assert (six_folds / name).stat().st_size
+
+
+def test_only_what_is_unfinished_is_run_again(six_folds, all_synthetic_actors, tmp_path, capsys):
+    output_dir = Path(shutil.copytree(six_folds, tmp_path / "cv"))
+    before = json.loads((output_dir / "cv.json").read_text())
+    (output_dir / "fold-2" / "metrics.json").unlink()
+    (output_dir / "cv.json").unlink()
+    written = {path: path.stat().st_mtime_ns for path in output_dir.glob("fold-*/model.safetensors")}
+    cross_validate(all_synthetic_actors, output_dir, "--cv=ravdess-speakers")
+    again = [path.parent.name for path, time_ns in written.items() if path.stat().st_mtime_ns != time_ns]
+    assert again == ["fold-2"]
+    after = json.loads((output_dir / "cv.json").read_text())
+    assert after["pooled"] == before["pooled"] and after["mean"] == before["mean"]
+    said = capsys.readouterr().out
+    assert "6 folds, 5 of them finished before" in said
+    assert f"UAR {after['mean']['uar']:.3f} ± {after['sd']['uar']:.3f}" in said
+
+
+def test_folds_of_other_settings_are_not_mixed(six_folds, all_synthetic_actors):
+    sentence = "fold-1 is of another run: training.epochs was 1 and is 2 now; resume it as it was"
+    with pytest.raises(SystemExit, match=sentence):
+        cross_validate(all_synthetic_actors, six_folds, "--cv=ravdess-speakers", "--training.epochs=2")
+
+
+def test_random_splits_are_repeated_with_other_seeds_and_say_that_voices_are_shared(
+    all_synthetic_actors, tmp_path, capsys
+):
+    options = ("--cv=random-2", "--seed=5", "--split.test=0.2", "--split.validation=0.2")
+    cross_validate(all_synthetic_actors, tmp_path, *options)
+    summary = json.loads((tmp_path / "cv.json").read_text())
+    assert [fold["seed"] for fold in summary["folds"]] == [5, 6]
+    assert len({fold["split_hash"] for fold in summary["folds"]}) == 2
+    assert summary["speaker_disjoint"] is False
+    assert {(row["seed"], row["fold"]) for row in rows_of(tmp_path / "predictions.csv")} == {("5", "1"), ("6", "2")}
+    assert "random split, speakers shared with training" in (tmp_path / "README.md").read_text()
+    assert "random split, speakers shared with training" in capsys.readouterr().out
+
+
+def test_two_processes_share_the_folds_of_tess_and_the_card_says_where_the_epoch_was_chosen(
+    synthetic_corpora, tmp_path
+):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py", *SMALL]
+    options = ["--cv=tess-speakers", "--data.corpora=[{name: tess}]", "--training.batch_size=8"]
+    result = subprocess.run(
+        [*launch, *options, f"--data-dir={synthetic_corpora}", f"--output-dir={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("tess-speakers, 2 folds") == 1  # one process speaks for both
+    summary = json.loads((tmp_path / "cv.json").read_text())
+    assert summary["pooled"]["count"] == 42
+    assert sum(map(sum, summary["pooled"]["confusion_matrix"])) == 42  # no clip counted twice
+    assert {row["speaker"] for row in rows_of(tmp_path / "fold-1" / "predictions.csv")} == {"tess-YAF"}
+    metrics = json.loads((tmp_path / "fold-1" / "metrics.json").read_text())
+    assert metrics["hardware"].startswith("2 x CPU")
+    assert "validation part shares speakers with training" in (tmp_path / "fold-1" / "README.md").read_text()
+
+
+def test_more_corpora_train_but_only_the_protocols_speakers_are_tested(synthetic_corpora):
+    settings = load_settings(CONFIG, ["--data.corpora", "[{name: tess}, {name: ravdess}]"])
+    folds = fold_settings(settings, "tess-speakers", synthetic_corpora)
+    first, second = (load_data(fold, synthetic_corpora, 16_000) for fold in folds)
+    assert first.speakers("test") == {"tess-YAF"} and second.speakers("test") == {"tess-OAF"}
+    assert {"tess-OAF", "ravdess-01"} < first.speakers("train") | first.speakers("validation")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "overrides", "sentence"),
+    [
+        ("ravdes-speakers", [], "did you mean 'ravdess-speakers'.*random-5"),
+        ("random-1", [], "at least random-2"),
+        ("random-5", ["--split.test=[ravdess-01]"], "give shares"),
+        ("ravdess-speakers", [], "of whom 16 are not in the data, ravdess-09 for one; add ravdess to data.corpora"),
+        ("tess-speakers", [], "of whom 2 are not in the data, tess-OAF for one; add tess to data.corpora"),
+        ("ravdess-speakers", ["--split.validation=[ravdess-03]"], "split.validation cannot name them; give a share"),
+        ("ravdess-speakers", ["--training.push_to_hub=me/mine"], "push the one you choose"),
+    ],
+)
+def test_what_cannot_be_cross_validated_is_refused_in_a_sentence(
+    protocol, overrides, sentence, synthetic_corpora, tmp_path
+):
+    with pytest.raises(SystemExit, match=sentence):
+        cross_validate(synthetic_corpora, tmp_path / "out", f"--cv={protocol}", *overrides)
+    assert not (tmp_path / "out").exists()
+
+
+def test_songs_of_the_tested_actors_are_refused(all_synthetic_actors, tmp_path):
+    data_dir = Path(shutil.copytree(all_synthetic_actors, tmp_path / "data"))
+    spoken = data_dir / "RAVDESS" / "Actor_01" / "03-01-02-01-01-01-01.wav"
+    shutil.copy(spoken, spoken.with_name("03-02-02-01-01-01-01.wav"))
+    corpora = "--data.corpora=[{name: ravdess, channels: [speech, song]}]"
+    with pytest.raises(SystemExit, match="bring 1 clips of its speakers' song too"):
+        cross_validate(data_dir, tmp_path / "out", "--cv=ravdess-speakers", corpora)

@@ -1,0 +1,57 @@
+import csv
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from ser_model.predictions import Predictions
+
+NAMES = ("calm", "path")  # free labels may be called what a column is called
+RUN = {"seed": 3, "fold": 2, "split_hash": "f00"}
+
+
+@pytest.fixture
+def predictions(tmp_path) -> Predictions:
+    """Four clips, the last of unknown sex, the first three right; of the third both probabilities round to 0.50000."""
+    clips = {
+        "path": [str(tmp_path / "corpus" / f"{index}.wav") for index in range(4)],
+        "corpus": ["ravdess"] * 4,
+        "speaker": ["a", "a", "b", "b"],
+        "sex": ["female", "female", "male", None],
+    }
+    probabilities = np.array([[0.9999999, 1e-7], [0.2, 0.8], [0.4999999, 0.5000001], [0.3, 0.7]])
+    return Predictions.of(Dataset.from_dict(clips), NAMES, np.array([0, 1, 1, 0]), probabilities, tmp_path, RUN)
+
+
+def test_csv_has_a_row_a_clip_and_no_folder_of_this_machine(predictions, tmp_path):
+    predictions.write(tmp_path / "p.csv")
+    header, *rows = csv.reader((tmp_path / "p.csv").open())
+    assert header == "path corpus speaker sex label prediction calm path seed fold split_hash".split()
+    assert rows[1] == "corpus/1.wav ravdess a female path path 0.20000 0.80000 3 2 f00".split()
+    assert rows[3][3] == ""
+
+
+def test_read_back_the_figures_are_the_same_but_for_rounding(predictions, tmp_path):
+    predictions.write(tmp_path / "p.csv")
+    before, after = predictions.figures(), Predictions.read(tmp_path / "p.csv").figures()
+    assert before["accuracy"] == 0.75
+    assert before.keys() == after.keys() and set(after["by_sex"]) == {"female", "male"}
+    for key, value in before.items():
+        if key not in ("log_loss", "ece", "reliability"):
+            assert after[key] == value
+    assert after["log_loss"] == pytest.approx(before["log_loss"], abs=1e-4)
+    assert after["ece"] == pytest.approx(before["ece"], abs=1e-4)
+    Predictions.read(tmp_path / "p.csv").write(tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_text() == (tmp_path / "p.csv").read_text()
+
+
+def test_pooled_folds_are_numbered_and_counted_together(predictions):
+    pooled = Predictions.pooled([predictions, predictions])
+    assert [clip["fold"] for clip in pooled.clips] == [1] * 4 + [2] * 4
+    assert pooled.figures()["confusion_matrix"] == [[2, 2], [0, 4]]
+
+
+def test_report_gives_each_label_and_both_averages(predictions):
+    lines = [line.split() for line in predictions.report().splitlines()]
+    assert "calm 1.000 0.500 0.667 2".split() in lines and "path 0.667 1.000 0.800 2".split() in lines
+    assert "macro avg 0.833 0.750 0.733 4".split() in lines and "weighted avg 0.833 0.750 0.733 4".split() in lines
