@@ -48,7 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
 def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
     training = settings.training
     accelerator = Accelerator(
-        mixed_precision=training.mixed_precision, gradient_accumulation_steps=training.accumulation_steps
+        cpu=not torch.accelerator.is_available(),  # or processes without a GPU would each train alone
+        mixed_precision=training.mixed_precision,
+        gradient_accumulation_steps=training.accumulation_steps,
     )
     set_seed(settings.seed)
     started_s = time.monotonic()

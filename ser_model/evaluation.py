@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from accelerate import Accelerator
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from tqdm import tqdm
@@ -31,7 +33,8 @@ def evaluate(
     split_manifest: Path | None = None,
     progress: bool = False,
 ) -> tuple[dict, list[dict]]:
-    """
+    """Processes that `accelerate launch` or torchrun started share the clips; each gets all figures and rows.
+
     Args:
         recognizer: around a model whose labels are those of `settings`.
         settings: `data`, `labels` and `split` are read.
@@ -47,7 +50,9 @@ def evaluate(
         EvaluationError: the model's labels are not those of the settings.
         CorpusError, DataError, LabelError, SplitError: see `load_data`.
     """
-    data = load_data(settings, data_dir, recognizer.sampling_rate, progress=progress)
+    accelerator = Accelerator(cpu=recognizer.model.device.type == "cpu")
+    with accelerator.main_process_first():  # one process decodes, the others find the cache
+        data = load_data(settings, data_dir, recognizer.sampling_rate, progress=progress)
     names = list(data.scheme.names)
     if sorted(names) != sorted(recognizer.labels):
         raise EvaluationError(
@@ -55,13 +60,15 @@ def evaluate(
             "config to those of the model"
         )
     order = [recognizer.labels.index(name) for name in names]
-    scores, labels = [], []
-    for batch in tqdm(data.loader(part, BATCH_SIZE), disable=not progress, unit="batch"):
+    loader = accelerator.prepare_data_loader(data.loader(part, BATCH_SIZE), device_placement=False)
+    gathered = []
+    for batch in tqdm(loader, disable=not progress, unit="batch"):
         lengths = batch["lengths"].tolist()
         clips = [clip[:length].numpy() for clip, length in zip(batch["waveforms"], lengths, strict=True)]
-        scores.append(recognizer.scores(clips)[:, order].astype(np.float64))
-        labels.append(batch["labels"].numpy())
-    probabilities, labels = np.concatenate(scores), np.concatenate(labels)
+        scores = torch.from_numpy(recognizer.scores(clips)[:, order]).to(accelerator.device)
+        gathered.append(accelerator.gather_for_metrics((scores, batch["labels"].to(accelerator.device))))
+    scores, labels = (torch.cat(column).cpu().numpy() for column in zip(*gathered, strict=True))
+    probabilities = scores.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)  # float32 sums are off by 1e-7
     disjoint, because = unseen(recognizer, split_manifest, data, data_dir, part)
     figures = {
