@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .feature_extraction_ser import SERFeatureExtractor
-from .hub import HubError, export_onnx, push_model
+from .hub import HubError, export_onnx, load_pretrained, push_model
 from .labels import LabelError, label_scheme
 from .modeling_ser import SERForAudioClassification
 from .settings import SettingsError, load_settings, network_config
@@ -100,7 +100,7 @@ def predict(args: argparse.Namespace) -> int:
     if not files:
         sys.exit(f"no audio files in {', '.join(args.paths)}")
     with processes(args) as own:
-        recognizer = load(EmotionRecognizer, args.model, device=args.device)
+        recognizer = load_pretrained(EmotionRecognizer, args.model, device=args.device)
         if args.output:
             try:
                 answered, failed = predict_files(recognizer, files, args.output, own)
@@ -121,14 +121,14 @@ def predict(args: argparse.Namespace) -> int:
 def evaluate_model(args: argparse.Namespace) -> int:
     from .corpora import CorpusError
     from .data import DataError
-    from .evaluation import EvaluationError, evaluate, split_file, write_rows
+    from .evaluation import UNSEEN, EvaluationError, evaluate, split_file, write_rows
     from .inference import EmotionRecognizer
     from .splits import SplitError
 
     settings = load_settings(args.config)
     with processes(args) as own:
         options = {"device": args.device, "trust_remote_code": args.trust_remote_code}
-        recognizer = load(EmotionRecognizer, args.model, **options)
+        recognizer = load_pretrained(EmotionRecognizer, args.model, **options)
         options = {"part": args.part, "split_manifest": split_file(args.model), "progress": own.is_main_process}
         try:
             figures, rows = evaluate(recognizer, settings, args.data_dir, **options)
@@ -136,8 +136,7 @@ def evaluate_model(args: argparse.Namespace) -> int:
             sys.exit(f"evaluate: {error}")
         if not own.is_main_process:
             return 0
-    said = {True: "unseen speakers", False: "NOT unseen speakers", None: "unknown whether the speakers are unseen"}
-    print(f"{said[figures['speaker_disjoint']]}: {figures['speaker_disjoint_because']}")
+    print(f"{UNSEEN[figures['speaker_disjoint']]}: {figures['speaker_disjoint_because']}")
     print(", ".join(f"{key} {figures[key]:.3f}" for key in ("uar", "accuracy", "f1_weighted", "ece")))
     if args.output:
         args.output.write_text(json.dumps(figures, indent=1))
@@ -232,16 +231,8 @@ def processes(args: argparse.Namespace) -> Iterator["PartialState"]:
         own.destroy_process_group()
 
 
-def load(kind: type, source: str, **options):
-    """`kind.from_pretrained(source)`, or one sentence where there is no such model."""
-    try:
-        return kind.from_pretrained(source, **options)
-    except OSError as error:
-        raise HubError(f"no model at {source}: {str(error).splitlines()[0]}") from error
-
-
 def load_network(source: str) -> tuple[SERForAudioClassification, SERFeatureExtractor]:
-    return load(SERForAudioClassification, source), load(SERFeatureExtractor, source)
+    return load_pretrained(SERForAudioClassification, source), load_pretrained(SERFeatureExtractor, source)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from .settings import Settings
 from .splits import SplitError, speakers_heard
 
 BATCH_SIZE = 32
+# What `speaker_disjoint` says, in words.
+UNSEEN = {True: "unseen speakers", False: "NOT unseen speakers", None: "unknown whether the speakers are unseen"}
 
 
 class EvaluationError(ValueError):
@@ -70,7 +72,8 @@ def evaluate(
     scores, labels = (torch.cat(column).cpu().numpy() for column in zip(*gathered, strict=True))
     probabilities = scores.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)  # float32 sums are off by 1e-7
-    disjoint, because = unseen(recognizer, split_manifest, data, data_dir, part)
+    trained_on = getattr(recognizer.model.config, "training_split", None)
+    disjoint, because = unseen(trained_on, split_manifest, data, data_dir, part)
     figures = {
         "part": part,
         "split": data.split.kind,
@@ -84,11 +87,12 @@ def evaluate(
 
 
 def unseen(
-    recognizer: EmotionRecognizer, split_manifest: Path | None, data: EmotionData, data_dir: str | Path, part: str
+    training_split: str | None, split_manifest: Path | None, data: EmotionData, data_dir: str | Path, part: str
 ) -> tuple[bool | None, str]:
     """Whether the model never heard these speakers, from the split that it was trained on, and why.
 
-    What the config calls its split does not count: the model may have been trained on another one.
+    What the config calls its split does not count: the model may have been trained on another one. `training_split` is
+    the hash that its config names, `split_manifest` the file beside it.
     """
     if split_manifest is None:
         return None, "the model has no split.json, so nobody can tell whom it was trained on"
@@ -96,7 +100,7 @@ def unseen(
         split_hash, heard = speakers_heard(split_manifest, data.utterances, data_dir)
     except SplitError as error:
         return None, str(error)
-    if split_hash != getattr(recognizer.model.config, "training_split", None):
+    if split_hash != training_split:
         return None, "the split.json beside the model is not the one that its config names"
     clips = [data.utterances[index] for index in getattr(data.split, part)]
     if unknown := sum(not clip.speaker_known for clip in clips):

@@ -158,6 +158,9 @@ class AugmentationSettings(_Section):
 
 class TrainingSettings(_Section):
     epochs: int = Field(default=50, ge=1)
+    base_model: str | None = None  # a model folder or Hub id to start from, in place of random weights
+    unfreeze_epoch: int | None = Field(default=None, ge=1)  # before it the backbone is frozen, norms' statistics too
+    layer_decay: float = Field(default=1.0, gt=0, le=1)  # each stage nearer to the input learns slower by this factor
     batch_size: int = Field(default=32, ge=2)  # a process
     accumulation_steps: int = Field(default=1, ge=1)  # batches a step of the optimizer
     optimizer: Literal["adamw", "sgd"] = "adamw"
