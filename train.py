@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -58,6 +58,11 @@ def train(settings: Settings, data_dir: Path, output_dir: Path) -> None:
         # Frozen weights have no gradient to wait for.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=training.unfreeze_epoch is not None)],
     )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise SettingsError(
+            "a model sharded by FSDP cannot be copied, as averaging its weights demands; launch with "
+            "configs/accelerate/eight_gpus.yaml, for every network here fits on one GPU"
+        )
     set_seed(settings.seed)
     started_s = time.monotonic()
     if training.push_to_hub and accelerator.is_main_process:
@@ -196,7 +201,10 @@ def make_model(
     else:
         model = SERForAudioClassification(network_config(settings, extractor, names))
         if model.config.pretrained_backbone:
-            model.load_pretrained_backbone()
+            try:
+                model.load_pretrained_backbone()
+            except (ImportError, OSError, ValueError) as error:
+                raise SettingsError(f"model.pretrained_backbone: {error}") from error
     model.config.training_split = training_split
     return model.to(memory_format=torch.channels_last)  # 1.9 times as fast on a CPU
 

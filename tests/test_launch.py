@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import DistributedType
+
+from train import main
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
@@ -17,6 +21,13 @@ PROCESSES = {"cpu_2": 2, "one_gpu": 1, "eight_gpus": 8, "multi_node": 16}
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_accelerate_reads_it(path):
     assert load_config_from_file(str(path)).num_processes == PROCESSES[path.stem]
+
+
+def test_a_sharded_model_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    config = f"--config={ROOT / 'configs' / 'ravdess_tess_cnn.yaml'}"
+    with pytest.raises(SystemExit, match=r"FSDP cannot be copied.*launch with configs/accelerate/eight_gpus\.yaml"):
+        main([config, f"--data-dir={tmp_path}", f"--output-dir={tmp_path / 'run'}"])
 
 
 def test_two_processes_on_a_cpu_train_together(synthetic_corpora, tmp_path):
