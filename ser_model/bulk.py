@@ -53,11 +53,9 @@ def predict_files(
         tqdm.write(f"{parts}: {len(done)} batches of {BATCH_SIZE} files are done, {len(numbers)} to go")
     _work(recognizer, files, numbers[processes.process_index :: processes.num_processes], parts, processes)
     processes.wait_for_everyone()
-    counts = (
-        _merge(parts, len(numbers) + len(done), header(recognizer), output) if processes.is_main_process else (0, 0)
-    )
-    processes.wait_for_everyone()
-    return counts
+    if not processes.is_main_process:
+        return 0, 0
+    return _merge(parts, len(numbers) + len(done), header(recognizer), output)
 
 
 def _check(output: Path, parts: Path, job: dict) -> None:
