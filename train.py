@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, PartialState, skip_first_batches
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, LoggerType, set_seed
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -37,7 +37,9 @@ from ser_model.corpora.base import CorpusError
 from ser_model.crossvalidation import fold_settings, headline, summarise
 from ser_model.data import DataError, EmotionData, EvenBatches, load_data, write_left_out
 from ser_model.distributed import leave, share_buffers, synchronize_batch_norms
+from ser_model.evaluation import UNSEEN, split_file, unseen
 from ser_model.faults import Stopped, StopSignals, faults_in_words
+from ser_model.finetune import Base, layer_rates, load_base
 from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import LabelError, nearest
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
@@ -51,7 +53,7 @@ from ser_model.settings import (
     load_settings,
     network_config,
 )
-from ser_model.splits import SplitError, manifest
+from ser_model.splits import SplitError, continued, manifest
 
 
 class DivergedError(ValueError):
@@ -64,6 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     parser.add_argument("--output-dir", required=True, help="where the model, its card and its figures go")
     parser.add_argument("--cv", metavar="PROTOCOL", help="every fold of ravdess-speakers, tess-speakers or random-5")
+    parser.add_argument("--model", metavar="BASE", help="a model folder or Hub id to fine-tune: training.base_model")
     parser.add_argument("--strict", action="store_true", help="stop if any file is damaged, and list them")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with the run that the output folder holds")
@@ -71,6 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     args, overrides = parser.parse_known_args(arguments)
     overrides += ["--data.strict", "true"] if args.strict else []
+    overrides += ["--training.base_model", args.model] if args.model else []
     try:
         settings = load_settings(args.config, overrides)
         with faults_in_words():
@@ -116,15 +120,17 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
     if training.push_to_hub and accelerator.is_main_process:
         check_push(training.push_to_hub)
 
-    extractor = SERFeatureExtractor(**settings.features)
+    base = load_base(settings)
+    extractor = base.extractor if base else SERFeatureExtractor(**settings.features)
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         data = load_data(settings, data_dir, extractor.sampling_rate, progress=accelerator.is_main_process)
-    split_manifest = manifest(data.split, data.utterances, data_dir)
+    split_manifest, origin = describe_split(data, base, data_dir)
     share = (accelerator.num_processes, training.accumulation_steps)
     batches = EvenBatches(len(data.split.train), training.batch_size, settings.seed, *share)
     loaders = make_loaders(data, batches, training.batch_size)
-    extractor.fit((batch["waveforms"], batch["lengths"]) for batch in loaders["statistics"])
-    model = make_model(settings, extractor, data.scheme.names, split_manifest["hash"])
+    if not base:  # its weights expect the statistics that they learnt with
+        extractor.fit((batch["waveforms"], batch["lengths"]) for batch in loaders["statistics"])
+    model = make_model(settings, extractor, data.scheme.names, split_manifest["hash"], base)
     optimizer = make_optimizer(model, training)
     loader, validation, test = accelerator.prepare(*(loaders[part] for part in ("train", "validation", "test")))
     steps = training.epochs * len(loader) // training.accumulation_steps
@@ -140,7 +146,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
     best_model = copy.deepcopy(ema.module)
     augmenter = Augmenter(settings.augmentation, extractor.sampling_rate, training.max_frames, settings.seed)
     criterion = make_criterion(data, training).to(accelerator.device)
-    report(accelerator, settings, data, ema.module)
+    report(accelerator, settings, data, ema.module, origin)
     if accelerator.is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
         write_left_out(data.problems, output_dir / "left_out.csv", data_dir)
@@ -161,6 +167,8 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
                     f"no better validation UAR in {training.patience_epochs} epochs: stopped after {epoch}"
                 )
                 break
+            if training.unfreeze_epoch:
+                network.freeze_backbone(epoch < training.unfreeze_epoch)
             model.train()
             batches.epoch = epoch
             for batch in skip_first_batches(loader, progress.batch):
@@ -213,7 +221,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
     results = {"settings": settings.name, "seed": settings.seed, "best_epoch": best["epoch"]}
     results |= {"temperature": round(best["temperature"], 4), "parameters": model.num_parameters()}
     results |= {"hardware": hardware(accelerator), "data": data.summary()}
-    results |= {"split": data.split.kind, "speaker_disjoint": data.split.speaker_disjoint}
+    results |= {"split": data.split.kind, **origin}
     results["validation_speaker_disjoint"] = data.speakers("train").isdisjoint(data.speakers("validation"))
     run = {"seed": settings.seed, "fold": settings.split.published_fold, "split_hash": split_manifest["hash"]}
     for part, batches in (("validation", validation), ("test", test)):
@@ -244,13 +252,21 @@ def make_state() -> PartialState:
 def make_accelerator(training: TrainingSettings, log_dir: Path) -> Accelerator:
     if training.mixed_precision == "fp16" and make_state().device.type == "cpu":  # Accelerate may ignore it
         raise SettingsError("training.mixed_precision is fp16, which needs a GPU; take bf16 or no")
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=make_state().device.type == "cpu",
         mixed_precision=training.mixed_precision,
         gradient_accumulation_steps=training.accumulation_steps,
         log_with=training.trackers,
         project_dir=log_dir,
+        # Frozen weights have no gradient to wait for.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=training.unfreeze_epoch is not None)],
     )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise SettingsError(
+            "a model sharded by FSDP cannot be copied, as averaging its weights demands; launch with "
+            "configs/accelerate/eight_gpus.yaml, for every network here fits on one GPU"
+        )
+    return accelerator
 
 
 def check_trackers(names: list[str]) -> None:
@@ -272,23 +288,53 @@ def make_loaders(data: EmotionData, batches: EvenBatches, batch_size: int) -> di
     return loaders | {"train": data.loader("train", batches), "statistics": data.loader("train", 2 * batch_size)}
 
 
+def describe_split(data: EmotionData, base: Base | None, data_dir: Path) -> tuple[dict, dict]:
+    """The split's manifest; and, for metrics.json, whether test speakers are new to the model, its base included."""
+    content = manifest(data.split, data.utterances, data_dir)
+    if not base:
+        return content, {"speaker_disjoint": data.split.speaker_disjoint}
+    base_split = split_file(base.source)
+    disjoint, because = unseen(base.config.training_split, base_split, data, data_dir, "test")
+    if not data.split.speaker_disjoint and disjoint is not False:
+        disjoint, because = False, "the split shares speakers, or does not name them"
+    name = Path(base.source).name if Path(base.source).is_dir() else base.source  # no path of this machine
+    origin = {"speaker_disjoint": disjoint, "speaker_disjoint_because": because}
+    origin |= {"base_model": name, "base_licence": base.licence}
+    return continued(content, base_split, base.config.training_split), origin
+
+
 def make_model(
-    settings: Settings, extractor: SERFeatureExtractor, names: tuple[str, ...], training_split: str | None = None
+    settings: Settings,
+    extractor: SERFeatureExtractor,
+    names: tuple[str, ...],
+    training_split: str | None = None,
+    base: Base | None = None,
 ) -> SERForAudioClassification:
-    config = network_config(settings, extractor, names)
-    config.training_split = training_split
-    model = SERForAudioClassification(config)
-    if config.pretrained_backbone:
-        model.load_pretrained_backbone()
+    if base:
+        model = base.network(settings, names)
+    else:
+        model = SERForAudioClassification(network_config(settings, extractor, names))
+        if model.config.pretrained_backbone:
+            try:
+                model.load_pretrained_backbone()
+            except (ImportError, OSError, ValueError) as error:
+                raise SettingsError(f"model.pretrained_backbone: {error}") from error
+    model.config.training_split = training_split
     return model.to(memory_format=torch.channels_last)  # 1.9 times as fast on a CPU
 
 
 def make_optimizer(model: torch.nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:
-    """Weight decay for matrices and kernels, none for norms and biases; what is frozen is left out."""
+    """Weight decay for matrices and kernels, none for norms and biases; what is frozen is left out.
+
+    With `layer_decay` there are two such groups for each stage, from the head to the input.
+    """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
+    rates = layer_rates(model, training.layer_decay) if training.layer_decay < 1 else dict.fromkeys(weights, 1.0)
     groups = [
-        {"params": [weight for weight in weights if weight.dim() > 1], "weight_decay": training.weight_decay},
-        {"params": [weight for weight in weights if weight.dim() <= 1], "weight_decay": 0.0},
+        {"params": chosen, "lr": training.learning_rate * rate, "weight_decay": decay}
+        for rate in sorted(set(rates.values()), reverse=True)
+        for decay, wide in ((training.weight_decay, True), (0.0, False))
+        if (chosen := [weight for weight in weights if rates[weight] == rate and (weight.dim() > 1) == wide])
     ]
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum)
@@ -299,7 +345,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingSettings, 
     """Moved on after each step of the optimizer, "plateau" after each epoch by its validation UAR."""
     schedules = torch.optim.lr_scheduler
     if training.schedule == "one_cycle":
-        return schedules.OneCycleLR(optimizer, training.learning_rate, total_steps=steps)
+        return schedules.OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps)
     if training.schedule == "cosine":
         return schedules.CosineAnnealingLR(optimizer, steps)
     if training.schedule == "cosine_restarts":
@@ -436,10 +482,15 @@ def push(output_dir: Path, repo_id: str, private: bool) -> None:
         raise HubError(f"{error}; the run itself is saved, so this pushes it later: {again}") from error
 
 
-def report(accelerator: Accelerator, settings: Settings, data: EmotionData, model: SERForAudioClassification) -> None:
-    """What is about to be trained, on what: printed once, before the first step."""
+def report(
+    accelerator: Accelerator, settings: Settings, data: EmotionData, model: SERForAudioClassification, origin: dict
+) -> None:
+    """What is about to be trained, on what, from where: printed once, before the first step."""
     sizes = {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")}
     accelerator.print(f"{settings.name}: {sizes} clips, split {data.split.kind}")
+    if "base_model" in origin:
+        accelerator.print(f"starts from {origin['base_model']}, keeping its features, network and labels that stay")
+        accelerator.print(f"{UNSEEN[origin['speaker_disjoint']]}: {origin['speaker_disjoint_because']}")
     left_out = ", ".join(f"{count} {kind}" for kind, count in data.summary()["left_out"].items())
     accelerator.print(f"{len(data.problems)} files left out{f': {left_out}; see left_out.csv' if left_out else ''}")
     for note in data.notes:

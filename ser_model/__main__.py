@@ -4,15 +4,22 @@ import argparse
 import json
 import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .feature_extraction_ser import SERFeatureExtractor
-from .hub import HubError, export_onnx, push_model
+from .hub import HubError, export_onnx, load_pretrained, push_model
 from .labels import LabelError, label_scheme
 from .modeling_ser import SERForAudioClassification
 from .settings import SettingsError, load_settings, network_config
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+LONGEST_WAIT = timedelta(days=7)  # of one process for the others, whose files may be longer
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "ser-cnn-8"
 
 
@@ -23,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("predict", help="name the emotion of files or folders of files, as CSV")
     command.add_argument("paths", nargs="+", metavar="FILE_OR_DIR")
     command.add_argument("--model", default=str(DEFAULT_MODEL), help="a local folder or a Hub id")
-    command.add_argument("--output", metavar="CSV", help="where the rows go; the terminal if left out")
+    command.add_argument("--output", type=Path, metavar="CSV", help="where the rows go; the terminal if left out")
     command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     command.set_defaults(run=predict)
 
@@ -83,37 +90,54 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Exit status 1 if any file was left without an answer."""
+    """Exit status 1 if any file was left without an answer; not for one of several processes, whose launcher takes
+    every status but 0 for a crash.
+    """
+    from .bulk import BulkError, predict_files
     from .inference import EmotionRecognizer, audio_files, write_predictions
 
-    files = list(audio_files(args.paths))
+    files = [str(path) for path in audio_files(args.paths)]
     if not files:
         sys.exit(f"no audio files in {', '.join(args.paths)}")
-    recognizer = load(EmotionRecognizer, args.model, device=args.device)
-    with open(args.output, "w", newline="", encoding="utf-8") if args.output else nullcontext(sys.stdout) as output:
-        answered, failed = write_predictions(recognizer, files, output)
-    print(f"{answered} answered, {failed} not", file=sys.stderr)
-    return 1 if failed else 0
+    with processes(args) as own:
+        recognizer = load_pretrained(EmotionRecognizer, args.model, device=args.device)
+        if args.output:
+            try:
+                answered, failed = predict_files(recognizer, files, args.output, own)
+            except BulkError as error:
+                sys.exit(f"predict: {error}")
+            except KeyboardInterrupt:
+                print("stopped; the same command goes on from here", file=sys.stderr)
+                return 130
+        elif own.num_processes > 1:
+            sys.exit("predict: several processes cannot share the terminal; give --output")
+        else:
+            answered, failed = write_predictions(recognizer, files, sys.stdout)
+        if own.is_main_process:
+            print(f"{answered} answered, {failed} not", file=sys.stderr)
+        return 1 if failed and own.num_processes == 1 else 0
 
 
 def evaluate_model(args: argparse.Namespace) -> int:
     from .corpora import CorpusError
     from .data import DataError
-    from .evaluation import EvaluationError, evaluate, split_file
+    from .evaluation import UNSEEN, EvaluationError, evaluate, split_file
     from .inference import EmotionRecognizer
     from .reports import interval_words
     from .splits import SplitError
 
     settings = load_settings(args.config)
-    options = {"device": args.device, "trust_remote_code": args.trust_remote_code}
-    recognizer = load(EmotionRecognizer, args.model, **options)
-    options = {"part": args.part, "split_manifest": split_file(args.model), "progress": True}
-    try:
-        figures, predictions = evaluate(recognizer, settings, args.data_dir, **options)
-    except (EvaluationError, CorpusError, DataError, LabelError, SplitError) as error:
-        sys.exit(f"evaluate: {error}")
-    said = {True: "unseen speakers", False: "NOT unseen speakers", None: "unknown whether the speakers are unseen"}
-    print(f"{said[figures['speaker_disjoint']]}: {figures['speaker_disjoint_because']}")
+    with processes(args) as own:
+        options = {"device": args.device, "trust_remote_code": args.trust_remote_code}
+        recognizer = load_pretrained(EmotionRecognizer, args.model, **options)
+        options = {"part": args.part, "split_manifest": split_file(args.model), "progress": own.is_main_process}
+        try:
+            figures, predictions = evaluate(recognizer, settings, args.data_dir, **options)
+        except (EvaluationError, CorpusError, DataError, LabelError, SplitError) as error:
+            sys.exit(f"evaluate: {error}")
+        if not own.is_main_process:
+            return 0
+    print(f"{UNSEEN[figures['speaker_disjoint']]}: {figures['speaker_disjoint_because']}")
     print(", ".join(f"{key} {figures[key]:.3f}" for key in ("uar", "accuracy", "f1_weighted", "ece")))
     print(interval_words(figures["interval"]))
     if args.output:
@@ -192,16 +216,25 @@ def draw(args: argparse.Namespace) -> int:
     return 0
 
 
-def load(kind: type, source: str, **options):
-    """`kind.from_pretrained(source)`, or one sentence where there is no such model."""
+@contextmanager
+def processes(args: argparse.Namespace) -> Iterator["PartialState"]:
+    """This process among those that `accelerate launch` or torchrun started, alone without them.
+
+    With `--device cuda` each takes a GPU of its own.
+    """
+    from accelerate import PartialState
+
+    own = PartialState(cpu=args.device == "cpu", timeout=LONGEST_WAIT)
+    if own.num_processes > 1 and args.device == "cuda":
+        args.device = str(own.device)
     try:
-        return kind.from_pretrained(source, **options)
-    except OSError as error:
-        raise HubError(f"no model at {source}: {str(error).splitlines()[0]}") from error
+        yield own
+    finally:
+        own.destroy_process_group()
 
 
 def load_network(source: str) -> tuple[SERForAudioClassification, SERFeatureExtractor]:
-    return load(SERForAudioClassification, source), load(SERFeatureExtractor, source)
+    return load_pretrained(SERForAudioClassification, source), load_pretrained(SERFeatureExtractor, source)
 
 
 if __name__ == "__main__":

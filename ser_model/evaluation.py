@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import torch
+from accelerate import Accelerator
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from tqdm import tqdm
@@ -14,6 +16,8 @@ from .settings import Settings
 from .splits import SplitError, manifest, speakers_heard
 
 BATCH_SIZE = 32
+# What `speaker_disjoint` says, in words.
+UNSEEN = {True: "unseen speakers", False: "NOT unseen speakers", None: "unknown whether the speakers are unseen"}
 
 
 class EvaluationError(ValueError):
@@ -29,7 +33,8 @@ def evaluate(
     split_manifest: Path | None = None,
     progress: bool = False,
 ) -> tuple[dict, Predictions]:
-    """
+    """Processes that `accelerate launch` or torchrun started share the clips; each gets all figures and predictions.
+
     Args:
         recognizer: around a model whose labels are those of `settings`.
         settings: `data`, `labels` and `split` are read.
@@ -45,7 +50,9 @@ def evaluate(
         EvaluationError: the model's labels are not those of the settings.
         CorpusError, DataError, LabelError, SplitError: see `load_data`.
     """
-    data = load_data(settings, data_dir, recognizer.sampling_rate, progress=progress)
+    accelerator = Accelerator(cpu=recognizer.model.device.type == "cpu")
+    with accelerator.main_process_first():  # one process decodes, the others find the cache
+        data = load_data(settings, data_dir, recognizer.sampling_rate, progress=progress)
     names = list(data.scheme.names)
     if sorted(names) != sorted(recognizer.labels):
         raise EvaluationError(
@@ -53,15 +60,18 @@ def evaluate(
             "config to those of the model"
         )
     order = [recognizer.labels.index(name) for name in names]
-    scores, labels = [], []
-    for batch in tqdm(data.loader(part, BATCH_SIZE), disable=not progress, unit="batch"):
+    loader = accelerator.prepare_data_loader(data.loader(part, BATCH_SIZE), device_placement=False)
+    gathered = []
+    for batch in tqdm(loader, disable=not progress, unit="batch"):
         lengths = batch["lengths"].tolist()
         clips = [clip[:length].numpy() for clip, length in zip(batch["waveforms"], lengths, strict=True)]
-        scores.append(recognizer.scores(clips)[:, order].astype(np.float64))
-        labels.append(batch["labels"].numpy())
-    probabilities, labels = np.concatenate(scores), np.concatenate(labels)
+        scores = torch.from_numpy(recognizer.scores(clips)[:, order]).to(accelerator.device)
+        gathered.append(accelerator.gather_for_metrics((scores, batch["labels"].to(accelerator.device))))
+    scores, labels = (torch.cat(column).cpu().numpy() for column in zip(*gathered, strict=True))
+    probabilities = scores.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)  # float32 sums are off by 1e-7
-    disjoint, because = unseen(recognizer, split_manifest, data, data_dir, part)
+    trained_on = getattr(recognizer.model.config, "training_split", None)
+    disjoint, because = unseen(trained_on, split_manifest, data, data_dir, part)
     figures = {
         "part": part,
         "split": data.split.kind,
@@ -75,11 +85,12 @@ def evaluate(
 
 
 def unseen(
-    recognizer: EmotionRecognizer, split_manifest: Path | None, data: EmotionData, data_dir: str | Path, part: str
+    training_split: str | None, split_manifest: Path | None, data: EmotionData, data_dir: str | Path, part: str
 ) -> tuple[bool | None, str]:
     """Whether the model never heard these speakers, from the split that it was trained on, and why.
 
-    What the config calls its split does not count: the model may have been trained on another one.
+    What the config calls its split does not count: the model may have been trained on another one. `training_split` is
+    the hash that its config names, `split_manifest` the file beside it.
     """
     if split_manifest is None:
         return None, "the model has no split.json, so nobody can tell whom it was trained on"
@@ -87,7 +98,7 @@ def unseen(
         split_hash, heard = speakers_heard(split_manifest, data.utterances, data_dir)
     except SplitError as error:
         return None, str(error)
-    if split_hash != getattr(recognizer.model.config, "training_split", None):
+    if split_hash != training_split:
         return None, "the split.json beside the model is not the one that its config names"
     clips = [data.utterances[index] for index in getattr(data.split, part)]
     if unknown := sum(not clip.speaker_known for clip in clips):

@@ -130,6 +130,14 @@ def _complaint(error: Exception, repo_id: str) -> str:
     return " ".join(str(error).split())
 
 
+def load_pretrained(kind: type, source: str | Path, **options):
+    """`kind.from_pretrained(source)`; HubError, one sentence, where there is no such model."""
+    try:
+        return kind.from_pretrained(source, **options)
+    except OSError as error:
+        raise HubError(f"no model at {source}: {str(error).splitlines()[0]}") from error
+
+
 class Recognizer(nn.Module):
     """Waveforms (B, T) and their lengths (B,) in samples -> logits (B, num_labels), all in one graph."""
 

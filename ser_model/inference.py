@@ -5,6 +5,7 @@ import inspect
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -208,8 +209,21 @@ def audio_files(paths: Iterable[str | Path]) -> Iterator[Path]:
             yield path
 
 
+def header(recognizer: EmotionRecognizer) -> list[str]:
+    """Columns of `predicted_rows`."""
+    return ["path", "duration_s", "label", "confidence", *recognizer.labels, "error"]
+
+
+def predicted_rows(recognizer: EmotionRecognizer, paths: Sequence[str | Path]) -> list[list[str]]:
+    """One row a file, in their order; all are in memory together. One that cannot be judged says so as its error."""
+    loaded = [_loaded(recognizer, path) for path in paths]
+    predictions = iter(recognizer.recognize([sound for sound in loaded if not isinstance(sound, AudioError)]))
+    outcomes = [sound if isinstance(sound, AudioError) else next(predictions) for sound in loaded]
+    return [_row(path, outcome, recognizer.labels) for path, outcome in zip(paths, outcomes, strict=True)]
+
+
 def write_predictions(
-    recognizer: EmotionRecognizer, paths: Iterable[Path], output: IO[str], batch_size: int = 16
+    recognizer: EmotionRecognizer, paths: Iterable[str | Path], output: IO[str], batch_size: int = 16
 ) -> tuple[int, int]:
     """One CSV row a file: path, duration_s, label, confidence, one column an emotion, error. Written as they come.
 
@@ -217,35 +231,26 @@ def write_predictions(
         How many files were answered, and how many have an error in place of an answer.
     """
     writer = csv.writer(output)
-    writer.writerow(["path", "duration_s", "label", "confidence", *recognizer.labels, "error"])
+    writer.writerow(header(recognizer))
     answered = failed = 0
-    batch: list[tuple[Path, np.ndarray | AudioError]] = []
-
-    def flush() -> None:
-        nonlocal answered, failed
-        waveforms = [waveform for _, waveform in batch if not isinstance(waveform, AudioError)]
-        predictions = iter(recognizer.recognize(waveforms))
-        for path, waveform in batch:
-            outcome = waveform if isinstance(waveform, AudioError) else next(predictions)
-            row = _row(path, outcome, recognizer.labels)
-            writer.writerow(row)
-            failed += bool(row[-1])
-            answered += not row[-1]
+    paths = iter(paths)
+    while batch := list(islice(paths, batch_size)):
+        rows = predicted_rows(recognizer, batch)
+        writer.writerows(rows)
         output.flush()
-        batch.clear()
-
-    for path in paths:
-        try:
-            batch.append((path, recognizer.load(path)))
-        except AudioError as error:
-            batch.append((path, error))
-        if len(batch) == batch_size:
-            flush()
-    flush()
+        failed += sum(bool(row[-1]) for row in rows)
+        answered += sum(not row[-1] for row in rows)
     return answered, failed
 
 
-def _row(path: Path, outcome: Prediction | AudioError, labels: list[str]) -> list[str]:
+def _loaded(recognizer: EmotionRecognizer, path: str | Path) -> np.ndarray | AudioError:
+    try:
+        return recognizer.load(path)
+    except AudioError as error:
+        return error
+
+
+def _row(path: str | Path, outcome: Prediction | AudioError, labels: list[str]) -> list[str]:
     if isinstance(outcome, AudioError):
         return [str(path), "", "", "", *[""] * len(labels), str(outcome)]
     if outcome.label is None:

@@ -114,11 +114,12 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> 
         *([f"![Loss, UAR and learning rate over epochs]({CURVES_PICTURE})\n"] if "history" in result else []),
         "## Data and licences\n",
         *(f"- {corpus.title}, {corpus.licence}. {corpus.citation} {corpus.url}".rstrip() for corpus in corpora),
-        "\n" + licences(corpora),
+        "\n" + licences(corpora, result),
         USE,
         "## How to make it again\n",
         "```bash",
-        f"accelerate launch train.py --config configs/{settings.name}.yaml --data-dir DATA --output-dir OUT",
+        f"accelerate launch train.py --config configs/{settings.name}.yaml --data-dir DATA --output-dir OUT"
+        + (f" --model {result['base_model']}" if "base_model" in result else ""),
         "```\n",
         making(settings, result),
     ]
@@ -127,7 +128,7 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> 
 
 def metadata(settings: Settings, corpora: Sequence[type[Corpus]], results: list[dict]) -> ModelCardData:
     """What the Hub shows and searches: licence, task, and a `model-index` with the figures of every protocol."""
-    licence = weights_licence(corpora)
+    licence = weights_licence(corpora, results[0].get("base_licence"))
     named = {"license_name": "as-the-data-demand"} if licence == "other" else {}  # the Hub wants a name for "other"
     evaluations = [
         EvalResult(
@@ -150,6 +151,7 @@ def metadata(settings: Settings, corpora: Sequence[type[Corpus]], results: list[
     ]
     return ModelCardData(
         language="en",
+        base_model=results[0].get("base_model"),
         license=licence,
         **named,
         library_name="transformers",
@@ -167,14 +169,17 @@ def feature_names(settings: Settings) -> list[str]:
     return [features] if isinstance(features, str) else list(features)
 
 
-def weights_licence(corpora: Sequence[type[Corpus]]) -> str:
-    """The Hub's name for it: weights inherit "non-commercial, share alike" from any corpus that says so."""
-    return "cc-by-nc-sa-4.0" if any("NC" in corpus.licence for corpus in corpora) else "other"
+def weights_licence(corpora: Sequence[type[Corpus]], base_licence: str | None = None) -> str:
+    """The Hub's name for it: "non-commercial, share alike" goes over from any corpus, and so does a base model's."""
+    return "cc-by-nc-sa-4.0" if any("NC" in corpus.licence for corpus in corpora) else base_licence or "other"
 
 
-def licences(corpora: Sequence[type[Corpus]]) -> str:
+def licences(corpora: Sequence[type[Corpus]], result: dict) -> str:
     """Of weights and code, in words."""
-    licence = weights_licence(corpora)
+    licence = weights_licence(corpora, result.get("base_licence"))
+    if base := result.get("base_model"):
+        inherited = licence.upper() if licence != "other" else "as that model and the data above demand"
+        return f"Weights, which started from {base}: {inherited}. Code: {CODE_LICENCE}.\n"
     if licence == "other":
         return f"Weights: as the data above demand. Code: {CODE_LICENCE}.\n"
     text = f"Weights: {licence.upper()}, as the corpora demand: no commercial use. Code: {CODE_LICENCE}.\n"
@@ -185,7 +190,11 @@ def licences(corpora: Sequence[type[Corpus]]) -> str:
 
 def protocol_words(result: dict) -> str:
     """In words: is this figure about new voices, or about voices that training knew?"""
-    return "unseen speakers" if result["speaker_disjoint"] else "random split, speakers shared with training"
+    if result["speaker_disjoint"]:
+        return "unseen speakers"
+    if "base_model" in result:
+        return "speakers not known to be unseen"
+    return "random split, speakers shared with training"
 
 
 def figures_table(results: list[dict]) -> str:
@@ -261,8 +270,10 @@ def procedure(settings: Settings, result: dict) -> str:
     sentences = []
     if result["speaker_disjoint"]:
         sentences.append("No speaker of the test part is heard in training or validation.")
-    else:
+    elif "base_model" not in result:
         sentences.append("The split is random: speakers of the test part are heard in training too.")
+    if "base_model" in result:
+        sentences.append(f"Training started from `{result['base_model']}`; {result['speaker_disjoint_because']}.")
     if not result.get("validation_speaker_disjoint", True):
         sentences.append("The validation part shares speakers with training: what was chosen on it suits known voices.")
     for part, wanted in (("Test", settings.split.test), ("Validation", settings.split.validation)):

@@ -169,6 +169,9 @@ def _no(value: Any) -> Any:
 
 class TrainingSettings(_Section):
     epochs: int = Field(default=50, ge=1)
+    base_model: str | None = None  # a model folder or Hub id to start from, in place of random weights
+    unfreeze_epoch: int | None = Field(default=None, ge=1)  # before it the backbone is frozen, norms' statistics too
+    layer_decay: float = Field(default=1.0, gt=0, le=1)  # each stage nearer to the input learns slower by this factor
     batch_size: int = Field(default=32, ge=2)  # a process; what is left over makes some batches a little larger
     accumulation_steps: int = Field(default=1, ge=1)  # batches a step of the optimizer
     optimizer: Literal["adamw", "sgd"] = "adamw"

@@ -193,6 +193,22 @@ def manifest(split: Split, utterances: Sequence[Utterance], root: str | Path) ->
     return {**content, "hash": _hash(content)}
 
 
+def continued(content: Mapping, base: str | Path | None, base_hash: str | None) -> dict:
+    """The manifest `content` of a run that starts from a trained model: what that had heard, this one has heard too.
+
+    `base` is the manifest beside that model, `base_hash` the one that its config names. Ids go into `heard_before`; it
+    is None where they do not fit, or there is no manifest: nobody can tell then.
+    """
+    try:
+        before = None if base is None else _read_manifest(base)
+        fits = before is not None and _hash(before) == base_hash
+        heard = sorted(_heard(before)) if fits else None
+    except SplitError:
+        heard = None
+    content = {key: value for key, value in content.items() if key != "hash"} | {"heard_before": heard}
+    return {**content, "hash": _hash(content)}
+
+
 def load_manifest(path: str | Path, utterances: Sequence[Utterance], root: str | Path) -> Split:
     """The split that a manifest file describes, checked anew against `utterances`.
 
@@ -232,19 +248,18 @@ def require_speaker_disjoint(
     else:
         content = _read_manifest(split_manifest)
     found = {_id(utterance, root): utterance for utterance in utterances}
-    if absent := {clip for part in PARTS for clip in content[part]} - found.keys():
+    heard = _heard(content)
+    if absent := {*heard, *content["test"]} - found.keys():
         raise SplitError(
             f"{len(absent)} clips of the split are not in the data: {_some(absent)}. Whether it is speaker-disjoint "
             "cannot be told"
         )
-    parts = {part: [found[clip] for clip in content[part]] for part in PARTS}
-    if unknown := [clip for clips in parts.values() for clip in clips if not clip.speaker_known]:
+    if unknown := [found[clip] for clip in sorted({*heard, *content["test"]}) if not found[clip].speaker_known]:
         raise LeakError(
             f"{len(unknown)} clips of the split name no speaker, the first is {unknown[0].path}: do not call it "
             "speaker-disjoint"
         )
-    heard = {clip.speaker for clip in (*parts["train"], *parts["validation"])}
-    if shared := {clip.speaker for clip in parts["test"]} & heard:
+    if shared := {found[clip].speaker for clip in content["test"]} & {found[clip].speaker for clip in heard}:
         raise LeakError(
             f"{len(shared)} test speaker{'s are' if len(shared) > 1 else ' is'} heard in train or validation too: "
             f"{_some(shared)}. This is no speaker-disjoint split; report it as a random one"
@@ -252,15 +267,18 @@ def require_speaker_disjoint(
 
 
 def speakers_heard(path: str | Path, utterances: Sequence[Utterance], root: str | Path) -> tuple[str, set[str]]:
-    """The hash of a manifest, and the speakers of its train and validation parts, as far as `utterances` hold them.
+    """The hash of a manifest, and the speakers that a model trained on it has heard, as far as `utterances` hold them.
 
     Raises:
         LeakError: the manifest was altered.
-        SplitError: it is no manifest, or none of its clips is in the data, so that nobody can tell who was heard.
+        SplitError: it is no manifest, or none of its clips (of those that a base model heard, where there was one) is
+            in the data, so that nobody can tell who was heard.
     """
     content = _read_manifest(path)
     speaker_of = {_id(utterance, root): utterance.speaker for utterance in utterances}
-    heard = {speaker_of[clip] for part in ("train", "validation") for clip in content[part] if clip in speaker_of}
+    heard = {speaker_of[clip] for clip in _heard(content) if clip in speaker_of}
+    if (before := content.get("heard_before")) and speaker_of.keys().isdisjoint(before):
+        raise SplitError("none of the clips that its base model heard is in the data; nobody can tell whom it heard")
     if not heard and not any(clip in speaker_of for clip in content["test"]):
         raise SplitError(
             "none of the clips that the model was trained on is in the data; nobody can tell whom it heard"
@@ -453,6 +471,14 @@ def _id(utterance: Utterance, root: str | Path) -> str:
 
 def _hash(content: Mapping) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _heard(content: Mapping) -> set[str]:
+    """Ids of all that a model trained on this split has heard, its base models included."""
+    before = content.get("heard_before", [])
+    if before is None:
+        raise SplitError("it started from a model of which nobody can tell whom it heard")
+    return {*content["train"], *content["validation"], *before}
 
 
 def _read_manifest(path: str | Path) -> dict:

@@ -16,7 +16,7 @@ LAYERS = [
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults"},
     {"modeling_ser", "splits", "inspection", "augment", "pictures", "checkpoints", "predictions"},
     {"data", "download", "inference", "reports", "hub", "diagram", "__init__"},
-    {"explore", "evaluation", "crossvalidation"},
+    {"explore", "evaluation", "crossvalidation", "bulk", "finetune"},
     {"__main__"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}

@@ -156,4 +156,7 @@ def test_command_line_writes_a_row_a_file_and_exits_1_if_one_failed(model_dir, v
     assert rows[0]["error"] and rows[1]["label"] in EMOTIONS
     (tmp_path / "bad.wav").unlink()
     run = subprocess.run([*command, str(tmp_path / "out.csv"), str(tmp_path)], capture_output=True, text=True)
+    assert run.returncode != 0 and "out.csv is there already; delete it" in run.stderr
+    (tmp_path / "out.csv").unlink()
+    run = subprocess.run([*command, str(tmp_path / "out.csv"), str(tmp_path)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

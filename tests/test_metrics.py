@@ -62,6 +62,12 @@ def test_reliability_counts_the_answers_of_each_bin():
     assert figures["ece"] == pytest.approx(by_hand, abs=1e-4)
 
 
+def test_a_few_clips_without_a_mistake_do_not_make_it_certain_of_everything():
+    logits = np.array([[2.0, 0.0], [0.0, 2.0]] * 9)
+    temperature = fit_temperature(logits, np.array([0, 1] * 9))
+    assert softmax(logits / temperature).max() == pytest.approx(19 / 20, abs=1e-3)  # the rule of succession
+
+
 def test_temperature_undoes_overconfidence():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(4000, 3)) * 2

@@ -1,6 +1,7 @@
 """What README.md tells people to type, typed."""
 
 import contextlib
+import csv
 import os
 import re
 import shlex
@@ -12,7 +13,9 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
 from fake_hub import OURS, TOKEN, running_hub
 
@@ -34,8 +37,8 @@ TESTED = {
     "make test": ".ci/run",
     "python -m ser_model predict": "test_predict_command",
     "python -m ser_model download": "tests/test_download.py, from a server of its own",
-    "accelerate launch train.py --config configs/ravdess_tess_cnn.yaml": "test_training_command",
     "accelerate launch train.py --config configs/ravdess_speakers.yaml": "tests/test_crossvalidation.py",
+    "accelerate launch train.py": "test_training_command, test_own_labels_are_learnt_and_predicted",
     "python -m ser_model explore": "test_explore_command",
     "python -m ser_model evaluate": "test_evaluate_command_gives_the_figures_of_the_readme",
     "python -m ser_model export": "test_python_snippet",
@@ -130,6 +133,28 @@ def test_training_command(synthetic_corpora, tmp_path):
     result = run(f"{line} {small}", cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "mine" / "model.safetensors").exists()
+
+
+def test_own_labels_are_learnt_and_predicted(tmp_path):
+    rng = np.random.default_rng(0)
+    for label, voice in (("calm", "calm"), ("tense", "lively")):
+        (folder := tmp_path / "data" / "mine" / label).mkdir(parents=True)
+        sound, rate = soundfile.read(ROOT / "examples" / f"synthetic_{voice}_voice.flac")
+        for number in range(24):
+            piece = sound[number * 400 : number * 400 + 2 * rate] + rng.normal(0, 10 ** rng.uniform(-4, -2.5), 2 * rate)
+            soundfile.write(folder / f"{number}.wav", piece, rate)
+    own = {"--data-dir data": f"--data-dir {tmp_path / 'data'}", "runs/calm_or_tense": str(tmp_path / "run")}
+    own |= {"data/mine": str(tmp_path / "data" / "mine"), "calm_or_tense.csv": str(tmp_path / "out.csv")}
+    for start in ("accelerate launch train.py --config configs/finetune", "python -m ser_model predict data/mine"):
+        line = command(start)
+        for promised, place in own.items():
+            line = line.replace(promised, place)
+        result = run(line, cwd=ROOT)
+        assert result.returncode == 0, result.stderr
+    with open(tmp_path / "out.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = [row["label"] == Path(row["path"]).parent.name for row in rows]
+    assert len(right) == 48 and sum(right) >= 44
 
 
 def test_explore_command(synthetic_corpora, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from ser_model import SERFeatureExtractor
 from ser_model.backbones import BACKBONES
+from ser_model.finetune import load_base
 from ser_model.labels import label_scheme
 from ser_model.settings import SettingsError, load_settings, save_settings
 from train import make_model
@@ -82,13 +83,14 @@ def test_a_missing_file_is_refused(tmp_path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_builds_its_extractor_and_network(path):
     settings = load_settings(path)
-    extractor = SERFeatureExtractor(**settings.features)
+    base = load_base(settings)
+    extractor = base.extractor if base else SERFeatureExtractor(**settings.features)
     names = label_scheme(settings.labels).names
     settings.model.pop("pretrained_backbone", None)  # there is no Hub in tests
-    model = make_model(settings, extractor, names).eval()
+    model = make_model(settings, extractor, names, base=base).eval()
     features = extractor(np.random.default_rng(0).normal(0, 0.1, 16_000), sampling_rate=16_000, return_tensors="pt")
     assert model(**features).logits.shape == (1, len(names))
 
 
 def test_every_backbone_has_a_config():
-    assert {load_settings(path).model["backbone"] for path in CONFIGS} >= BACKBONES.keys()
+    assert {load_settings(path).model.get("backbone") for path in CONFIGS} >= BACKBONES.keys()

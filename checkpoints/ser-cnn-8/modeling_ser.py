@@ -110,6 +110,12 @@ class SERPreTrainedModel(PreTrainedModel):
             )
         self.backbone_module.load_pretrained()
 
+    def freeze_backbone(self, frozen: bool = True) -> None:
+        """Leave only pooling and classifier to be trained, or everything again; norms follow at the next `train()`."""
+        self.config.freeze_backbone = frozen
+        for module in (self.base_model.invert_dct, self.backbone_module):
+            module.requires_grad_(not frozen)
+
     def train(self, mode: bool = True) -> "SERPreTrainedModel":
         """As usual, but a frozen backbone stays as in evaluation, so that its norms keep their statistics."""
         super().train(mode)
@@ -127,7 +133,7 @@ class SERModel(SERPreTrainedModel):
         super().__init__(config)
         self.invert_dct = InverseDCT(config.num_features) if config.invert_dct else nn.Identity()
         self.backbone = build_backbone(config)
-        self.backbone.requires_grad_(not config.freeze_backbone)
+        self.freeze_backbone(config.freeze_backbone)
         self.pooling = POOLINGS[config.pooling](self.backbone.output_size)
         self.post_init()
 

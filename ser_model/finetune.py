@@ -1,0 +1,133 @@
+"""Start from a trained model: its features and network, its head as far as labels stay; how fast each stage learns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import nn
+from transformers import AutoConfig
+
+from .configuration_ser import SERConfig
+from .feature_extraction_ser import SERFeatureExtractor
+from .hub import load_pretrained
+from .modeling_ser import SERForAudioClassification
+from .settings import Settings, SettingsError
+
+FREE = frozenset({"dropout", "freeze_backbone"})  # settings of a network that have no weights
+
+
+@dataclass(frozen=True)
+class Base:
+    """A trained model to start from; made by `load_base`.
+
+    extractor: its own, with the statistics that its weights learnt with: they are kept, never fitted anew.
+    licence: of its weights, as its card has it; what is made from them inherits it.
+    """
+
+    source: str
+    config: SERConfig
+    extractor: SERFeatureExtractor
+    licence: str | None
+
+    def network(self, settings: Settings, names: Sequence[str]) -> SERForAudioClassification:
+        """The base with a head for the labels `names`: the rows of those that it knows stay, all others are new."""
+        free = {key: value for key, value in settings.model.items() if key in FREE}
+        # Its temperature belonged to its last epoch; training starts from raw logits.
+        model = load_pretrained(SERForAudioClassification, self.source, calibration_temperature=1.0, **free)
+        model = model.float()
+        old, row_of = model.classifier, model.config.label2id
+        model.classifier = nn.Linear(old.in_features, len(names))
+        model._init_weights(model.classifier)
+        with torch.no_grad():
+            for row, name in enumerate(names):
+                if name in row_of:
+                    model.classifier.weight[row] = old.weight[row_of[name]]
+                    model.classifier.bias[row] = old.bias[row_of[name]]
+        model.config.id2label = dict(enumerate(names))
+        return model
+
+
+def load_base(settings: Settings) -> Base | None:
+    """The model that `training.base_model` names, a folder or a Hub id, read by our own classes; None without one.
+
+    Raises:
+        HubError: there is no such model.
+        SettingsError: it is of another kind, or `features` or `model` contradict it: both come from the base.
+    """
+    source = settings.training.base_model
+    _check_freezing(settings)
+    if source is None:
+        return None
+    try:
+        config = load_pretrained(AutoConfig, source)
+    except ValueError as error:  # a kind that Transformers does not know either
+        raise SettingsError(f"{source} cannot be fine-tuned here: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, SERConfig):
+        raise SettingsError(
+            f"{source} is a model of the kind {config.model_type!r}; fine-tuning starts from one that train.py made"
+        )
+    extractor = load_pretrained(SERFeatureExtractor, source)
+    wanted = SERConfig(**settings.model), SERFeatureExtractor(**settings.features)
+    for section, keys, asked, has in (
+        ("model", settings.model.keys() - FREE, wanted[0], config),
+        ("features", settings.features.keys(), wanted[1], extractor),
+    ):
+        for key in sorted(keys):
+            if getattr(asked, key) != getattr(has, key):
+                raise SettingsError(
+                    f"{section}.{key} is {getattr(asked, key)!r}, but {source} has {getattr(has, key)!r}: features and "
+                    f"network come from the base model; leave {section}.{key} out, or train without a base model"
+                )
+    return Base(source, config, extractor, _licence(source))
+
+
+def layer_rates(model: SERForAudioClassification, decay: float) -> dict[nn.Parameter, float]:
+    """What each weight's learning rate is multiplied by: 1 in pooling and head, `decay` to the power of the stages from
+    there to the weight everywhere else.
+
+    A weight belongs to the first of `hidden_states` that depends on it, so every backbone's own stages count.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    training = model.training
+    model.eval()  # leaves the norms' statistics alone
+    silence = torch.zeros(1, 100, model.config.num_channels * model.config.num_features)
+    hidden_states = model(silence, output_hidden_states=True).hidden_states
+    model.train(training)
+    stages, placed = [], set()
+    for output in hidden_states:
+        if not output.requires_grad:  # frozen, up to here
+            continue
+        gradients = torch.autograd.grad(output.sum(), weights, retain_graph=True, allow_unused=True)
+        below = {weight for weight, gradient in zip(weights, gradients, strict=True) if gradient is not None}
+        if stage := below - placed:
+            stages.append(stage)
+            placed |= stage
+    rates = dict.fromkeys(weights, 1.0)
+    for height, stage in enumerate(reversed(stages), start=1):
+        rates |= dict.fromkeys(stage, decay**height)
+    return rates
+
+
+def _check_freezing(settings: Settings) -> None:
+    if settings.training.unfreeze_epoch is None:
+        return
+    if settings.model.get("freeze_backbone"):
+        raise SettingsError("model.freeze_backbone freezes for good; take out that or training.unfreeze_epoch")
+    if settings.training.base_model is None and not settings.model.get("pretrained_backbone"):
+        raise SettingsError(
+            "training.unfreeze_epoch would freeze a network that has learnt nothing yet; give training.base_model or "
+            "model.pretrained_backbone, or leave it out"
+        )
+
+
+def _licence(source: str) -> str | None:
+    card = Path(source) / "README.md"
+    if Path(source).is_dir() and not card.is_file():
+        return None
+    try:
+        return ModelCard.load(card if card.is_file() else source).data.license
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
+        return None
