@@ -97,5 +97,8 @@ def outcome(output_dir: Path) -> tuple[str, list[dict]]:
     """What two runs of the same training must share: the hash of the weights, and every figure but the times."""
     weights = hashlib.sha256((output_dir / "model.safetensors").read_bytes()).hexdigest()
     metrics = json.loads((output_dir / "metrics.json").read_text())
-    figures = [{key: value for key, value in epoch.items() if key != "epoch_s"} for epoch in metrics["history"]]
+    figures = [
+        {key: value for key, value in epoch.items() if key not in ("epoch_s", "clips_per_s")}
+        for epoch in metrics["history"]
+    ]
     return weights, [*figures, metrics["validation"], metrics["test"], {"temperature": metrics["temperature"]}]
