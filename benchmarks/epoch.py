@@ -28,10 +28,10 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--steps", type=int, default=20, help="that are timed")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--timed", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--output-dir", help=argparse.SUPPRESS)  # of a process that is timed
     args, overrides = parser.parse_known_args()
-    if args.timed:
-        return timed(args.configs[0], args.data_dir, args.steps, overrides)
+    if args.output_dir:
+        return timed(args, overrides)
     print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads a process, load {os.getloadavg()[0]:.1f}")
     print("| config | processes | s a step | s an epoch | clips/s | GPU |\n| --- | --- | --- | --- | --- | --- |")
     for config in args.configs:
@@ -47,9 +47,10 @@ def measured(
     config: Path, data_dir: str, steps: int, processes: int, overrides: list[str]
 ) -> tuple[float, float, float, str]:
     launcher = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node", str(processes)]
-    command = [*(launcher if processes > 1 else [sys.executable]), "-m", "benchmarks.epoch", str(config), "--timed"]
+    command = [*(launcher if processes > 1 else [sys.executable]), "-m", "benchmarks.epoch", str(config)]
     command += ["--data-dir", data_dir, "--steps", str(steps), *overrides]
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
+        command += ["--output-dir", folder]
         run = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, text=True)
         busy = []
         while run.poll() is None:
@@ -70,7 +71,7 @@ def gpu_percent() -> float:
     return float(subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0])
 
 
-def timed(config: Path, data_dir: str, steps: int, overrides: list[str]) -> None:
+def timed(args: argparse.Namespace, overrides: list[str]) -> None:
     """Runs `train.py`, and ends it by force once enough steps were seen."""
     import train
 
@@ -78,16 +79,16 @@ def timed(config: Path, data_dir: str, steps: int, overrides: list[str]) -> None
 
     def seen(bar, progress, batches) -> None:
         times_s.append(time.perf_counter())
-        if len(times_s) == WARM_UP + steps:
-            step_s = (times_s[-1] - times_s[WARM_UP - 1]) / steps
+        if len(times_s) == WARM_UP + args.steps:
+            step_s = (times_s[-1] - times_s[WARM_UP - 1]) / args.steps
             if os.environ.get("RANK", "0") == "0":
                 epoch_s = step_s * batches.num_batches
                 print(f"timed {step_s} {epoch_s} {batches.num_clips / epoch_s}", flush=True)
             os._exit(ENOUGH)
 
     train.show_step = seen
-    with tempfile.TemporaryDirectory() as folder:
-        train.main(["--config", str(config), "--data-dir", data_dir, "--output-dir", folder, *overrides])
+    places = ["--data-dir", args.data_dir, "--output-dir", args.output_dir]
+    train.main(["--config", str(args.configs[0]), *places, *overrides])
 
 
 if __name__ == "__main__":

@@ -97,7 +97,10 @@ class BatchAugmentation:
         return self._masks(power, lengths), lengths
 
     def mixup(self, features: Tensor, mask: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Blend the batch with itself in another order (Zhang et al. 2018, arXiv 1710.09412); targets (B, labels)."""
+        """Blend the batch with itself in another order (Zhang et al. 2018, arXiv 1710.09412); targets (B, labels).
+
+        Unlike the other distortions it depends on the batch: of several processes each blends its own share.
+        """
         rng = np.random.default_rng(int(self.keys[0]))
         if rng.random() >= self.settings.mixup.probability:
             return features, mask, targets

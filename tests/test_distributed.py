@@ -6,8 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from training_runs import TINY, Run, outcome
+
+from ser_model import SERConfig, SERForAudioClassification
+from ser_model.distributed import SharedBatchNorm, synchronize_batch_norms
 
 NO_DRAWS = ["--augmentation.mixup.probability=0", "--model.dropout=0"]  # which each process makes for itself
 
@@ -58,3 +62,14 @@ def test_every_process_counts_each_clip_once_an_epoch(runs):
                 clip for own in batches for batch in own[epoch * steps : (epoch + 1) * steps] for clip in batch
             )
             assert len(drawn) == 101 and set(drawn.values()) == {1}
+
+
+@pytest.mark.parametrize(("device", "kind"), [("cpu", SharedBatchNorm), ("cuda", torch.nn.SyncBatchNorm)])
+def test_shared_norms_keep_names_weights_and_answers(device, kind):
+    model = SERForAudioClassification(SERConfig(backbone="cnn")).eval()
+    clip = torch.randn(2, 30, model.config.num_features)
+    names, logits = list(model.state_dict()), model(clip).logits
+    synchronize_batch_norms(model, torch.device(device))
+    assert list(model.state_dict()) == names and torch.equal(model(clip).logits, logits)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(type(norm) is kind for norm in norms)
