@@ -190,7 +190,6 @@ class TrainingSettings(_Section):
     mixed_precision: Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_no)] = "no"
     compile: bool = False  # torch.compile
     checkpoint_minutes: float | None = Field(default=10, gt=0)  # beside the end of each epoch; null: only there
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     trackers: list[str] = ["tensorboard"]  # any of Accelerate's that are installed; TensorBoard writes to OUT/logs
     push_to_hub: str | None = None  # a repository of the Hub, your-name/ser-cnn, that the finished model goes to
     push_private: bool = False  # whether that repository is private when it is made

@@ -57,6 +57,10 @@ def test_overrides_reach_nested_keys_and_keep_their_types(tmp_path):
     assert settings.split.test == ["ravdess-01", "ravdess-02"]
 
 
+def test_a_bare_no_of_yaml_is_the_word(tmp_path):
+    assert settings_from(tmp_path, MINIMAL + "training: {mixed_precision: no}\n").training.mixed_precision == "no"
+
+
 @pytest.mark.parametrize("override", [["--training.epochs"], ["training.epochs", "5"], ["--seed.deeper", "1"]])
 def test_an_override_that_cannot_be_read_is_refused(tmp_path, override):
     with pytest.raises(SettingsError):
