@@ -11,6 +11,8 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +140,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
     if accelerator.num_processes > 1:
         synchronize_batch_norms(model, accelerator.device)
     if training.compile:
-        model.compile(dynamic=True)  # in place, so that the weights keep their names
+        model.compile(dynamic=False)  # in place, so that the weights keep their names
     model, optimizer = accelerator.prepare(model, optimizer)
     network = accelerator.unwrap_model(model)
     set_seed(settings.seed, device_specific=True)  # each process draws a dropout of its own
@@ -146,6 +148,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
     best_model = copy.deepcopy(ema.module)
     augmenter = Augmenter(settings.augmentation, extractor.sampling_rate, training.max_frames, settings.seed)
     criterion = make_criterion(data, training).to(accelerator.device)
+    pad = partial(pad_alike, accelerator, training.max_frames if training.compile else None)
     report(accelerator, settings, data, ema.module, origin)
     if accelerator.is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -174,7 +177,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
             for batch in skip_first_batches(loader, progress.batch):
                 with accelerator.accumulate(model):
                     distort = augmenter(epoch, batch["indices"])
-                    loss = train_step(model, batch, extractor, distort, criterion, len(data.scheme.names), accelerator)
+                    loss = train_step(model, batch, extractor, distort, criterion, len(data.scheme.names), pad)
                     num_clips = len(batch["labels"])
                     accelerator.backward(loss * num_clips / batches.mean_share)  # so every clip counts alike
                     if accelerator.sync_gradients:
@@ -371,17 +374,27 @@ def train_step(
     distort: BatchAugmentation,
     criterion,
     num_labels: int,
-    accelerator: Accelerator,
+    pad: Callable,
 ) -> torch.Tensor:
     """Loss of one batch, distorted on its way from sound to features."""
     waveforms = distort.waveforms(batch["waveforms"], batch["lengths"])
     factors = distort.vocal_tract_factors(waveforms.device)
     features, mask = extractor.extract(waveforms, batch["lengths"], distort.spectra, factors)
-    features, mask = accelerator.pad_across_processes((features, mask), dim=1)  # batch norm counts padding too
+    features, mask = pad(features, mask)
     targets = torch.nn.functional.one_hot(batch["labels"], num_labels).float()
     features, mask, targets = distort.mixup(features, mask, targets)
     logits = model(features, mask).logits
     return criterion(logits.float(), targets)
+
+
+def pad_alike(
+    accelerator: Accelerator, num_frames: int | None, features: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """To `num_frames`, or the longest of all processes, for batch norm counts padding too: (B, L, F), (B, L)."""
+    if num_frames is None:
+        return accelerator.pad_across_processes((features, mask), dim=1)
+    missing = num_frames - features.shape[1]
+    return torch.nn.functional.pad(features, (0, 0, 0, missing)), torch.nn.functional.pad(mask, (0, missing))
 
 
 @torch.no_grad()
