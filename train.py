@@ -379,6 +379,7 @@ def train_step(
     features, mask = extractor.extract(waveforms, batch["lengths"], distort.spectra, factors)
     features, mask = accelerator.pad_across_processes((features, mask), dim=1)  # batch norm counts padding too
     targets = torch.nn.functional.one_hot(batch["labels"], num_labels).float()
+    features = distort.style(features, mask, batch["labels"])
     features, mask, targets = distort.mixup(features, mask, targets)
     logits = model(features, mask).logits
     return criterion(logits.float(), targets)
