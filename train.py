@@ -382,6 +382,7 @@ def train_step(
     features, mask = extractor.extract(waveforms, batch["lengths"], distort.spectra, factors)
     features, mask = pad(features, mask)
     targets = torch.nn.functional.one_hot(batch["labels"], num_labels).float()
+    features = distort.style(features, mask, batch["labels"])
     features, mask, targets = distort.mixup(features, mask, targets)
     logits = model(features, mask).logits
     return criterion(logits.float(), targets)

@@ -18,6 +18,8 @@ from .mfcc import frame_mask, hertz_to_mel
 from .settings import AugmentationSettings
 
 MIN_POWER = 1e-12  # -120 dB of full scale: keeps ratios of silence finite
+MIN_VARIANCE = 1e-4  # of a feature over time, once features have about unit variance
+LIFTER_S = 1 / 570  # periods of voices up to 570 Hz are longer, formants' ripples over frequency shorter
 
 
 class Augmenter:
@@ -86,15 +88,35 @@ class BatchAugmentation:
         return (factors * self._speed()).to(device)
 
     def spectra(self, power: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Tempo, crop, tilt and masks: (B, F, L) -> (B, F, L'), with the new lengths (B,)."""
+        """Tempo, crop, intonation, colour and masks: (B, F, L) -> (B, F, L'), with the new lengths (B,)."""
         rate = self.settings.tempo.rate
         tempo = torch.where(self.chosen("tempo"), self.uniform("tempo.rate", 1 - rate, 1 + rate), torch.tensor(1.0))
         rates = (tempo * self._speed()).to(power.device)
         places = self.uniform("crop.place").to(power.device)
         power, lengths = retime(power, lengths, rates, self.augmenter.max_frames, places)
+        power = self._intonation(power)
         slope_db = self.uniform("tilt.db", -self.settings.tilt.db, self.settings.tilt.db) * self.chosen("tilt")
-        power = power * tilt(slope_db.to(power.device), power.shape[1])
+        power = power * tilt(slope_db.to(power.device), power.shape[1]) * self._equalizer(power.shape[1]).to(power)
         return self._masks(power, lengths), lengths
+
+    def style(self, features: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+        """Blend mean and spread over time of each clip (B, L, F) with those of another one that has its label (B,).
+
+        MixStyle (Zhou et al. 2021, arXiv 2104.02008) on the features themselves, within a label: it changes the voice
+        and the room and keeps the emotion. It depends on the batch, as mixup does.
+        """
+        rng = np.random.default_rng(int(self.keys[0] ^ np.uint64(zlib.crc32(b"style"))))
+        if rng.random() >= self.settings.style.probability:
+            return features
+        order = shuffled_within(labels.cpu().numpy(), rng)
+        share = rng.beta(self.settings.style.alpha, self.settings.style.alpha, len(order))
+        share = torch.from_numpy(share).to(features)[:, None, None]
+        real = mask[..., None].to(features)
+        frames = real.sum(dim=1, keepdim=True)
+        mean = (features * real).sum(dim=1, keepdim=True) / frames
+        spread = (((features - mean).square() * real).sum(dim=1, keepdim=True) / frames + MIN_VARIANCE).sqrt()
+        mean_of_both, spread_of_both = (torch.lerp(own[order], own, share) for own in (mean, spread))
+        return ((features - mean) / spread * spread_of_both + mean_of_both) * real
 
     def mixup(self, features: Tensor, mask: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Blend the batch with itself in another order (Zhang et al. 2018, arXiv 1710.09412); targets (B, labels).
@@ -170,6 +192,26 @@ class BatchAugmentation:
         )
         generator = torch.Generator(waveform.device).manual_seed(seed)
         return torch.randn(samples or len(waveform), generator=generator, device=waveform.device)
+
+    def _intonation(self, power: Tensor) -> Tensor:
+        semitones = self.settings.intonation.semitones
+        factors = 2 ** (self.uniform("intonation.semitones", -semitones, semitones) / 12)
+        rows = self.chosen("intonation").nonzero().flatten().to(power.device)
+        if not len(rows):
+            return power
+        moved = move_harmonics(power[rows], factors.to(power.device)[rows], self.augmenter.sampling_rate)
+        return power.index_copy(0, rows, moved)
+
+    def _equalizer(self, bins: int) -> Tensor:
+        """Factors of power (B, bins, 1)."""
+        settings = self.settings.equalizer
+        uniform = torch.stack([self.uniform(f"equalizer.knot{knot}") for knot in range(settings.knots)], dim=1)
+        knots_db = settings.db * torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6)) * self.chosen("equalizer")[:, None]
+        bin_mel = hertz_to_mel(torch.linspace(0, self.augmenter.sampling_rate / 2, bins))
+        place = bin_mel / bin_mel[-1] * (settings.knots - 1)
+        before = place.long().clamp(max=settings.knots - 2)
+        curve_db = torch.lerp(knots_db[:, before], knots_db[:, before + 1], (place - before).expand(len(knots_db), -1))
+        return 10 ** (curve_db[..., None] / 10)
 
     def _masks(self, power: Tensor, lengths: Tensor) -> Tensor:
         """SpecAugment (Park et al. 2019, arXiv 1904.08779), filled with each bin's mean over time."""
@@ -293,6 +335,38 @@ def retime(power: Tensor, lengths: Tensor, rates: Tensor, max_frames: int, place
     after = (before + 1).clamp(max=num_frames - 1)
     before_power, after_power = (power.gather(2, index[:, None].expand(batch, bins, -1)) for index in (before, after))
     return torch.lerp(before_power, after_power, (source - before)[:, None]), new_lengths
+
+
+def move_harmonics(power: Tensor, factors: Tensor, sampling_rate: int) -> Tensor:
+    """Raise or lower a voice by factors (B,) and keep its formants: power spectra (B, F, L) -> the same shape.
+
+    The logarithm of a spectrum is an envelope, smooth over frequency, plus a fine structure of harmonics; their
+    cepstra lie below and above `LIFTER_S`. The fine structure alone is stretched along frequency.
+    """
+    n_fft = 2 * (power.shape[1] - 1)
+    log_power = power.clamp(min=MIN_POWER).log().transpose(1, 2)  # (B, L, F)
+    cepstrum = torch.fft.irfft(log_power, n=n_fft)
+    lifter = torch.zeros(n_fft, device=power.device)
+    keep = round(LIFTER_S * sampling_rate)
+    lifter[:keep] = lifter[1 - keep :] = 1.0
+    envelope = torch.fft.rfft(cepstrum * lifter).real
+    fine = log_power - envelope
+    last = power.shape[1] - 1
+    source = torch.arange(last + 1, device=power.device) / factors[:, None]  # (B, F)
+    before = source.long().clamp(max=last - 1)
+    low, high = (fine.gather(2, index[:, None].expand_as(fine)) for index in (before, before + 1))
+    moved = torch.lerp(low, high, (source - before)[:, None])
+    moved = torch.where((source <= last)[:, None], moved, fine)  # nothing is known beyond: noise there stays as it is
+    return (envelope + moved).exp().transpose(1, 2)
+
+
+def shuffled_within(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An order (B,) that exchanges clips of the same label alone."""
+    order = np.arange(len(labels))
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        order[own] = rng.permutation(own)
+    return order
 
 
 def tilt(slope_db: Tensor, bins: int) -> Tensor:

@@ -73,6 +73,12 @@ class PitchSettings(_Distortion):
     semitones: float = Field(default=2.0, gt=0)
 
 
+class IntonationSettings(_Distortion):
+    """Another speaker's pitch: harmonics move, formants and tempo stay."""
+
+    semitones: float = Field(default=3.5, gt=0)
+
+
 class ReverberationSettings(_Distortion):
     """A room: exponentially decaying noise behind the direct sound."""
 
@@ -126,6 +132,13 @@ class TiltSettings(_Distortion):
     db: float = Field(default=6.0, gt=0)
 
 
+class EqualizerSettings(_Distortion):
+    """Another microphone and room: a smooth random curve over the frequency axis."""
+
+    db: float = Field(default=3.0, gt=0)  # standard deviation of the curve
+    knots: int = Field(default=8, ge=2)  # evenly spaced in mel, a straight line between two
+
+
 class MaskSettings(_Distortion):
     """SpecAugment: stretches of time and bands of frequency hidden behind their mean."""
 
@@ -134,6 +147,14 @@ class MaskSettings(_Distortion):
     max_frames: int = Field(default=10, ge=1)
     frequency_masks: int = Field(default=2, ge=0)
     max_bands: float = Field(default=0.12, gt=0, lt=1)  # share of the mel axis
+
+
+class StyleSettings(_Distortion):
+    """Another voice, the same emotion: mean and spread of each feature over time, borrowed in part from a clip of the
+    same label; `probability` is that of a batch.
+    """
+
+    alpha: float = Field(default=0.3, gt=0)
 
 
 class MixupSettings(_Distortion):
@@ -157,8 +178,11 @@ class AugmentationSettings(_Section):
     tempo: TempoSettings = TempoSettings()
     speed: SpeedSettings = SpeedSettings()
     vocal_tract: VocalTractSettings = VocalTractSettings()
+    intonation: IntonationSettings = IntonationSettings()
     tilt: TiltSettings = TiltSettings()
+    equalizer: EqualizerSettings = EqualizerSettings()
     masks: MaskSettings = MaskSettings()
+    style: StyleSettings = StyleSettings()
     mixup: MixupSettings = MixupSettings()
 
 

@@ -4,7 +4,7 @@ import soundfile
 import torch
 
 from ser_model import SERFeatureExtractor
-from ser_model.augment import Augmenter, coloured, scramble, shift_pitch, through_mp3
+from ser_model.augment import Augmenter, coloured, move_harmonics, scramble, shift_pitch, through_mp3
 from ser_model.mfcc import dct_matrix, frame_mask, hertz_to_mel, mel_to_hertz
 from ser_model.settings import AugmentationSettings
 
@@ -59,6 +59,7 @@ def test_all_turned_off_changes_nothing(batch):
     real = frame_mask(lengths, power.shape[-1])[:, None]
     torch.testing.assert_close(changed * real, power * real)
     features, mask = torch.rand(3, 5, 4), torch.ones(3, 5, dtype=torch.bool)
+    assert torch.equal(distort.style(features, mask, torch.zeros(3)), features)
     assert torch.equal(distort.mixup(features, mask, torch.eye(3))[0], features)
 
 
@@ -256,6 +257,53 @@ def test_tilt_raises_one_end_as_it_lowers_the_other(batch):
     ends_db = 10 * torch.log10(tilted[:, [0, -1], 0])
     torch.testing.assert_close(ends_db[:, 0], -ends_db[:, 1], rtol=0, atol=1e-3)
     assert (ends_db.abs() <= 3.01).all()
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_intonation_moves_harmonics_and_keeps_formants(factor):
+    """A buzz at 125 Hz through one resonance at 1500 Hz."""
+    hertz = torch.linspace(0, RATE / 2, 513)
+    resonance = 1 / (1 + ((hertz - 1500) / 300).square())
+    comb = sum(torch.exp(-((hertz - 125 * number) / 20).square()) for number in range(1, 60)) + 1e-3
+    power = (resonance * comb)[None, :, None]
+    moved = move_harmonics(power, torch.tensor([factor]), RATE)[0, :, 0]
+    pitch_hz = [float(torch.fft.irfft(x.log()).abs()[40:300].argmax() + 40) for x in (power[0, :, 0], moved)]
+    assert pitch_hz[0] / pitch_hz[1] == pytest.approx(factor, rel=0.03)  # periods in samples
+    smooth = [torch.nn.functional.avg_pool1d(x[None], 33, 1, padding=16)[0] for x in (power[0, :, 0], moved)]
+    assert abs(float(hertz[smooth[0].argmax()] - hertz[smooth[1].argmax()])) < 80
+    torch.testing.assert_close(move_harmonics(power, torch.ones(1), RATE), power, rtol=1e-3, atol=0)
+
+
+def test_equalizer_is_a_smooth_curve_over_frequency(batch):
+    power, lengths = spectra(batch)
+    power = power + 1.0
+    louder, _ = augmenter(equalizer={})(0, INDICES).spectra(power, lengths)
+    curve_db = 10 * torch.log10(louder / power)[:, :, 0]
+    assert (curve_db.std(dim=1) > 0.5).all() and (curve_db.diff(dim=1).abs() < 2).all()
+    torch.testing.assert_close(10 * torch.log10(louder / power)[:, :, 5], curve_db)
+    assert not torch.allclose(curve_db[0], curve_db[1])
+
+
+def test_style_is_borrowed_from_clips_of_the_same_label_alone():
+    torch.manual_seed(0)
+    features = torch.randn(4, 50, 3) * torch.tensor([1.0, 2.0, 1.0, 5.0])[:, None, None]
+    features = features + torch.tensor([0.0, 4.0, 0.0, 9.0])[:, None, None]
+    mask = torch.arange(50) < torch.tensor([50, 40, 50, 30])[:, None]
+    features = features * mask[..., None]
+    distort = augmenter(style={"alpha": 1.0})
+    borrowed = [
+        distort(epoch, INDICES.repeat(2)[:4]).style(features, mask, torch.tensor([0, 1, 0, 2])) for epoch in range(4)
+    ]
+    for styled in borrowed:  # the second and the last have no partner; first and third have the same style
+        torch.testing.assert_close(styled[1], features[1], rtol=0, atol=1e-4)
+        torch.testing.assert_close(styled[3], features[3], rtol=0, atol=1e-4)
+    strangers = [distort(epoch, INDICES.repeat(2)[:4]).style(features, mask, torch.zeros(4)) for epoch in range(12)]
+    assert any(float(styled[0].mean()) > 0.5 for styled in strangers)
+    for styled in strangers:
+        assert not styled[~mask].any()
+        order = [clip[real].argsort(dim=0) for clip, real in zip(styled, mask, strict=True)]  # the course stays
+        before = [clip[real].argsort(dim=0) for clip, real in zip(features, mask, strict=True)]
+        assert all(torch.equal(now, then) for now, then in zip(order, before, strict=True))
 
 
 def test_mixup_blends_targets_as_it_blends_features():

@@ -149,7 +149,7 @@ def augmented(
 ) -> tuple[np.ndarray, Tensor]:
     """What `distort` makes of a clip (T,), on the way that training takes: samples, and levels as `mel_levels`.
 
-    `other` is the rest of the batch, for what blends clips.
+    `other` is the rest of the batch, for what blends clips; it counts as one of the same label.
     """
     waveforms, lengths = _batch([waveform, other])
     waveforms = distort.waveforms(waveforms, lengths)
@@ -159,6 +159,7 @@ def augmented(
     plain = copy.copy(plain)
     plain.feature_mean = (dct @ mean).tolist()  # as in training, where padding becomes the mean, and not a loud noise
     features, mask = plain.extract(waveforms, lengths, distort.spectra, factors)
+    features = distort.style(features, mask, torch.zeros(2))
     features, mask, _ = distort.mixup(features, mask, torch.eye(2))
     return waveforms[0, : len(waveform)].numpy(), features[0, mask[0]] @ dct + mean
 
