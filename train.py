@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter, BatchAugmentation
+from ser_model.build import build_extractor, build_network
 from ser_model.checkpoints import (
     CHECKPOINT_FILE,
     Checkpoint,
@@ -53,7 +54,6 @@ from ser_model.settings import (
     TrainingSettings,
     flat_settings,
     load_settings,
-    network_config,
 )
 from ser_model.splits import SplitError, continued, manifest
 
@@ -123,7 +123,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
         check_push(training.push_to_hub)
 
     base = load_base(settings)
-    extractor = base.extractor if base else SERFeatureExtractor(**settings.features)
+    extractor = base.extractor if base else build_extractor(settings)
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         data = load_data(settings, data_dir, extractor.sampling_rate, progress=accelerator.is_main_process)
     split_manifest, origin = describe_split(data, base, data_dir)
@@ -316,12 +316,7 @@ def make_model(
     if base:
         model = base.network(settings, names)
     else:
-        model = SERForAudioClassification(network_config(settings, extractor, names))
-        if model.config.pretrained_backbone:
-            try:
-                model.load_pretrained_backbone()
-            except (ImportError, OSError, ValueError) as error:
-                raise SettingsError(f"model.pretrained_backbone: {error}") from error
+        model = build_network(settings, extractor, names)
     model.config.training_split = training_split
     return model.to(memory_format=torch.channels_last)  # 1.9 times as fast on a CPU
 

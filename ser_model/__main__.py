@@ -10,11 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .build import build_extractor, build_network
 from .feature_extraction_ser import SERFeatureExtractor
 from .hub import HubError, export_onnx, load_pretrained, push_model
 from .labels import LabelError, label_scheme
 from .modeling_ser import SERForAudioClassification
-from .settings import SettingsError, load_settings, network_config
+from .settings import SettingsError, load_settings
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -205,9 +206,8 @@ def draw(args: argparse.Namespace) -> int:
     try:
         if Path(args.source).suffix in (".yaml", ".yml"):
             settings = load_settings(args.source)
-            extractor = SERFeatureExtractor(**settings.features)
-            config = network_config(settings, extractor, label_scheme(settings.labels).names)
-            model = SERForAudioClassification(config)
+            extractor = build_extractor(settings)
+            model = build_network(settings, extractor, label_scheme(settings.labels).names, pretrained=False)
         else:
             model, extractor = load_network(args.source)
         draw_network(model, extractor, args.output, args.depth)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .audio import load_audio
 from .mfcc import frame_mask, hertz_to_mel
-from .settings import AugmentationSettings
+from .settings import AugmentationSettings, SettingsError
 
 MIN_POWER = 1e-12  # -120 dB of full scale: keeps ratios of silence finite
 MIN_VARIANCE = 1e-4  # of a feature over time, once features have about unit variance
@@ -247,12 +247,12 @@ def scramble(keys: np.ndarray) -> np.ndarray:
 
 
 def noise_recordings(folder: str | None, sampling_rate: int) -> list[np.ndarray]:
-    """Every recording below a folder; ValueError if it holds none."""
+    """Every recording below a folder; SettingsError if it holds none."""
     if folder is None:
         return []
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     if not files:
-        raise ValueError(f"augmentation.noise.folder is {folder!r}, which holds no recordings")
+        raise SettingsError(f"augmentation.noise.folder is {folder!r}, which holds no recordings")
     return [load_audio(path, sampling_rate) for path in files]
 
 

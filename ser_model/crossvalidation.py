@@ -20,7 +20,7 @@ from .reports import (
     reliability_picture,
     write_json,
 )
-from .settings import Settings, SettingsError
+from .settings import Settings, SettingsError, SplitSettings
 from .splits import FOLDS, SplitError
 
 RANDOM = re.compile(r"random-([1-9]\d*)")
@@ -55,8 +55,9 @@ def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> li
         )
     if protocol in FOLDS:
         _check_speakers(settings, protocol, data_dir)
-        splits = [{"kind": "published", "name": protocol, "fold": fold + 1} for fold in range(len(FOLDS[protocol]))]
-        return [settings.model_copy(update={"split": settings.split.model_copy(update=split)}) for split in splits]
+        own = {"kind": "published", "name": protocol, "validation": settings.split.validation}
+        splits = [SplitSettings(**own, fold=number) for number in range(1, len(FOLDS[protocol]) + 1)]
+        return [settings.model_copy(update={"split": split}) for split in splits]
     count = RANDOM.fullmatch(protocol)
     if not count:
         hint = nearest(protocol, FOLDS)
@@ -68,7 +69,7 @@ def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> li
             f"--cv {protocol} draws clips, but split.test or split.validation names or counts speakers; give shares: "
             "--split.test 0.2 --split.validation 0.1"
         )
-    split = settings.split.model_copy(update={"kind": "random"})
+    split = SplitSettings(kind="random", test=settings.split.test, validation=settings.split.validation)
     return [settings.model_copy(update={"split": split, "seed": settings.seed + run}) for run in range(int(count[1]))]
 
 

@@ -214,7 +214,8 @@ class SERFeatureExtractor(FeatureExtractionMixin):
     ):
         if extra := kwargs.keys() - SPEC_KEYS:
             known = sorted(set(inspect.signature(type(self).__init__).parameters) - {"self", "kwargs"})
-            raise ValueError(f"SERFeatureExtractor knows no setting {sorted(extra)}; known: {known}")
+            hint = did_you_mean(min(extra), known)
+            raise ValueError(f"SERFeatureExtractor knows no setting {sorted(extra)}{hint}; known: {known}")
         super().__init__(**kwargs)
         self.sampling_rate = sampling_rate
         self.features = (features,) if isinstance(features, str) else tuple(features or ())

@@ -10,6 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import nn
 from transformers import AutoConfig
 
+from .build import build_extractor, network_config
 from .configuration_ser import SERConfig
 from .feature_extraction_ser import SERFeatureExtractor
 from .hub import load_pretrained
@@ -70,7 +71,8 @@ def load_base(settings: Settings) -> Base | None:
             f"{source} is a model of the kind {config.model_type!r}; fine-tuning starts from one that train.py made"
         )
     extractor = load_pretrained(SERFeatureExtractor, source)
-    wanted = SERConfig(**settings.model), SERFeatureExtractor(**settings.features)
+    wanted_extractor = build_extractor(settings)
+    wanted = network_config(settings, wanted_extractor, list(config.id2label.values())), wanted_extractor
     for section, keys, asked, has in (
         ("model", settings.model.keys() - FREE, wanted[0], config),
         ("features", settings.features.keys(), wanted[1], extractor),

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .configuration_ser import SERConfig
 from .labels import nearest
 
 
@@ -32,6 +31,14 @@ class SplitSettings(_Section):
     validation: list[str] | int | float = 0.1
     name: str = "ravdess-speakers"
     fold: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _names_only_what_its_kind_uses(self) -> "SplitSettings":
+        used = {"published": {"name", "fold", "validation"}, "column": set()}.get(self.kind, {"test", "validation"})
+        for key, field in type(self).model_fields.items():
+            if key != "kind" and key not in used and getattr(self, key) != field.default:
+                raise ValueError(f"a split of the kind {self.kind!r} does not use {key!r}; leave it out")
+        return self
 
     @property
     def published_fold(self) -> int | None:
@@ -280,16 +287,6 @@ def save_settings(settings: Settings, path: str | Path) -> None:
     Path(path).write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
 
 
-def network_config(settings: Settings, extractor: Any, names: tuple[str, ...]) -> SERConfig:
-    """What a network is built from: the settings' `model`, fitted to its features and labels."""
-    fitting = {
-        "num_features": extractor.num_features,
-        "num_channels": extractor.num_channels,
-        "invert_dct": extractor.features == ("mfcc",),  # nothing else is a DCT
-    }
-    return SERConfig(**fitting | settings.model, id2label=dict(enumerate(names)))
-
-
 def _pairs(overrides: list[str]) -> list[tuple[str, Any]]:
     """["--training.epochs", "5", "--seed=1"] -> [("training.epochs", 5), ("seed", 1)]"""
     words = [part for word in overrides for part in (word.split("=", 1) if word.startswith("--") else [word])]
@@ -309,6 +306,8 @@ def _lay_over(raw: dict, dotted_key: str, value: Any) -> None:
 
 def _complaint(problem: dict) -> str:
     key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "value_error":  # of a validator that looked at a whole section
+        return f"{key}: {problem['ctx']['error']}"
     if problem["type"] != "extra_forbidden":
         return f"{key} is {problem['input']!r}: {problem['msg'].lower()}"
     section = Settings

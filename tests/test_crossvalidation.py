@@ -159,7 +159,7 @@ def test_more_corpora_train_but_only_the_protocols_speakers_are_tested(synthetic
     [
         ("ravdes-speakers", [], "did you mean 'ravdess-speakers'.*random-5"),
         ("random-1", [], "at least random-2"),
-        ("random-5", ["--split.test=[ravdess-01]"], "give shares"),
+        ("random-5", ["--split.kind=speakers", "--split.test=[ravdess-01]"], "give shares"),
         ("ravdess-speakers", [], "of whom 16 are not in the data, ravdess-09 for one; add ravdess to data.corpora"),
         ("tess-speakers", [], "of whom 2 are not in the data, tess-OAF for one; add tess to data.corpora"),
         ("ravdess-speakers", ["--split.validation=[ravdess-03]"], "split.validation cannot name them; give a share"),

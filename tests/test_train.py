@@ -231,3 +231,19 @@ def test_a_run_without_progress_stops_early(synthetic_corpora, tmp_path):
     history = json.loads((tmp_path / "metrics.json").read_text())["history"]
     assert len(history) < 30
     assert "no better validation UAR in 1 epochs" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("--model.backbone=resnt18", "model: unknown backbone 'resnt18'.*did you mean 'resnet18'"),
+        ("--model.dropout=2", "model: SERConfig.dropout is 2; it must be"),
+        ("--features.n_mfc=13", "features: .*knows no setting .'n_mfc'..*did you mean 'n_mfcc'"),
+        ("--features.n_mels=many", "features: SERFeatureExtractor.n_mels is 'many'; it must be a whole number"),
+        ("--augmentation.noise.folder=no_such_folder", "augmentation.noise.folder is 'no_such_folder', which holds no"),
+        ("--split.fold=2", "split: a split of the kind 'speakers' does not use 'fold'; leave it out"),
+    ],
+)
+def test_impossible_networks_features_and_splits_end_in_one_sentence(synthetic_corpora, tmp_path, override, said):
+    with pytest.raises(SystemExit, match=f"(?s)^train.py: .*{said}"):
+        main([*SMALL, f"--data-dir={synthetic_corpora}", f"--output-dir={tmp_path / 'run'}", override])

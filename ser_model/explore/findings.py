@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from ..build import build_extractor
 from ..corpora import CorpusError, Problem, Utterance, find_utterances
 from ..data import label_utterances, make_split
 from ..feature_extraction_ser import SERFeatureExtractor
@@ -57,7 +58,7 @@ class Findings:
 
 def look(settings: Settings, data_dir: str | Path, *, progress: bool = False, num_proc: int = 1) -> Findings:
     """Find, label, inspect and split; see `explore` for what it raises."""
-    data_dir, extractor = Path(data_dir), SERFeatureExtractor(**settings.features)
+    data_dir, extractor = Path(data_dir), build_extractor(settings)
     scan = find_utterances(data_dir, settings.data.corpora)
     scheme = label_scheme(settings.labels)
     labelled = label_utterances(scan.utterances, scheme)
@@ -107,7 +108,7 @@ def covering_rate(clips: Sequence[Clip], share: float) -> int:
 def config_lines(findings: Findings, share: float) -> dict[str, dict]:
     """Settings by section that take `share` of the clips whole; nothing counts as trimmed."""
     features = features_at(findings.settings.features, covering_rate(findings.clips, share))
-    extractor = SERFeatureExtractor(**{**findings.settings.features, **features})
+    extractor = build_extractor(findings.settings, **features)
     samples = math.ceil(covering_length_s(findings.clips, share) * extractor.sampling_rate)
     max_frames = frame_count(samples, extractor.hop_samples)
     least = TrainingSettings.model_fields["max_frames"].metadata[0].ge
