@@ -165,8 +165,7 @@ class BatchAugmentation:
         else:
             noise = self._noise_like(waveform, row, "noise")
             noise = coloured(noise, self._draw(row, "noise.slope", *self.settings.noise.slope))
-        wanted = waveform.square().mean() * 10 ** (-snr_db / 10)
-        return waveform + noise * (wanted / noise.square().mean().clamp(min=MIN_POWER)).sqrt()
+        return add_noise(waveform, noise, snr_db)
 
     def _gain(self, waveform: Tensor, row: int) -> Tensor:
         db = self.settings.gain.db
@@ -262,6 +261,12 @@ def coloured(noise: Tensor, slope: float) -> Tensor:
     spectrum = torch.fft.rfft(noise, n=n_fft)
     frequency = torch.arange(len(spectrum), device=noise.device).clamp(min=1)
     return torch.fft.irfft(spectrum * frequency ** (-slope / 2), n=n_fft)[: len(noise)]
+
+
+def add_noise(waveform: Tensor, noise: Tensor, snr_db: float) -> Tensor:
+    """Waveform (T,) and noise (T,), as strong as the ratio of the whole clip's power to its own demands -> (T,)."""
+    wanted = waveform.square().mean() * 10 ** (-snr_db / 10)
+    return waveform + noise * (wanted / noise.square().mean().clamp(min=MIN_POWER)).sqrt()
 
 
 def band_limited(waveform: Tensor, sampling_rate: int, low_hz: float, high_hz: float) -> Tensor:
