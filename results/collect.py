@@ -26,7 +26,7 @@ from ser_model.settings import Settings, SettingsError, load_settings
 from .protocols import RESULTS, Protocol, ResultsError, find_protocol, predictions_file
 
 ROOT = Path(__file__).resolve().parent.parent
-DECIMALS = 4  # of a probability: figures of three hold, and a seed of RAVDESS takes some 60 kB
+DECIMALS = 4  # of a probability: figures of three hold, and a seed of RAVDESS takes some 40 kB
 
 
 def main(arguments: list[str] | None = None) -> None:

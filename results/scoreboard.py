@@ -200,21 +200,25 @@ def voices(protocol: Protocol) -> str:
 
 @dataclass(frozen=True)
 class Score:
-    """Ours on a protocol: a figure a seed of each of MEASURES, and `speaker_intervals` of all answers together."""
+    """Ours on a protocol: a figure a seed of each of MEASURES, and `speaker_intervals` of all answers together.
+
+    `runs` says what they are the mean of; `whole` is False where others' figures are of more clips than these.
+    """
 
     label: str
+    runs: str
     figures: dict[str, list[float]]
     interval: dict
-    seeds: int
+    whole: bool = True
 
     @classmethod
-    def of(cls, label: str, predictions: Predictions) -> "Score":
+    def of(cls, label: str, runs: str, predictions: Predictions, whole: bool = True) -> "Score":
         speakers = [clip["speaker"] for clip in predictions.clips]
         interval = speaker_intervals(predictions.shares(), predictions.labels, speakers)
-        return cls(label, over_seeds(predictions), interval, len(predictions.parted("seed")))
+        return cls(label, runs, over_seeds(predictions), interval, whole)
 
     def ends(self, measure: str) -> str:
-        """ "0.61 to 0.68", where there are speakers to draw."""
+        """ "0.610 to 0.680", where there are speakers to draw."""
         low, high = self.interval[measure]
         return f"{low:.3f} to {high:.3f}" if self.interval["resampled"] == "speakers" else ""
 
@@ -225,14 +229,25 @@ def scores(name: str, protocol: Protocol, found: dict[tuple[str, str], Predictio
     for model in protocol.models:
         if (name, model) not in found:
             continue
-        ours.append(Score.of(model, found[name, model]))
+        runs = run_words(protocol, found[name, model])
+        ours.append(Score.of(model, runs, found[name, model]))
         corpora = found[name, model].parted("corpus")
         if len(corpora) > 1:
-            ours += [Score.of(f"{model}, {corpus} clips alone", own) for corpus, own in corpora.items()]
+            ours += [Score.of(f"{model}, {corpus} clips alone", runs, own, False) for corpus, own in corpora.items()]
     for label, models in protocol.ensembles.items():
         if all((name, model) in found for model in models):
-            ours.append(Score.of(f"ensemble: {label}", ensemble([found[name, model] for model in models])))
+            averaged = ensemble([found[name, model] for model in models])
+            ours.append(Score.of(f"ensemble: {label}", "probabilities averaged", averaged))
     return ours
+
+
+def run_words(protocol: Protocol, predictions: Predictions) -> str:
+    """ "5 splits", "seeds 0, 1, 2 of 6 folds each" """
+    seeds = predictions.parted("seed")
+    if not protocol.unseen:
+        return f"{len(seeds)} splits"
+    words = f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
+    return f"{words} of {protocol.folds} folds each" if protocol.cv else words
 
 
 def overview(protocols: dict[str, Protocol], ours: dict[str, list[Score]]) -> str:
@@ -240,12 +255,14 @@ def overview(protocols: dict[str, Protocol], ours: dict[str, list[Score]]) -> st
     rows = []
     for name, protocol in protocols.items():
         measure = protocol.measures[0]
-        others = max((other.figures[measure] for other in protocol.others if measure in other.figures), default=None)
-        start = [f"[{name}](#{name})", voices(protocol), MEASURES[measure], "" if others is None else f"{others:.3f}"]
-        rows += [
-            [*start, score.label, spread(score.figures[measure]), score.ends(measure), str(score.interval["speakers"])]
-            for score in ours[name]
-        ] or [[*start, "", NOT_RUN, "", ""]]
+        others = [other.figures[measure] for other in protocol.others if measure in other.figures]
+        best = f"{max(others):.3f}" if others else ""
+        start = [f"[{name}](#{name})", voices(protocol), MEASURES[measure]]
+        for score in ours[name]:
+            own = [score.label, spread(score.figures[measure]), score.ends(measure), str(score.interval["speakers"])]
+            rows.append([*start, best if score.whole else "", *own])
+        if not ours[name]:
+            rows.append([*start, best, "", NOT_RUN, "", ""])
     header = ["protocol", "tested on", "measure", "best of others", "model", "ours", "95 % interval", "speakers"]
     return table(header, rows)
 
@@ -258,9 +275,7 @@ def protocol_table(protocol: Protocol, ours: list[Score]) -> str:
         rows.append([other.model, *figures, "", "", other.source])
     for score in ours:
         figures = [spread(score.figures[key]) for key in protocol.measures]
-        runs = f"ours, {score.seeds} {'seeds' if protocol.unseen else 'splits'}"
-        runs += f" of {protocol.folds} folds" if protocol.unseen and protocol.cv else ""
-        end = [score.ends(protocol.measures[0]), str(score.interval["speakers"]), runs]
+        end = [score.ends(protocol.measures[0]), str(score.interval["speakers"]), f"ours, {score.runs}"]
         rows.append([f"**{score.label}**", *figures, *end])
     first, *_ = named = [MEASURES[key] for key in protocol.measures]
     return table(["model", *named, f"95 % interval of {first}", "speakers", "source"], rows)
@@ -304,39 +319,35 @@ def conditions_tables(
 
 
 def _losses(file: Path, heard: dict[str, Predictions], clean: Predictions) -> list[list[str]]:
+    clean_seeds = clean.parted("seed")
+    recalls = {seed: over_seeds(own)["uar"][0] for seed, own in clean_seeds.items()}
     rows = []
     for condition in CONDITIONS:
         if condition not in heard:
             raise ResultsError(f"{file} lacks {condition}; collect it anew")
-        clean_seeds, seeds = clean.parted("seed"), heard[condition].parted("seed")
-        if absent := [
-            seed for seed in seeds if seed not in clean_seeds or not _same_clips(seeds[seed], clean_seeds[seed])
-        ]:
-            raise ResultsError(
-                f"{file}: seed {absent[0]} has other clips or splits than without conditions; collect both"
-            )
-        pairs = [(over_seeds(clean_seeds[seed])["uar"][0], over_seeds(own)["uar"][0]) for seed, own in seeds.items()]
-        lost = [before - after for before, after in pairs]
-        rows.append([condition, spread([after for _, after in pairs]), spread(lost, 100, 1)])
-    return [["clean", spread([before for before, _ in pairs]), ""], *rows]
+        seeds = heard[condition].parted("seed")
+        for seed, own in seeds.items():
+            if seed not in clean_seeds or not _same_clips(own, clean_seeds[seed]):
+                raise ResultsError(f"{file}: seed {seed} has other clips than without conditions; collect both anew")
+        after = over_seeds(heard[condition])["uar"]
+        lost = [recalls[seed] - uar for seed, uar in zip(seeds, after, strict=True)]
+        rows.append([condition, spread(after), spread(lost, 100, 1)])
+    return [["clean", spread([recalls[seed] for seed in seeds]), ""], *rows]
 
 
 def _same_clips(one: Predictions, other: Predictions) -> bool:
-    keys = ("path", "corpus", "fold", "split_hash")
-    return {tuple(clip[key] for key in keys) for clip in one.clips} == {
-        tuple(clip[key] for key in keys) for clip in other.clips
-    }
+    first, second = ({(clip["corpus"], clip["path"], clip["fold"]) for clip in own.clips} for own in (one, other))
+    return first == second
 
 
 def details(name: str, protocol: Protocol, model: str, predictions: Predictions, pictures: Path) -> str:
     """Emotions, groups, speakers, confusions and calibration of one model; draws its pictures."""
     figures = predictions.figures()
     sure = calibration(predictions)
-    seeds = len(predictions.parted("seed"))
     stem = f"{name}.{model}"
     confusion_picture(figures["confusion_matrix"], predictions.names, pictures / f"{stem}.confusion.png")
     reliability_picture(figures["reliability"], pictures / f"{stem}.reliability.png")
-    counted = f"{figures['count']} answers of {seeds} {'seeds' if protocol.unseen else 'splits'}, all counted together"
+    counted = f"{figures['count']} answers, {run_words(protocol, predictions)}, all counted together"
     groups = [
         [f"{key}: {group}", str(own["count"]), f"{own['uar']:.3f}", f"{own['accuracy']:.3f}"]
         for key in GROUPS

@@ -150,7 +150,8 @@ def test_the_page_has_ours_beside_others_with_interval_and_speakers(results_dir)
     page = made(results_dir)
     assert "| [p](#p) | **voices never heard** | UAR | 0.400 | net | 0.750 ± 0.000 | 0.500 to 1.000 | 2 |" in page
     assert "| theirs | 0.400 |  |  |  | a paper |" in page
-    assert "| **ensemble: both seeds** | 1.000 | 1.000 | 1.000 to 1.000 | 2 | ours, 1 seeds |" in page
+    assert "| **ensemble: both seeds** | 1.000 | 1.000 | 1.000 to 1.000 | 2 | ours, probabilities averaged |" in page
+    assert "| **net** | 0.750 ± 0.000 | 0.750 ± 0.000 | 0.500 to 1.000 | 2 | ours, seeds 0, 1 |" in page
     assert "| ravdess-01 | 4 | 1.000 | 1.000 |" in page and "| ravdess-02 | 4 | 0.500 | 0.500 |" in page
     pictures = set(re.findall(r"\]\((results/\S+)\)", page))
     assert pictures == {"results/p.net.confusion.svg", "results/p.net.reliability.svg"}
@@ -276,7 +277,7 @@ def test_a_protocol_is_trained_from_config_to_tables(reproduced):
     page = made(reproduced / "results")
     means = [run["mean"]["uar"] for run in runs]
     assert f"| **net** | {scoreboard.spread(means)} |" in page
-    assert "ours, 2 seeds of 2 folds" in page and "| small_room | " in page
+    assert "ours, seeds 0, 1 of 2 folds each" in page and "| small_room | " in page
 
 
 def test_reproducing_again_trains_what_is_missing_to_the_same_answers(reproduced, synthetic_corpora, tmp_path):
