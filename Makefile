@@ -2,12 +2,13 @@
 HOST ?= 127.0.0.1
 PORT ?= 7860
 PYTHON ?= python3
+DATA ?= data
 VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := build/newest
 TRAVELLING := configuration_ser mfcc layers feature_extraction_ser backbones modeling_ser
 
-.PHONY: demo test test-newest lint format screenshots checkpoint-code clean
+.PHONY: demo test test-newest lint format results reproduce screenshots checkpoint-code clean
 
 demo: $(VENV)/.installed
 	GRADIO_SERVER_NAME=$(HOST) GRADIO_SERVER_PORT=$(PORT) $(BIN)/python app.py
@@ -41,6 +42,14 @@ $(VENV)/.installed: requirements.txt
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/pip install -q -r requirements-dev.txt
 	touch $@
+
+# docs/results.md and its pictures, from the predictions and tables under results/ alone.
+results: $(VENV)/.installed
+	$(BIN)/python -m results.scoreboard
+
+# Trains a protocol of results/protocols.yaml again and replaces its predictions; goes on where it was stopped.
+reproduce: $(VENV)/.installed
+	$(BIN)/python -m results.reproduce $(PROTOCOL) --data-dir $(DATA) $(if $(MODEL),--only $(MODEL))
 
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python docs/screenshots.py

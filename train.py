@@ -46,7 +46,7 @@ from ser_model.finetune import Base, layer_rates, load_base
 from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import LabelError, nearest
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
-from ser_model.predictions import Predictions
+from ser_model.predictions import Predictions, PredictionsError
 from ser_model.reports import write_run
 from ser_model.settings import (
     Settings,
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
                 train(settings, *places, args.resume, args.overwrite)
     except (SettingsError, CorpusError, DataError, LabelError, SplitError, HubError) as error:
         sys.exit(f"train.py: {error}")
-    except (CheckpointError, DivergedError) as error:
+    except (CheckpointError, DivergedError, PredictionsError) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:  # before the first step, or after the last
         sys.exit(say_how_to_go_on(Stopped("stopped by SIGINT", 130), Path(args.output_dir), arguments, args.cv))

@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--config", required=True, help="a YAML file of configs/: its data, labels and split are used")
     command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     command.add_argument("--part", choices=["train", "validation", "test"], default="test")
+    command.add_argument("--condition", default="clean", help="that clips are heard under: noise_10db, telephone, ...")
     command.add_argument("--output", type=Path, metavar="JSON", help="where all figures go")
     command.add_argument("--predictions", type=Path, metavar="CSV", help="where one row a clip goes")
     command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
@@ -131,7 +132,8 @@ def evaluate_model(args: argparse.Namespace) -> int:
     with processes(args) as own:
         options = {"device": args.device, "trust_remote_code": args.trust_remote_code}
         recognizer = load_pretrained(EmotionRecognizer, args.model, **options)
-        options = {"part": args.part, "split_manifest": split_file(args.model), "progress": own.is_main_process}
+        options = {"part": args.part, "condition": args.condition, "progress": own.is_main_process}
+        options["split_manifest"] = split_file(args.model)
         try:
             figures, predictions = evaluate(recognizer, settings, args.data_dir, **options)
         except (EvaluationError, CorpusError, DataError, LabelError, SplitError) as error:

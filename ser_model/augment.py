@@ -108,7 +108,7 @@ class BatchAugmentation:
         rng = np.random.default_rng(int(self.keys[0] ^ np.uint64(zlib.crc32(b"style"))))
         if rng.random() >= self.settings.style.probability:
             return features
-        order = shuffled_within(labels.cpu().numpy(), rng)
+        order = partners(labels.cpu().numpy(), rng)
         share = rng.beta(self.settings.style.alpha, self.settings.style.alpha, len(order))
         share = torch.from_numpy(share).to(features)[:, None, None]
         real = mask[..., None].to(features)
@@ -165,8 +165,7 @@ class BatchAugmentation:
         else:
             noise = self._noise_like(waveform, row, "noise")
             noise = coloured(noise, self._draw(row, "noise.slope", *self.settings.noise.slope))
-        wanted = waveform.square().mean() * 10 ** (-snr_db / 10)
-        return waveform + noise * (wanted / noise.square().mean().clamp(min=MIN_POWER)).sqrt()
+        return add_noise(waveform, noise, snr_db)
 
     def _gain(self, waveform: Tensor, row: int) -> Tensor:
         db = self.settings.gain.db
@@ -262,6 +261,12 @@ def coloured(noise: Tensor, slope: float) -> Tensor:
     spectrum = torch.fft.rfft(noise, n=n_fft)
     frequency = torch.arange(len(spectrum), device=noise.device).clamp(min=1)
     return torch.fft.irfft(spectrum * frequency ** (-slope / 2), n=n_fft)[: len(noise)]
+
+
+def add_noise(waveform: Tensor, noise: Tensor, snr_db: float) -> Tensor:
+    """Waveform (T,) and noise (T,), as strong as the ratio of the whole clip's power to its own demands -> (T,)."""
+    wanted = waveform.square().mean() * 10 ** (-snr_db / 10)
+    return waveform + noise * (wanted / noise.square().mean().clamp(min=MIN_POWER)).sqrt()
 
 
 def band_limited(waveform: Tensor, sampling_rate: int, low_hz: float, high_hz: float) -> Tensor:
@@ -360,13 +365,13 @@ def move_harmonics(power: Tensor, factors: Tensor, sampling_rate: int) -> Tensor
     return (envelope + moved).exp().transpose(1, 2)
 
 
-def shuffled_within(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An order (B,) that exchanges clips of the same label alone."""
-    order = np.arange(len(labels))
+def partners(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each clip another one of its label (B,); itself where it is the only one."""
+    others = np.arange(len(labels))
     for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        order[own] = rng.permutation(own)
-    return order
+        own = rng.permutation(np.flatnonzero(labels == label))
+        others[own] = np.roll(own, 1)
+    return others
 
 
 def tilt(slope_db: Tensor, bins: int) -> Tensor:

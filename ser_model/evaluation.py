@@ -9,9 +9,11 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from tqdm import tqdm
 
+from .conditions import CONDITIONS, heard_under
 from .data import EmotionData, load_data
 from .inference import EmotionRecognizer
-from .predictions import Predictions
+from .labels import nearest
+from .predictions import CLEAN, Predictions
 from .settings import Settings
 from .splits import SplitError, manifest, speakers_heard
 
@@ -30,6 +32,7 @@ def evaluate(
     data_dir: str | Path,
     *,
     part: str = "test",
+    condition: str = CLEAN,
     split_manifest: Path | None = None,
     progress: bool = False,
 ) -> tuple[dict, Predictions]:
@@ -40,6 +43,7 @@ def evaluate(
         settings: `data`, `labels` and `split` are read.
         data_dir: the folder that holds the corpora.
         part: of the split, "train", "validation" or "test".
+        condition: one of `conditions.CONDITIONS` that the clips are heard under, or CLEAN.
         split_manifest: of the split that the model was trained on, see `split_file`.
 
     Returns:
@@ -47,9 +51,12 @@ def evaluate(
         `speaker_disjoint_because`; and the predictions, whose seed, fold and split are those of `settings`.
 
     Raises:
-        EvaluationError: the model's labels are not those of the settings.
+        EvaluationError: the model's labels are not those of the settings, or the condition is unknown.
         CorpusError, DataError, LabelError, SplitError: see `load_data`.
     """
+    if condition not in (CLEAN, *CONDITIONS):
+        known = ", ".join((CLEAN, *CONDITIONS))
+        raise EvaluationError(f"unknown condition {condition!r}{nearest(condition, CONDITIONS)}; known: {known}")
     accelerator = Accelerator(cpu=recognizer.model.device.type == "cpu")
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         data = load_data(settings, data_dir, recognizer.sampling_rate, progress=progress)
@@ -63,8 +70,11 @@ def evaluate(
     loader = accelerator.prepare_data_loader(data.loader(part, BATCH_SIZE), device_placement=False)
     gathered = []
     for batch in tqdm(loader, disable=not progress, unit="batch"):
-        lengths = batch["lengths"].tolist()
-        clips = [clip[:length].numpy() for clip, length in zip(batch["waveforms"], lengths, strict=True)]
+        columns = (batch["waveforms"].numpy(), batch["lengths"].tolist(), batch["indices"].tolist())
+        clips = [
+            heard_under(condition, clip[:length], recognizer.sampling_rate, data.sounds[index].content)
+            for clip, length, index in zip(*columns, strict=True)
+        ]
         scores = torch.from_numpy(recognizer.scores(clips)[:, order]).to(accelerator.device)
         gathered.append(accelerator.gather_for_metrics((scores, batch["labels"].to(accelerator.device))))
     scores, labels = (torch.cat(column).cpu().numpy() for column in zip(*gathered, strict=True))
@@ -74,12 +84,14 @@ def evaluate(
     disjoint, because = unseen(trained_on, split_manifest, data, data_dir, part)
     figures = {
         "part": part,
+        "condition": condition,
         "split": data.split.kind,
         "speaker_disjoint": disjoint,
         "speaker_disjoint_because": because,
     }
     split_hash = manifest(data.split, data.utterances, data_dir)["hash"]
-    run = {"seed": settings.seed, "fold": settings.split.published_fold, "split_hash": split_hash}
+    run = {"condition": condition, "seed": settings.seed, "fold": settings.split.published_fold}
+    run["split_hash"] = split_hash
     predictions = Predictions.of(data.rows(part), names, labels, probabilities, data_dir, run)
     return figures | predictions.figures(), predictions
 

@@ -40,6 +40,25 @@ def reliability(probabilities: np.ndarray, references: np.ndarray, bins: int = C
     ]
 
 
+def coverage_at_precision(probabilities: np.ndarray, references: np.ndarray, precision: float = 0.9) -> float:
+    """The largest share of clips that can be answered, the surest first, with at least `precision` of them right.
+
+    The threshold is the best one for these very clips, so this says what the ranking allows, not what a threshold that
+    was chosen elsewhere would keep. Clips of one confidence are answered together; 0 where even the surest are wrong.
+
+    Args:
+        probabilities: (N, num_labels).
+        references: class indices (N,).
+    """
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == references
+    order = np.argsort(-confidence, kind="stable")
+    answered = np.arange(1, len(order) + 1)
+    last_of_its_confidence = np.append(np.diff(confidence[order]) != 0, True)
+    good = last_of_its_confidence & (np.cumsum(correct[order]) >= precision * answered)
+    return float(answered[good].max(initial=0) / len(order))
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Logits (N, num_labels) -> probabilities (N, num_labels)."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))

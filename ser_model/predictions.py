@@ -1,8 +1,11 @@
 """What a model answered, clip by clip: as a CSV, and as the figures that follow from it."""
 
 import csv
+import gzip
+import io
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,16 @@ from sklearn.metrics import classification_report
 from .corpora.base import relative_path
 from .metrics import emotion_metrics, metrics_by_group, speaker_intervals
 
-CLIP = ("path", "corpus", "speaker", "sex")  # columns before label, prediction and a probability for each label
-RUN = ("seed", "fold", "split_hash")  # columns after them
+CLIP = ("path", "corpus", "speaker", "sex", "intensity")  # before label, prediction and a probability for each label
+RUN = ("condition", "seed", "fold", "split_hash")  # columns after them
+GROUPS = ("corpus", "sex", "intensity")  # whose figures are worth a look of their own
+CLEAN = "clean"  # the condition of a clip that is heard as it was recorded
 DECIMALS = 5  # of a probability in the CSV
 ROUNDED_AWAY = 4e-6  # what 0.00000 is read as, for it was not impossible; written, it is 0.00000 again
+
+
+class PredictionsError(ValueError):
+    """A file that holds no predictions, or predictions that cannot be put together."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +52,35 @@ class Predictions:
         data_dir: str | Path,
         run: Mapping,
     ) -> "Predictions":
-        """`rows` are those of a part of the data, `run` gives RUN; paths become relative to the data folder."""
+        """`rows` are those of a part of the data; paths become relative to the data folder.
+
+        `run` gives RUN; without a condition it is CLEAN.
+        """
         columns = [rows[key] for key in CLIP]
-        clips = [dict(zip(CLIP, values, strict=True)) | dict(run) for values in zip(*columns, strict=True)]
+        run = {"condition": CLEAN} | dict(run)
+        clips = [dict(zip(CLIP, values, strict=True)) | run for values in zip(*columns, strict=True)]
         for clip in clips:
             clip["path"] = relative_path(clip["path"], data_dir)
         return cls(tuple(names), clips, labels, probabilities)
 
     @classmethod
     def read(cls, path: str | Path) -> "Predictions":
-        """From the CSV that `write` made."""
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
+        """From the CSV that `write` made.
+
+        Raises:
+            PredictionsError: no such file, or its columns are others.
+        """
+        try:
+            raw = Path(path).read_bytes()
+            text = (gzip.decompress(raw) if str(path).endswith(".gz") else raw).decode()
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            raise PredictionsError(f"{path} cannot be read ({error}); make it again") from error
+        header, *rows = csv.reader(io.StringIO(text, newline="")) if text else [[]]
+        if (*header[: len(CLIP) + 2], *header[-len(RUN) :]) != (*CLIP, "label", "prediction", *RUN) or not rows:
+            raise PredictionsError(
+                f"{path} starts with {','.join(header)[:80]!r}; wanted the columns {', '.join(CLIP)}, label, "
+                f"prediction, one for each label, {', '.join(RUN)}, and a row a clip; make it again"
+            )
         names = tuple(header[len(CLIP) + 2 : -len(RUN)])
         keys = (*CLIP, "label", "prediction")
         clips = [dict(zip(keys, row, strict=False)) | dict(zip(RUN, row[-len(RUN) :], strict=True)) for row in rows]
@@ -68,29 +94,64 @@ class Predictions:
     @classmethod
     def pooled(cls, folds: Sequence["Predictions"]) -> "Predictions":
         """All folds' clips together, each with the number of its fold, from 1."""
-        clips = [clip | {"fold": number} for number, own in enumerate(folds, start=1) for clip in own.clips]
-        labels = np.concatenate([own.labels for own in folds])
-        return cls(folds[0].names, clips, labels, np.concatenate([own.probabilities for own in folds]))
+        numbered = [
+            replace(own, clips=[clip | {"fold": number} for clip in own.clips])
+            for number, own in enumerate(folds, start=1)
+        ]
+        return cls.joined(numbered)
 
-    def write(self, path: str | Path) -> None:
-        """One CSV row a clip; what is not known is left empty."""
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow((*CLIP, "label", "prediction", *self.names, *RUN))
-            for clip, label, own in zip(self.clips, self.labels, self.probabilities, strict=True):
-                answer = (self.names[label], self.names[own.argmax()])
-                shares = (f"{probability:.{DECIMALS}f}" for probability in own)
-                writer.writerow((*(clip[key] for key in CLIP), *answer, *shares, *(clip[key] for key in RUN)))
+    @classmethod
+    def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """One after the other; PredictionsError if their labels differ."""
+        if others := [own.names for own in parts if own.names != parts[0].names]:
+            raise PredictionsError(
+                f"predictions of {', '.join(parts[0].names)} and of {', '.join(others[0])} cannot be joined; take runs "
+                "with the same labels"
+            )
+        clips = [clip for own in parts for clip in own.clips]
+        labels = np.concatenate([own.labels for own in parts])
+        return cls(parts[0].names, clips, labels, np.concatenate([own.probabilities for own in parts]))
+
+    def parted(self, key: str) -> dict[str, "Predictions"]:
+        """The predictions of each corpus, or seed, or condition: of each value of a name in CLIP or RUN, sorted."""
+        rows = defaultdict(list)
+        for row, clip in enumerate(self.clips):
+            rows[str(clip[key])].append(row)
+        return {
+            value: replace(
+                self,
+                clips=[self.clips[row] for row in own],
+                labels=self.labels[own],
+                probabilities=self.probabilities[own],
+            )
+            for value, own in sorted(rows.items())
+        }
+
+    def write(self, path: str | Path, decimals: int = DECIMALS) -> None:
+        """One CSV row a clip; what is not known is left empty. A name in .gz is compressed, alike at any time."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow((*CLIP, "label", "prediction", *self.names, *RUN))
+        for clip, label, own in zip(self.clips, self.labels, self.probabilities, strict=True):
+            answer = (self.names[label], self.names[own.argmax()])
+            shares = (f"{probability:.{decimals}f}" for probability in own)
+            writer.writerow((*(clip[key] for key in CLIP), *answer, *shares, *(clip[key] for key in RUN)))
+        raw = text.getvalue().encode()
+        Path(path).write_bytes(gzip.compress(raw, mtime=0) if str(path).endswith(".gz") else raw)
 
     def figures(self) -> dict:
-        """Those of `emotion_metrics`, `interval` as in `speaker_intervals`, and each corpus's and sex's own."""
-        probabilities = self.probabilities / self.probabilities.sum(axis=1, keepdims=True)
-        groups = {key: [clip[key] or None for clip in self.clips] for key in CLIP}
-        figures = emotion_metrics(probabilities, self.labels, self.names)
-        figures["interval"] = speaker_intervals(probabilities, self.labels, groups["speaker"])
-        for key in ("corpus", "sex"):
-            figures[f"by_{key}"] = metrics_by_group(groups[key], probabilities, self.labels, self.names)
-        return figures
+        """Those of `emotion_metrics`, `interval` as in `speaker_intervals`, and those of each of GROUPS."""
+        figures = emotion_metrics(self.shares(), self.labels, self.names)
+        figures["interval"] = speaker_intervals(self.shares(), self.labels, [clip["speaker"] for clip in self.clips])
+        return figures | {f"by_{key}": self.by(key) for key in GROUPS}
+
+    def by(self, key: str) -> dict[str, dict]:
+        """`metrics_by_group` of one of CLIP."""
+        return metrics_by_group([clip[key] or None for clip in self.clips], self.shares(), self.labels, self.names)
+
+    def shares(self) -> np.ndarray:
+        """The probabilities (N, num_labels) without the rounding of a file: rows add up to 1."""
+        return self.probabilities / self.probabilities.sum(axis=1, keepdims=True)
 
     def report(self) -> str:
         """scikit-learn's table: precision, recall, F1 and clips of each label that occurs, macro and weighted."""

@@ -98,6 +98,19 @@ def test_other_labels_are_refused(model_dir, synthetic_corpora):
         judge(model_dir, settings(labels=7), synthetic_corpora)
 
 
+def test_under_a_condition_the_same_clips_are_heard_differently(model_dir, synthetic_corpora):
+    recognizer = EmotionRecognizer.from_pretrained(model_dir)
+    _, clean = evaluate(recognizer, settings(), synthetic_corpora)
+    figures, noisy = evaluate(recognizer, settings(), synthetic_corpora, condition="noise_0db")
+    assert figures["condition"] == "noise_0db" and {clip["condition"] for clip in noisy.clips} == {"noise_0db"}
+    assert [clip["path"] for clip in noisy.clips] == [clip["path"] for clip in clean.clips]
+    assert abs(noisy.probabilities - clean.probabilities).max() > 1e-3
+    _, again = evaluate(recognizer, settings(), synthetic_corpora, condition="noise_0db")
+    assert (again.probabilities == noisy.probabilities).all()
+    with pytest.raises(EvaluationError, match="unknown condition 'noise_5db'; did you mean 'noise_"):
+        evaluate(recognizer, settings(), synthetic_corpora, condition="noise_5db")
+
+
 def test_a_model_of_another_kind_comes_through_the_same_door(synthetic_corpora, tmp_path):
     torch.manual_seed(0)
     config = Wav2Vec2Config(
@@ -115,11 +128,12 @@ def test_command_line_says_first_whether_the_speakers_are_unseen(model_dir, synt
     (tmp_path / "c.yaml").write_text(json.dumps(settings().model_dump(mode="json")))
     command = ["evaluate", str(model_dir), "--config", str(tmp_path / "c.yaml"), "--data-dir", str(synthetic_corpora)]
     files = ["--output", str(tmp_path / "f.json"), "--predictions", str(tmp_path / "p.csv")]
-    assert main([*command, *files]) == 0
+    assert main([*command, *files, "--condition", "telephone"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("unseen speakers: none of these") and "95 % intervals over 2 speakers" in said
     assert json.loads((tmp_path / "f.json").read_text())["count"] == 32
-    assert len(list(csv.DictReader((tmp_path / "p.csv").open()))) == 32
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert len(rows) == 32 and {row["condition"] for row in rows} == {"telephone"}
     with pytest.raises(SystemExit, match="no model at"):
         main([*command[:1], str(tmp_path / "absent"), *command[2:]])
 

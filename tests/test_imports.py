@@ -15,7 +15,7 @@ LAYERS = [
     {"configuration_ser", "mfcc", "layers", "labels", "audio", "distributed"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults"},
     {"modeling_ser", "splits", "inspection", "augment", "pictures", "checkpoints", "predictions"},
-    {"data", "download", "inference", "reports", "hub", "diagram", "build", "__init__"},
+    {"data", "download", "inference", "reports", "hub", "diagram", "build", "conditions", "__init__"},
     {"explore", "evaluation", "crossvalidation", "bulk", "finetune"},
     {"__main__"},
 ]

@@ -9,6 +9,7 @@ import pytest
 
 from ser_model.metrics import (
     EmotionMetrics,
+    coverage_at_precision,
     emotion_metrics,
     expected_calibration_error,
     fit_temperature,
@@ -179,3 +180,28 @@ def test_figures_of_each_group_and_none_of_those_without_one():
     figures = metrics_by_group(["a", None, "b", "a"], PROBABILITIES, REFERENCES, NAMES)
     assert {group: own["count"] for group, own in figures.items()} == {"a": 2, "b": 1}
     assert figures["a"]["accuracy"] == 0.5 and figures["b"]["accuracy"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("right", "coverage"),
+    [
+        ([1, 1, 1, 1], 1.0),
+        ([1, 0, 1, 1], 1.0),  # 3 of 4, although the second surest is wrong
+        ([1, 1, 1, 0], 1.0),
+        ([1, 0, 1, 0], 0.75),  # with two thirds wanted: 2 of 4 are too few, 2 of 3 are enough
+        ([0, 0, 0, 1], 0.0),
+    ],
+)
+def test_coverage_is_the_largest_share_with_enough_right(right, coverage):
+    confidence = np.array([0.9, 0.8, 0.7, 0.6])
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    references = np.where(right, 0, 1)
+    wanted = 0.66 if coverage == 0.75 else 0.75
+    assert coverage_at_precision(probabilities, references, wanted) == coverage
+
+
+def test_clips_of_one_confidence_are_answered_together():
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
+    for references in ([0, 1, 0], [1, 0, 0]):  # the order of rows decides nothing
+        assert coverage_at_precision(probabilities, np.array(references), 0.9) == 0.0
+        assert coverage_at_precision(probabilities, np.array(references), 0.6) == 1.0

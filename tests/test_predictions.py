@@ -1,10 +1,12 @@
 import csv
+import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
-from ser_model.predictions import Predictions
+from ser_model.predictions import Predictions, PredictionsError
 
 NAMES = ("calm", "path")  # free labels may be called what a column is called
 RUN = {"seed": 3, "fold": 2, "split_hash": "f00"}
@@ -18,6 +20,7 @@ def predictions(tmp_path) -> Predictions:
         "corpus": ["ravdess"] * 4,
         "speaker": ["a", "a", "b", "b"],
         "sex": ["female", "female", "male", None],
+        "intensity": ["normal", "strong", None, None],
     }
     probabilities = np.array([[0.9999999, 1e-7], [0.2, 0.8], [0.4999999, 0.5000001], [0.3, 0.7]])
     return Predictions.of(Dataset.from_dict(clips), NAMES, np.array([0, 1, 1, 0]), probabilities, tmp_path, RUN)
@@ -26,9 +29,11 @@ def predictions(tmp_path) -> Predictions:
 def test_csv_has_a_row_a_clip_and_no_folder_of_this_machine(predictions, tmp_path):
     predictions.write(tmp_path / "p.csv")
     header, *rows = csv.reader((tmp_path / "p.csv").open())
-    assert header == "path corpus speaker sex label prediction calm path seed fold split_hash".split()
-    assert rows[1] == "corpus/1.wav ravdess a female path path 0.20000 0.80000 3 2 f00".split()
-    assert rows[3][3] == ""
+    assert header == (
+        "path corpus speaker sex intensity label prediction calm path condition seed fold split_hash".split()
+    )
+    assert rows[1] == "corpus/1.wav ravdess a female strong path path 0.20000 0.80000 clean 3 2 f00".split()
+    assert rows[3][3:5] == ["", ""]
 
 
 def test_read_back_the_figures_are_the_same_but_for_rounding(predictions, tmp_path):
@@ -41,8 +46,43 @@ def test_read_back_the_figures_are_the_same_but_for_rounding(predictions, tmp_pa
             assert after[key] == value
     assert after["log_loss"] == pytest.approx(before["log_loss"], abs=1e-4)
     assert after["ece"] == pytest.approx(before["ece"], abs=1e-4)
+    assert after["by_intensity"]["normal"]["count"] == 1 and set(after["by_intensity"]) == {"normal", "strong"}
     Predictions.read(tmp_path / "p.csv").write(tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "p.csv").read_text()
+
+
+def test_compressed_bytes_do_not_tell_the_time(predictions, tmp_path, monkeypatch):
+    predictions.write(tmp_path / "p.csv", decimals=4)
+    predictions.write(tmp_path / "p.csv.gz", decimals=4)
+    packed = (tmp_path / "p.csv.gz").read_bytes()
+    assert gzip.decompress(packed) == (tmp_path / "p.csv").read_bytes()
+    assert b"0.2000,0.8000,clean" in gzip.decompress(packed)
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    predictions.write(tmp_path / "later.csv.gz", decimals=4)
+    assert (tmp_path / "later.csv.gz").read_bytes() == packed
+    assert Predictions.read(tmp_path / "p.csv.gz").figures()["accuracy"] == 0.75
+
+
+@pytest.mark.parametrize("content", [b"", b"path,label\na.wav,calm\n", b"\xff\x00"])
+def test_a_file_of_other_columns_is_refused_in_a_sentence(content, tmp_path):
+    (tmp_path / "p.csv").write_bytes(content)
+    with pytest.raises(PredictionsError, match="make it again"):
+        Predictions.read(tmp_path / "p.csv")
+    with pytest.raises(PredictionsError, match="cannot be read"):
+        Predictions.read(tmp_path / "absent.csv.gz")
+
+
+def test_parts_hold_their_own_rows_and_join_to_the_whole(predictions):
+    parts = predictions.parted("speaker")
+    assert list(parts) == ["a", "b"]
+    assert parts["b"].labels.tolist() == [1, 0] and parts["b"].probabilities.tolist() == [
+        [0.4999999, 0.5000001],
+        [0.3, 0.7],
+    ]
+    joined = Predictions.joined(list(parts.values()))
+    assert joined.clips == predictions.clips and (joined.probabilities == predictions.probabilities).all()
+    with pytest.raises(PredictionsError, match="calm, path and of path, calm cannot be joined"):
+        Predictions.joined([predictions, replace(predictions, names=NAMES[::-1])])
 
 
 def test_pooled_folds_are_numbered_and_counted_together(predictions):

@@ -35,6 +35,8 @@ ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{
 TESTED = {
     "make demo": "test_make_demo_serves_the_page",
     "make test": ".ci/run",
+    "make results": "tests/test_results.py",
+    "make reproduce": "tests/test_results.py",
     "python -m ser_model predict": "test_predict_command",
     "python -m ser_model download": "tests/test_download.py, from a server of its own",
     "accelerate launch train.py --config configs/ravdess_speakers.yaml": "tests/test_crossvalidation.py",

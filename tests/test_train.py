@@ -96,8 +96,10 @@ def test_run_writes_a_row_for_each_test_clip_and_the_tables_that_follow_from_the
     with open(output_dir / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     names = list(json.loads((output_dir / "config.json").read_text())["id2label"].values())
-    clip, answer, run_columns = ["path", "corpus", "speaker", "sex"], ["label", "prediction"], ["seed", "fold"]
-    assert list(rows[0]) == [*clip, *answer, *names, *run_columns, "split_hash"]
+    clip = ["path", "corpus", "speaker", "sex", "intensity", "label", "prediction"]
+    assert list(rows[0]) == [*clip, *names, "condition", "seed", "fold", "split_hash"]
+    assert {row["intensity"] for row in rows if row["corpus"] == "ravdess"} == {"normal"}
+    assert {row["condition"] for row in rows} == {"clean"}
     assert {row["speaker"] for row in rows} == {"ravdess-01", "ravdess-02", "tess-YAF"}
     assert all((synthetic_corpora / row["path"]).is_file() for row in rows)
     assert {(row["seed"], row["fold"], row["split_hash"]) for row in rows} == {("0", "", metrics["split_hash"])}

@@ -160,7 +160,6 @@ def augmented(
     plain.feature_mean = (dct @ mean).tolist()  # as in training, where padding becomes the mean, and not a loud noise
     features, mask = plain.extract(waveforms, lengths, distort.spectra, factors)
     features = distort.style(features, mask, torch.zeros(2))
-    features = distort.style(features, mask, torch.zeros(2))
     features, mask, _ = distort.mixup(features, mask, torch.eye(2))
     return waveforms[0, : len(waveform)].numpy(), features[0, mask[0]] @ dct + mean
 

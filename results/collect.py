@@ -1,0 +1,175 @@
+"""From finished runs of train.py to a small file of predictions that every figure can be recomputed from.
+
+python -m results.collect PROTOCOL MODEL OUT...                              one OUT a seed
+python -m results.collect PROTOCOL MODEL OUT... --conditions --data-dir DIR  the same models under test conditions
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ser_model.checkpoints import CheckpointError, is_finished
+from ser_model.conditions import CONDITIONS
+from ser_model.corpora import CORPORA, CorpusError
+from ser_model.data import DataError
+from ser_model.evaluation import EvaluationError, evaluate, split_file
+from ser_model.inference import EmotionRecognizer
+from ser_model.labels import nearest
+from ser_model.predictions import Predictions, PredictionsError
+from ser_model.settings import Settings, SettingsError, load_settings
+
+from .protocols import RESULTS, Protocol, ResultsError, find_protocol, predictions_file
+
+ROOT = Path(__file__).resolve().parent.parent
+DECIMALS = 4  # of a probability: figures of three hold, and a seed of RAVDESS takes some 40 kB
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m results.collect", description=__doc__.splitlines()[0])
+    parser.add_argument("protocol", help="a name of results/protocols.yaml")
+    parser.add_argument("model", help="one of its models")
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="OUT", help="output folders of train.py, one a seed")
+    parser.add_argument("--conditions", action="store_true", help="test the trained models under test conditions")
+    parser.add_argument("--data-dir", help="the folder that holds the corpora, for --conditions")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="the folder of protocols.yaml")
+    args = parser.parse_args(arguments)
+    if args.conditions and not args.data_dir:
+        parser.error("--conditions hears the clips again; give --data-dir")
+    try:
+        data_dir = args.data_dir if args.conditions else None
+        path = collect(args.protocol, args.model, args.run_dirs, args.results, data_dir)
+    except (ResultsError, PredictionsError, SettingsError) as error:
+        sys.exit(f"collect: {error}")
+    except (EvaluationError, CorpusError, DataError) as error:
+        sys.exit(f"collect: {error}")
+    hardware, hours = cost(args.run_dirs)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB; trained on {hardware} in {hours:.2f} h")
+
+
+def collect(
+    name: str,
+    model: str,
+    run_dirs: Sequence[Path],
+    results_dir: Path = RESULTS,
+    data_dir: str | Path | None = None,
+) -> Path:
+    """Join the test predictions of finished runs, one folder a seed, into one file; the order of folders is no matter.
+
+    Args:
+        name, model: of protocols.yaml.
+        run_dirs: output folders of train.py, with --cv where the protocol has it.
+        results_dir: holds protocols.yaml and `predictions`.
+        data_dir: the folder that holds the corpora, to test the runs' models under all CONDITIONS; None for the
+            predictions that the runs left.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ResultsError: a run is unfinished, or is none of this protocol and config.
+        PredictionsError: its predictions cannot be read or joined.
+    """
+    protocol = find_protocol(name, results_dir)
+    if model not in protocol.models:
+        hint = nearest(model, protocol.models)
+        raise ResultsError(f"{name} has no model {model!r}{hint}; known: {', '.join(protocol.models)}")
+    config = load_settings(ROOT / protocol.models[model])
+    parts = []
+    for run_dir in run_dirs:
+        folds = finished_folds(run_dir, protocol, config)
+        if data_dir is None:
+            own = [Predictions.read(fold / "predictions.csv") for fold in folds]
+        else:
+            own = [_under_conditions(fold, data_dir) for fold in folds]
+        parts.append(Predictions.pooled(own))
+    predictions = _in_order(Predictions.joined(parts))
+    path = predictions_file(results_dir, name, model, conditions=data_dir is not None)
+    path.parent.mkdir(exist_ok=True)
+    predictions.write(path, DECIMALS)
+    return path
+
+
+def finished_folds(run_dir: Path, protocol: Protocol, config: Settings) -> list[Path]:
+    """The folders of a run's folds, in order; ResultsError unless all are finished and are what the config says."""
+    folds = [run_dir / f"fold-{number}" for number in range(1, protocol.folds + 1)] if protocol.cv else [run_dir]
+    cv_file = run_dir / "cv.json"
+    if protocol.cv:
+        if not cv_file.is_file():
+            raise ResultsError(f"{run_dir} holds no cv.json; finish it with train.py --cv {protocol.cv}")
+        if (ran := json.loads(cv_file.read_text())["protocol"]) != protocol.cv:
+            raise ResultsError(f"{run_dir} is of --cv {ran}; {protocol.title} wants --cv {protocol.cv}")
+    for fold in folds:
+        if not (fold / "metrics.json").is_file():
+            raise ResultsError(f"{fold} holds no metrics.json; finish it with train.py")
+        own = load_settings(fold / "settings.yaml")
+        split = {"kind": own.split.kind, "name": own.split.name, "fold": own.split.fold} if protocol.cv else {}
+        wanted = config.model_copy(update={"seed": own.seed, "split": config.split.model_copy(update=split)})
+        try:
+            is_finished(fold, wanted, resume=True, overwrite=False)
+        except CheckpointError as error:
+            raise ResultsError(f"these predictions cannot stand for the config {config.name}: {error}") from error
+        if json.loads((fold / "metrics.json").read_text())["speaker_disjoint"] != protocol.unseen:
+            known = "share voices with training" if protocol.unseen else "are of unseen voices"
+            raise ResultsError(f"the test clips of {fold} {known}, which is not what the protocol says; check its cv")
+    return folds
+
+
+def cost(run_dirs: Sequence[Path]) -> tuple[str, float]:
+    """Hardware and hours of training of all folds, for runs.yaml."""
+    files = [file for run in run_dirs for file in sorted(run.glob("fold-*/metrics.json")) or [run / "metrics.json"]]
+    runs = [json.loads(file.read_text()) for file in files]
+    hardware = ", then ".join(dict.fromkeys(run["hardware"] for run in runs))
+    return hardware, sum(run["train_seconds"] for run in runs) / 3600
+
+
+def _under_conditions(fold: Path, data_dir: str | Path) -> Predictions:
+    """What a fold's model answers under each condition; kept beside it, so that a stopped command goes on."""
+    settings = load_settings(fold / "settings.yaml")
+    recognizer, parts = None, []
+    for condition in CONDITIONS:
+        path = fold / "conditions" / f"{condition}.csv"
+        if not path.is_file() or path.stat().st_mtime < (fold / "metrics.json").stat().st_mtime:
+            recognizer = recognizer or EmotionRecognizer.from_pretrained(fold)
+            print(f"{fold}: {condition}", file=sys.stderr)
+            options = {"condition": condition, "split_manifest": split_file(fold)}
+            _, predictions = evaluate(recognizer, settings, data_dir, **options)
+            path.parent.mkdir(exist_ok=True)
+            predictions.write(path.with_suffix(".unfinished"))
+            os.replace(path.with_suffix(".unfinished"), path)
+        parts.append(Predictions.read(path))
+    return Predictions.joined(parts)
+
+
+def _in_order(predictions: Predictions) -> Predictions:
+    """Sorted by run and path below the corpus's folder; ResultsError where a run answers one clip twice."""
+    clips = [clip | {"path": _below_corpus(clip["path"], clip["corpus"])} for clip in predictions.clips]
+    keys = [(clip["condition"], int(clip["seed"]), clip["fold"], clip["corpus"], clip["path"]) for clip in clips]
+    if doubled := [key for key, count in Counter(keys).items() if count > 1]:
+        condition, seed, fold, *_, path = doubled[0]
+        raise ResultsError(
+            f"{len(doubled)} clips are answered twice by one seed, {path} by seed {seed} in fold {fold} for one; give "
+            "each seed's folder once"
+        )
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return replace(
+        predictions,
+        clips=[clips[row] for row in order],
+        labels=predictions.labels[order],
+        probabilities=predictions.probabilities[order],
+    )
+
+
+def _below_corpus(path: str, corpus: str) -> str:
+    """A path below the data folder without the corpus's own folder, wherever the data folder has one."""
+    folder, _, rest = path.partition("/")
+    customary = CORPORA[corpus].customary_folders if corpus in CORPORA else ()
+    return rest if folder.lower() in {name.lower() for name in customary} else path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Train a protocol of results/protocols.yaml again, from its configs to its files of predictions.
+
+python -m results.reproduce PROTOCOL --data-dir DIR [--output-dir RUNS] [settings of train.py without effect on weights]
+
+Stopped anywhere, the same command goes on from there.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from .collect import main as collect
+from .protocols import RESULTS, ResultsError, find_protocol
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m results.reproduce", description=__doc__.splitlines()[0])
+    parser.add_argument("protocol", help="a name of results/protocols.yaml")
+    parser.add_argument("--data-dir", type=Path, required=True, help="the folder that holds the corpora")
+    parser.add_argument("--output-dir", type=Path, default=ROOT / "runs" / "reproduce", help="where the runs go")
+    parser.add_argument("--only", metavar="MODEL", help="one of the protocol's models; all if left out")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="the folder of protocols.yaml")
+    args, options = parser.parse_known_args(arguments)
+    try:
+        protocol = find_protocol(args.protocol, args.results)
+    except ResultsError as error:
+        sys.exit(f"reproduce: {error}")
+    data_dir, results = str(args.data_dir.resolve()), ["--results", str(args.results)]
+    for model in [args.only] if args.only else protocol.models:
+        if model not in protocol.models:
+            sys.exit(f"reproduce: {args.protocol} has no model {model!r}; known: {', '.join(protocol.models)}")
+        run_dirs = []
+        for seed in protocol.seeds:
+            run_dirs.append(str(args.output_dir.resolve() / args.protocol / model / f"seed-{seed}"))
+            again = ["--cv", protocol.cv] if protocol.cv else ["--resume"]
+            command = [sys.executable, "-m", "accelerate.commands.launch", "train.py", *again]
+            command += ["--config", protocol.models[model], "--seed", str(seed)]
+            command += ["--data-dir", data_dir, "--output-dir", run_dirs[-1], *options]
+            try:
+                status = subprocess.run(command, cwd=ROOT).returncode
+            except KeyboardInterrupt:  # train.py heard it too, and says how to go on
+                sys.exit(130)
+            if status:
+                sys.exit(status if status > 0 else 128 - status)
+        collect([args.protocol, model, *run_dirs, *results])
+        if protocol.conditions:
+            collect([args.protocol, model, *run_dirs, *results, "--conditions", "--data-dir", data_dir])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,396 @@
+"""docs/results.md and its pictures, from the files under results/ alone: python -m results.scoreboard"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ser_model.conditions import CONDITIONS
+from ser_model.metrics import coverage_at_precision, emotion_metrics, speaker_intervals
+from ser_model.predictions import GROUPS, Predictions, PredictionsError
+from ser_model.reports import FEW_SPEAKERS, class_table, confusion_picture, reliability_picture
+from ser_model.splits import FOLDS
+
+from .protocols import (
+    RESULTS,
+    Protocol,
+    ResultsError,
+    load_ablations,
+    load_protocols,
+    load_runs,
+    predictions_file,
+)
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PICTURES = "results"  # below the folder of results.md
+MEASURES = {"uar": "UAR", "accuracy": "accuracy", "f1_weighted": "weighted F1", "f1_macro": "macro F1"}
+PRECISION = 0.9
+NOT_RUN = "not run yet"
+
+HEAD = f"""\
+# Results
+
+Made by `make results` from the files under `results/` alone; do not edit. Each line of
+`results/predictions/<protocol>.<model>.csv.gz` is a clip of a test part and what was answered; `make reproduce
+PROTOCOL=<protocol> DATA=<folder>` trains those models again and writes that file anew.
+
+**Random splits flatter.** They share voices, sentences and takes between training and test: such a figure compares with
+others made so, and says little of a new voice. Voices never heard are what a visitor brings.
+
+A figure of ours is the mean over seeds ± their standard deviation, each seed's the mean over its folds; of a random
+protocol each split is a seed of its own. The interval (95 %) says how far it would move with other speakers: all clips
+of a speaker are drawn together, with the answers of all seeds. Below {FEW_SPEAKERS} speakers it comes out too narrow.
+UAR is the unweighted average recall, alias UA or balanced accuracy. Epoch and temperature were chosen on validation
+clips.
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m results.scoreboard", description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="tables and predictions")
+    parser.add_argument("--docs", type=Path, default=DOCS, metavar="DIR", help="where results.md and its pictures go")
+    args = parser.parse_args(arguments)
+    try:
+        write_results(args.results, args.docs)
+    except (ResultsError, PredictionsError) as error:
+        sys.exit(f"results: {error}")
+
+
+def write_results(results_dir: Path, docs_dir: Path) -> None:
+    """Write results.md, and pictures of every model with predictions in place of all that lay there before.
+
+    Raises:
+        ResultsError: a table that cannot be read, or predictions that are not what their protocol says.
+        PredictionsError: a file that holds no predictions.
+    """
+    protocols = load_protocols(results_dir)
+    check_files(results_dir, protocols)
+    found = {
+        (name, model): load_predictions(results_dir, name, protocol, model)
+        for name, protocol in protocols.items()
+        for model in protocol.models
+        if predictions_file(results_dir, name, model).is_file()
+    }
+    pictures = docs_dir / PICTURES
+    pictures.mkdir(parents=True, exist_ok=True)
+    for old in (*pictures.glob("*.png"), *pictures.glob("*.svg")):
+        old.unlink()
+    ours = {name: scores(name, protocol, found) for name, protocol in protocols.items()}
+    parts = [HEAD, "## Scoreboard\n", overview(protocols, ours)]
+    parts += ["## The same recipe on known and on unknown voices\n", twins_table(protocols, found)]
+    parts += ["## Under test conditions\n", conditions_tables(results_dir, protocols, found)]
+    for name, protocol in protocols.items():
+        parts.append(
+            f"## {name}\n\n{protocol.title}; {voices(protocol)}. Trained by `make reproduce PROTOCOL={name}`.\n"
+        )
+        parts.append(protocol_table(protocol, ours[name]))
+        for model in protocol.models:
+            if (name, model) in found:
+                parts.append(details(name, protocol, model, found[name, model], pictures))
+    parts += ["## What was tried\n", ablation_table(results_dir)]
+    parts += ["## What it took\n", runs_table(results_dir, protocols)]
+    (docs_dir / "results.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+# ── What the files hold ──
+
+
+def check_files(results_dir: Path, protocols: dict[str, Protocol]) -> None:
+    """ResultsError where a file of predictions belongs to nothing in the table."""
+    known = {
+        predictions_file(results_dir, name, model, conditions)
+        for name, protocol in protocols.items()
+        for model in protocol.models
+        for conditions in (False, True)
+    }
+    if strays := sorted(set((results_dir / "predictions").glob("*")) - known):
+        raise ResultsError(
+            f"{strays[0]} belongs to no model of protocols.yaml; name it <protocol>.<model>.csv.gz, or delete it"
+        )
+
+
+def load_predictions(
+    results_dir: Path, name: str, protocol: Protocol, model: str, conditions: bool = False
+) -> Predictions:
+    """Checked: every seed has its folds, every fold tests whom the protocol says, no clip counts twice.
+
+    Raises:
+        ResultsError: one of these is not so.
+        PredictionsError: see `Predictions.read`.
+    """
+    path = predictions_file(results_dir, name, model, conditions)
+    predictions = Predictions.read(path)
+    for condition, heard in predictions.parted("condition").items():
+        if (condition in CONDITIONS) != conditions:
+            raise ResultsError(f"{path} holds clips under {condition}; collect it anew")
+        for group in heard.parted("seed").values() if protocol.unseen else heard.parted("fold").values():
+            paths = [(clip["corpus"], clip["path"]) for clip in group.clips]
+            if len(set(paths)) < len(paths):
+                raise ResultsError(f"{path} counts clips twice under {condition}; collect it anew")
+            if protocol.cv in FOLDS:
+                _check_folds(path, protocol.cv, group)
+        if not protocol.unseen and len(heard.parted("fold")) != protocol.folds:
+            raise ResultsError(f"{path} holds {len(heard.parted('fold'))} splits; --cv {protocol.cv} makes others")
+    return predictions
+
+
+def _check_folds(path: Path, cv: str, seed: Predictions) -> None:
+    tested = {fold: {clip["speaker"] for clip in own.clips} for fold, own in seed.parted("fold").items()}
+    wanted = {str(number): set(speakers) for number, speakers in enumerate(FOLDS[cv], start=1)}
+    if tested != wanted:
+        raise ResultsError(f"{path}: the folds of a seed do not test the speakers of {cv}; collect it anew")
+
+
+def over_seeds(predictions: Predictions) -> dict[str, list[float]]:
+    """Each of MEASURES: a figure a seed, the mean over its folds."""
+    figures = {key: [] for key in MEASURES}
+    for seed in predictions.parted("seed").values():
+        folds = [emotion_metrics(fold.shares(), fold.labels, fold.names) for fold in seed.parted("fold").values()]
+        for key, values in figures.items():
+            values.append(float(np.mean([fold[key] for fold in folds])))
+    return figures
+
+
+def calibration(predictions: Predictions) -> dict[str, list[float]]:
+    """ECE and coverage at PRECISION: a figure a seed, over all its clips."""
+    seeds = predictions.parted("seed").values()
+    return {
+        "ece": [emotion_metrics(seed.shares(), seed.labels, seed.names)["ece"] for seed in seeds],
+        "coverage": [coverage_at_precision(seed.shares(), seed.labels, PRECISION) for seed in seeds],
+    }
+
+
+def ensemble(members: Sequence[Predictions]) -> Predictions:
+    """The mean of all members' and seeds' probabilities, clip by clip.
+
+    Raises:
+        ResultsError: not every seed answers every clip.
+        PredictionsError: the members' labels differ.
+    """
+    seeds = [seed for member in members for seed in member.parted("seed").values()]
+    Predictions.joined(seeds)  # one set of labels
+    rows = [{(clip["corpus"], clip["path"]): row for row, clip in enumerate(seed.clips)} for seed in seeds]
+    if any(own.keys() != rows[0].keys() for own in rows):
+        raise ResultsError("an ensemble needs answers of every seed to the same clips; take models of one protocol")
+    shares = [seed.shares()[[own[clip] for clip in rows[0]]] for seed, own in zip(seeds, rows, strict=True)]
+    first = seeds[0]
+    return Predictions(first.names, first.clips, first.labels, np.mean(shares, axis=0))
+
+
+# ── Tables ──
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)) + "\n"
+
+
+def spread(values: Sequence[float], scale: float = 1, decimals: int = 3) -> str:
+    """ "0.700 ± 0.012"; of one seed the figure alone."""
+    mean = f"{scale * np.mean(values):.{decimals}f}"
+    return mean if len(values) < 2 else f"{mean} ± {scale * np.std(values, ddof=1):.{decimals}f}"
+
+
+def voices(protocol: Protocol) -> str:
+    return "**voices never heard**" if protocol.unseen else "random split, voices known"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Ours on a protocol: a figure a seed of each of MEASURES, and `speaker_intervals` of all answers together.
+
+    `runs` says what they are the mean of; `whole` is False where others' figures are of more clips than these.
+    """
+
+    label: str
+    runs: str
+    figures: dict[str, list[float]]
+    interval: dict
+    whole: bool = True
+
+    @classmethod
+    def of(cls, label: str, runs: str, predictions: Predictions, whole: bool = True) -> "Score":
+        speakers = [clip["speaker"] for clip in predictions.clips]
+        interval = speaker_intervals(predictions.shares(), predictions.labels, speakers)
+        return cls(label, runs, over_seeds(predictions), interval, whole)
+
+    def ends(self, measure: str) -> str:
+        """ "0.610 to 0.680", where there are speakers to draw."""
+        low, high = self.interval[measure]
+        return f"{low:.3f} to {high:.3f}" if self.interval["resampled"] == "speakers" else ""
+
+
+def scores(name: str, protocol: Protocol, found: dict[tuple[str, str], Predictions]) -> list[Score]:
+    """Of every model with predictions; where there are several corpora, of each one's clips too; of ensembles."""
+    ours = []
+    for model in protocol.models:
+        if (name, model) not in found:
+            continue
+        runs = run_words(protocol, found[name, model])
+        ours.append(Score.of(model, runs, found[name, model]))
+        corpora = found[name, model].parted("corpus")
+        if len(corpora) > 1:
+            ours += [Score.of(f"{model}, {corpus} clips alone", runs, own, False) for corpus, own in corpora.items()]
+    for label, models in protocol.ensembles.items():
+        if all((name, model) in found for model in models):
+            averaged = ensemble([found[name, model] for model in models])
+            ours.append(Score.of(f"ensemble: {label}", "probabilities averaged", averaged))
+    return ours
+
+
+def run_words(protocol: Protocol, predictions: Predictions) -> str:
+    """ "5 splits", "seeds 0, 1, 2 of 6 folds each" """
+    seeds = predictions.parted("seed")
+    if not protocol.unseen:
+        return f"{len(seeds)} splits"
+    words = f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
+    return f"{words} of {protocol.folds} folds each" if protocol.cv else words
+
+
+def overview(protocols: dict[str, Protocol], ours: dict[str, list[Score]]) -> str:
+    """A row a protocol and model, by the measure that the protocol is known for."""
+    rows = []
+    for name, protocol in protocols.items():
+        measure = protocol.measures[0]
+        others = [other.figures[measure] for other in protocol.others if measure in other.figures]
+        best = f"{max(others):.3f}" if others else ""
+        start = [f"[{name}](#{name})", voices(protocol), MEASURES[measure]]
+        for score in ours[name]:
+            own = [score.label, spread(score.figures[measure]), score.ends(measure), str(score.interval["speakers"])]
+            rows.append([*start, best if score.whole else "", *own])
+        if not ours[name]:
+            rows.append([*start, best, "", NOT_RUN, "", ""])
+    header = ["protocol", "tested on", "measure", "best of others", "model", "ours", "95 % interval", "speakers"]
+    return table(header, rows)
+
+
+def protocol_table(protocol: Protocol, ours: list[Score]) -> str:
+    """Others' figures with their sources, and ours with interval and number of runs."""
+    rows = []
+    for other in protocol.others:
+        figures = [f"{other.figures[key]:.3f}" if key in other.figures else "" for key in protocol.measures]
+        rows.append([other.model, *figures, "", "", other.source])
+    for score in ours:
+        figures = [spread(score.figures[key]) for key in protocol.measures]
+        end = [score.ends(protocol.measures[0]), str(score.interval["speakers"]), f"ours, {score.runs}"]
+        rows.append([f"**{score.label}**", *figures, *end])
+    first, *_ = named = [MEASURES[key] for key in protocol.measures]
+    return table(["model", *named, f"95 % interval of {first}", "speakers", "source"], rows)
+
+
+def twins_table(protocols: dict[str, Protocol], found: dict[tuple[str, str], Predictions]) -> str:
+    """Configs that are run on a random split and on unseen speakers alike."""
+    rows = []
+    for known, unknown in twins(protocols):
+        uar = [spread(over_seeds(found[one])["uar"]) if one in found else NOT_RUN for one in (known, unknown)]
+        rows.append([f"{unknown[1]}, `{protocols[unknown[0]].models[unknown[1]]}`", *uar])
+    return table(["model", "UAR, random split", "UAR, voices never heard"], rows)
+
+
+def twins(protocols: dict[str, Protocol]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """(random protocol, model) and (speaker-disjoint protocol, model) of one config."""
+    runs = [(name, model, config) for name, own in protocols.items() for model, config in own.models.items()]
+    return [
+        ((known, model), (unknown, other))
+        for known, model, config in runs
+        for unknown, other, same in runs
+        if config == same and not protocols[known].unseen and protocols[unknown].unseen
+    ]
+
+
+def conditions_tables(
+    results_dir: Path, protocols: dict[str, Protocol], found: dict[tuple[str, str], Predictions]
+) -> str:
+    """UAR lost against the same clips, heard by the same models as they were recorded."""
+    text = ["The same models, not trained again, hear the same clips as `ser_model/conditions.py` distorts them.\n"]
+    for name, protocol in protocols.items():
+        for model in protocol.models if protocol.conditions else ():
+            file = predictions_file(results_dir, name, model, conditions=True)
+            if not file.is_file() or (name, model) not in found:
+                text.append(f"`{name}`, {model}: {NOT_RUN}.\n")
+                continue
+            heard = load_predictions(results_dir, name, protocol, model, conditions=True)
+            rows = _losses(file, heard.parted("condition"), found[name, model])
+            text += [f"`{name}`, {model}:\n", table(["condition", "UAR", "points lost"], rows)]
+    return "\n".join(text)
+
+
+def _losses(file: Path, heard: dict[str, Predictions], clean: Predictions) -> list[list[str]]:
+    clean_seeds = clean.parted("seed")
+    recalls = {seed: over_seeds(own)["uar"][0] for seed, own in clean_seeds.items()}
+    rows = []
+    for condition in CONDITIONS:
+        if condition not in heard:
+            raise ResultsError(f"{file} lacks {condition}; collect it anew")
+        seeds = heard[condition].parted("seed")
+        for seed, own in seeds.items():
+            if seed not in clean_seeds or not _same_clips(own, clean_seeds[seed]):
+                raise ResultsError(f"{file}: seed {seed} has other clips than without conditions; collect both anew")
+        after = over_seeds(heard[condition])["uar"]
+        lost = [recalls[seed] - uar for seed, uar in zip(seeds, after, strict=True)]
+        rows.append([condition, spread(after), spread(lost, 100, 1)])
+    return [["clean", spread([recalls[seed] for seed in seeds]), ""], *rows]
+
+
+def _same_clips(one: Predictions, other: Predictions) -> bool:
+    first, second = ({(clip["corpus"], clip["path"], clip["fold"]) for clip in own.clips} for own in (one, other))
+    return first == second
+
+
+def details(name: str, protocol: Protocol, model: str, predictions: Predictions, pictures: Path) -> str:
+    """Emotions, groups, speakers, confusions and calibration of one model; draws its pictures."""
+    figures = predictions.figures()
+    sure = calibration(predictions)
+    stem = f"{name}.{model}"
+    confusion_picture(figures["confusion_matrix"], predictions.names, pictures / f"{stem}.confusion.png")
+    reliability_picture(figures["reliability"], pictures / f"{stem}.reliability.png")
+    counted = f"{figures['count']} answers, {run_words(protocol, predictions)}, all counted together"
+    groups = [
+        [f"{key}: {group}", str(own["count"]), f"{own['uar']:.3f}", f"{own['accuracy']:.3f}"]
+        for key in GROUPS
+        for group, own in figures[f"by_{key}"].items()
+    ]
+    parts = [
+        f"### {name}, {model}\n",
+        f"{counted}.\n",
+        f"ECE {spread(sure['ece'])}; coverage at {PRECISION:.0%} precision {spread(sure['coverage'])}: the share of "
+        "clips that could be answered, the surest first, with so many right.\n",
+        class_table({"test": figures}, predictions.names),
+        table(["group", "clips", "UAR", "accuracy"], groups),
+        f"![Confusion matrix of {stem}: rows are true, columns are answered]({PICTURES}/{stem}.confusion.svg)",
+        f"![Accuracy over confidence of {stem}; on the dashed line they agree]({PICTURES}/{stem}.reliability.svg)\n",
+    ]
+    if protocol.unseen:
+        rows = [
+            [speaker, str(own["count"]), f"{own['uar']:.3f}", f"{own['accuracy']:.3f}"]
+            for speaker, own in predictions.by("speaker").items()
+        ]
+        parts.append(table(["speaker", "clips", "UAR", "accuracy"], rows))
+    return "\n".join(parts)
+
+
+def ablation_table(results_dir: Path) -> str:
+    rows = [
+        [one.tried, one.against, one.measured_on, f"{one.before:.3f}", f"{one.after:.3f}", one.verdict]
+        for one in load_ablations(results_dir)
+    ]
+    header = ["tried", "against", "measured on", "without", "with", "verdict"]
+    return table(header, rows) if rows else "Nothing is recorded yet.\n"
+
+
+def runs_table(results_dir: Path, protocols: dict[str, Protocol]) -> str:
+    rows = []
+    for run in load_runs(results_dir):
+        if run.protocol not in protocols or run.model not in protocols[run.protocol].models:
+            raise ResultsError(f"runs.yaml: {run.protocol}, {run.model} is none of protocols.yaml; mend the names")
+        command = f"`make reproduce PROTOCOL={run.protocol} MODEL={run.model}`"
+        rows.append([run.protocol, run.model, command, run.hardware, f"{run.hours:.2f}", run.commit])
+    header = ["protocol", "model", "command", "hardware", "hours", "commit"]
+    return table(header, rows) if rows else "Nothing is recorded yet.\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+"""The scoreboard: figures by hand, files that it refuses, and one protocol from recordings to tables."""
+
+import contextlib
+import csv
+import gzip
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from test_readme import command
+
+from results import collect, reproduce, scoreboard
+from results.protocols import ResultsError, load_ablations, load_protocols, load_runs, predictions_file
+from ser_model.conditions import CONDITIONS
+from ser_model.crossvalidation import RANDOM
+from ser_model.predictions import Predictions
+from ser_model.settings import load_settings
+from ser_model.splits import FOLDS
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("happy", "sad")
+PROTOCOL = {
+    "title": "two voices",
+    "cv": None,
+    "seeds": [0, 1],
+    "measures": ["uar", "accuracy"],
+    "models": {"net": "configs/ravdess_to_tess.yaml"},
+    "ensembles": {"both seeds": ["net"]},
+    "conditions": True,
+    "others": [{"model": "theirs", "figures": {"uar": 0.4}, "source": "a paper"}],
+}
+TINY = {
+    "data": {"corpora": [{"name": "tess"}], "num_proc": 1},
+    "labels": {"base": 8, "drop": ["calm"]},
+    "split": {"kind": "published", "name": "tess-speakers", "fold": 1, "validation": 0.3},
+    "model": {"backbone_options": {"widths": [8, 8, 8, 8], "hidden_size": 16}},
+    "training": {"epochs": 1, "batch_size": 8, "trackers": []},
+}
+
+
+def answers(happy: list[float], seed: int, condition: str = "clean") -> Predictions:
+    """Of four clips, the first two happy, the others sad; a happy and a sad one of each of two voices."""
+    clips = [
+        {
+            "path": f"{index}.wav",
+            "corpus": "ravdess",
+            "speaker": f"ravdess-0{1 + index % 2}",
+            "sex": None,
+            "intensity": None,
+        }
+        | {"condition": condition, "seed": seed, "fold": 1, "split_hash": "f00"}
+        for index in range(4)
+    ]
+    shares = np.array(happy)
+    return Predictions(NAMES, clips, np.array([0, 0, 1, 1]), np.stack([shares, 1 - shares], axis=1))
+
+
+CLEAN = [answers([0.9, 0.8, 0.3, 0.6], 0), answers([0.9, 0.4, 0.1, 0.2], 1)]  # each has 3 of 4 right
+
+
+@pytest.fixture
+def results_dir(tmp_path) -> Path:
+    """A protocol `p` of a network `net`, with the predictions CLEAN."""
+    folder = tmp_path / "results"
+    (folder / "predictions").mkdir(parents=True)
+    (folder / "protocols.yaml").write_text(yaml.safe_dump({"p": PROTOCOL}))
+    (folder / "ablations.yaml").write_text("[]")
+    (folder / "runs.yaml").write_text("[]")
+    Predictions.joined(CLEAN).write(predictions_file(folder, "p", "net"), decimals=4)
+    return folder
+
+
+def made(results_dir: Path) -> str:
+    docs = results_dir.parent / "docs"
+    scoreboard.main(["--results", str(results_dir), "--docs", str(docs)])
+    return (docs / "results.md").read_text()
+
+
+# ── The repository's own ──
+
+
+def test_the_results_in_the_repository_are_what_make_results_makes(tmp_path):
+    words = shlex.split(command("make results"))
+    recipe = subprocess.run([*words, "-n", "-o", ".venv/.installed"], cwd=ROOT, capture_output=True, text=True)
+    *_, line = recipe.stdout.splitlines()
+    assert shlex.split(line)[1:] == ["-m", "results.scoreboard"]
+    scoreboard.main(["--docs", str(tmp_path)])
+    again = "run: make results"
+    assert (tmp_path / "results.md").read_text() == (ROOT / "docs" / "results.md").read_text(), again
+    pictures = {path.name for path in (tmp_path / "results").iterdir()}
+    kept = ROOT / "docs" / "results"
+    assert pictures == ({path.name for path in kept.iterdir()} if kept.is_dir() else set()), again
+
+
+def test_every_protocol_can_be_trained_from_its_table():
+    for name, protocol in load_protocols().items():
+        assert protocol.cv is None or protocol.cv in FOLDS or RANDOM.fullmatch(protocol.cv), name
+        assert len(protocol.seeds) >= 3 if protocol.unseen else protocol.folds >= 5
+        for models in protocol.ensembles.values():
+            assert set(models) <= protocol.models.keys()
+        for config in protocol.models.values():
+            settings = load_settings(ROOT / config)
+            if protocol.cv is None:
+                assert settings.split.kind == "corpora"
+            if not protocol.unseen:
+                assert isinstance(settings.split.test, float) and isinstance(settings.split.validation, float)
+    load_ablations(), load_runs()
+
+
+# ── Figures by hand ──
+
+
+def test_figures_are_means_over_seeds(results_dir):
+    read = scoreboard.load_predictions(results_dir, "p", load_protocols(results_dir)["p"], "net")
+    assert scoreboard.over_seeds(read)["uar"] == [0.75, 0.75]
+    # Seed 0: sure 0.9 right, 0.8 right, 0.7 right, 0.6 wrong; seed 1: 0.9, 0.9, 0.8 right, 0.6 wrong.
+    assert scoreboard.calibration(read)["coverage"] == [0.75, 0.75]
+    assert scoreboard.calibration(read)["ece"] == pytest.approx(
+        [(0.1 + 0.2 + 0.3 + 0.6) / 4, (0.1 + 0.1 + 0.2 + 0.6) / 4]
+    )
+
+
+def test_the_mean_over_folds_is_that_of_a_seed_and_the_spread_is_over_seeds():
+    halves = [answers([0.9, 0.8, 0.3, 0.6], 0), answers([0.4, 0.4, 0.6, 0.2], 0)]  # 3 and 1 of 4 right
+    seeds = [Predictions.pooled(halves), answers([0.9, 0.9, 0.1, 0.1], 1)]
+    figures = scoreboard.over_seeds(Predictions.joined(seeds))["accuracy"]
+    assert figures == [0.5, 1.0]
+    assert scoreboard.spread(figures) == "0.750 ± 0.354"
+    assert scoreboard.spread([0.5]) == "0.500"
+
+
+def test_an_ensemble_averages_the_seeds_clip_by_clip():
+    shuffled = replace(CLEAN[1], clips=CLEAN[1].clips[::-1], labels=CLEAN[1].labels[::-1])
+    shuffled = replace(shuffled, probabilities=shuffled.probabilities[::-1])
+    averaged = scoreboard.ensemble([Predictions.joined([CLEAN[0], shuffled])])
+    assert averaged.probabilities[:, 0] == pytest.approx([0.9, 0.6, 0.2, 0.4])
+    assert scoreboard.over_seeds(averaged)["uar"] == [1.0]
+    with pytest.raises(ResultsError, match="the same clips"):
+        scoreboard.ensemble([Predictions.joined([CLEAN[0], CLEAN[1].parted("path")["0.wav"]])])
+
+
+def test_the_page_has_ours_beside_others_with_interval_and_speakers(results_dir):
+    page = made(results_dir)
+    assert "| [p](#p) | **voices never heard** | UAR | 0.400 | net | 0.750 ± 0.000 | 0.500 to 1.000 | 2 |" in page
+    assert "| theirs | 0.400 |  |  |  | a paper |" in page
+    assert "| **ensemble: both seeds** | 1.000 | 1.000 | 1.000 to 1.000 | 2 | ours, probabilities averaged |" in page
+    assert "| **net** | 0.750 ± 0.000 | 0.750 ± 0.000 | 0.500 to 1.000 | 2 | ours, seeds 0, 1 |" in page
+    assert "| ravdess-01 | 4 | 1.000 | 1.000 |" in page and "| ravdess-02 | 4 | 0.500 | 0.500 |" in page
+    pictures = set(re.findall(r"\]\((results/\S+)\)", page))
+    assert pictures == {"results/p.net.confusion.svg", "results/p.net.reliability.svg"}
+    assert all((results_dir.parent / "docs" / picture).is_file() for picture in pictures)
+
+
+def test_points_lost_are_against_the_same_seed(results_dir):
+    heard = [answers([0.4, 0.4, 0.3, 0.2], 1, condition) for condition in CONDITIONS]  # both happy ones lost: 0.5
+    file = predictions_file(results_dir, "p", "net", conditions=True)
+    Predictions.joined(heard).write(file)
+    assert "| telephone | 0.500 | 25.0 |" in made(results_dir)
+    Predictions.joined(heard[1:]).write(file)
+    with pytest.raises(SystemExit, match="lacks noise_20db"):
+        made(results_dir)
+    Predictions.joined([answers([0.4, 0.4, 0.3, 0.2], 7, condition) for condition in CONDITIONS]).write(file)
+    with pytest.raises(SystemExit, match="seed 7 has other clips"):
+        made(results_dir)
+
+
+def test_hand_written_tables_reach_the_page(results_dir):
+    (results_dir / "ablations.yaml").write_text(
+        "[{tried: a, against: b, measured_on: c, before: 0.5, after: 0.25, verdict: dropped}]"
+    )
+    (results_dir / "runs.yaml").write_text("[{protocol: p, model: net, hardware: CPU, hours: 1.5, commit: abc}]")
+    page = made(results_dir)
+    assert "| a | b | c | 0.500 | 0.250 | dropped |" in page
+    assert "| p | net | `make reproduce PROTOCOL=p MODEL=net` | CPU | 1.50 | abc |" in page
+
+
+# ── What cannot be trusted ──
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda folder: (folder / "predictions" / "q.csv.gz").write_bytes(b""), "q.csv.gz belongs to no model"),
+        (lambda folder: (folder / "predictions" / "p.net.csv.gz").write_bytes(b"no"), "cannot be read"),
+        (lambda folder: (folder / "runs.yaml").write_text("[{protocol: p}]"), "runs.yaml: 0.model: field required"),
+        (lambda folder: (folder / "ablations.yaml").unlink(), "ablations.yaml cannot be read"),
+        (
+            lambda folder: (folder / "runs.yaml").write_text(
+                "[{protocol: p, model: x, hardware: CPU, hours: 1, commit: a}]"
+            ),
+            "p, x is none of protocols.yaml",
+        ),
+        (
+            lambda folder: Predictions.joined([*CLEAN, CLEAN[1]]).write(predictions_file(folder, "p", "net")),
+            "counts clips twice",
+        ),
+        (
+            lambda folder: answers([0.9] * 4, 0, "telephone").write(predictions_file(folder, "p", "net")),
+            "holds clips under telephone",
+        ),
+        (
+            lambda folder: (folder / "protocols.yaml").write_text(
+                yaml.safe_dump({"p": PROTOCOL | {"cv": "ravdess-speakers"}})
+            ),
+            "do not test the speakers of ravdess-speakers",
+        ),
+        (
+            lambda folder: (folder / "protocols.yaml").write_text(yaml.safe_dump({"p": PROTOCOL | {"cv": "random-5"}})),
+            "counts clips twice|holds 1 splits",
+        ),
+    ],
+)
+def test_what_no_figure_can_rest_on_is_refused_in_a_sentence(results_dir, spoil, sentence):
+    spoil(results_dir)
+    with pytest.raises(SystemExit, match=sentence):
+        made(results_dir)
+
+
+# ── From recordings to tables ──
+
+
+@pytest.fixture(scope="module")
+def reproduced(synthetic_corpora, tmp_path_factory) -> Path:
+    """README's `make reproduce` on made sounds: a folder with results, runs and docs."""
+    root = tmp_path_factory.mktemp("reproduced")
+    (root / "results").mkdir()
+    (root / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    own = PROTOCOL | {"cv": "tess-speakers", "models": {"net": str(root / "tiny.yaml")}}
+    plain = PROTOCOL | {"models": {"net": str(root / "tiny.yaml")}}
+    (root / "results" / "protocols.yaml").write_text(yaml.safe_dump({"ravdess-speakers": own, "plain": plain}))
+    (root / "results" / "ablations.yaml").write_text("[]")
+    (root / "results" / "runs.yaml").write_text("[]")
+    _reproduce(root, synthetic_corpora)
+    return root
+
+
+def _reproduce(root: Path, data_dir: Path) -> None:
+    words = shlex.split(command("make reproduce")) + [f"DATA={data_dir}"]
+    recipe = subprocess.run([*words, "-n", "-o", ".venv/.installed"], cwd=ROOT, capture_output=True, text=True)
+    *_, line = recipe.stdout.splitlines()
+    _, *module, protocol, option, folder = shlex.split(line)
+    assert module == ["-m", "results.reproduce"] and (protocol, option) == ("ravdess-speakers", "--data-dir")
+    reproduce.main([protocol, option, folder, "--results", str(root / "results"), "--output-dir", str(root / "runs")])
+
+
+def seed_dirs(root: Path) -> list[Path]:
+    return sorted((root / "runs" / "ravdess-speakers" / "net").iterdir())
+
+
+def collected(root: Path, *arguments) -> None:
+    collect.main([*map(str, arguments), "--results", str(root / "results")])
+
+
+def rows_of(path: Path) -> list[dict]:
+    with gzip.open(path, "rt", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_protocol_is_trained_from_config_to_tables(reproduced):
+    rows = rows_of(reproduced / "results" / "predictions" / "ravdess-speakers.net.csv.gz")
+    assert len(rows) == 2 * 42  # each seed answers every clip of both actresses
+    assert {(row["seed"], row["fold"], row["speaker"]) for row in rows} == {
+        (seed, *fold) for seed in "01" for fold in (("1", "tess-YAF"), ("2", "tess-OAF"))
+    }
+    assert all(re.fullmatch(r"[OY]AF_\w+/[OY]AF_\w+\.wav", row["path"]) for row in rows)
+    assert re.fullmatch(r"0\.\d{4}", rows[0]["angry"])
+    heard = rows_of(reproduced / "results" / "predictions" / "ravdess-speakers.net.conditions.csv.gz")
+    assert {row["condition"] for row in heard} == set(CONDITIONS) and len(heard) == len(CONDITIONS) * len(rows)
+    runs = [json.loads((folder / "cv.json").read_text()) for folder in seed_dirs(reproduced)]
+    page = made(reproduced / "results")
+    means = [run["mean"]["uar"] for run in runs]
+    assert f"| **net** | {scoreboard.spread(means)} |" in page
+    assert "ours, seeds 0, 1 of 2 folds each" in page and "| small_room | " in page
+
+
+def test_reproducing_again_trains_what_is_missing_to_the_same_answers(reproduced, synthetic_corpora, tmp_path):
+    root = Path(shutil.copytree(reproduced, tmp_path / "root"))
+    protocols = yaml.safe_load((root / "results" / "protocols.yaml").read_text())
+    protocols["ravdess-speakers"]["seeds"] = [1]
+    (root / "results" / "protocols.yaml").write_text(yaml.safe_dump(protocols))
+    files = sorted((root / "results" / "predictions").iterdir())
+    before = [[row for row in rows_of(file) if row["seed"] == "1"] for file in files]
+    for file in files:
+        file.unlink()
+    folds = [seed_dirs(root)[1] / f"fold-{number}" for number in (1, 2)]
+    written = [(fold / "model.safetensors").stat().st_mtime_ns for fold in folds]
+    (folds[1] / "metrics.json").unlink()
+    _reproduce(root, synthetic_corpora)
+    assert [rows_of(file) for file in files] == before
+    now = [(fold / "model.safetensors").stat().st_mtime_ns for fold in folds]
+    assert now[0] == written[0] and now[1] != written[1]
+
+
+def test_a_run_without_folds_is_collected_too(reproduced, tmp_path):
+    root = Path(shutil.copytree(reproduced, tmp_path / "root"))
+    folds = [folder / "fold-1" for folder in seed_dirs(root)]
+    collected(root, "plain", "net", *folds)
+    path = predictions_file(root / "results", "plain", "net")
+    first = path.read_bytes()
+    assert {(row["seed"], row["fold"]) for row in rows_of(path)} == {("0", "1"), ("1", "1")}
+    collected(root, "plain", "net", *folds[::-1])
+    assert path.read_bytes() == first
+
+
+def test_runs_that_are_none_of_the_protocol_are_refused_in_a_sentence(reproduced, tmp_path):
+    root = Path(shutil.copytree(reproduced, tmp_path / "root"))
+    first, second = seed_dirs(root)
+    with pytest.raises(SystemExit, match="unknown protocol 'ravdes-speakers'; did you mean 'ravdess-speakers'"):
+        collected(root, "ravdes-speakers", "net", first)
+    with pytest.raises(SystemExit, match="has no model 'nett'; did you mean 'net'"):
+        collected(root, "ravdess-speakers", "nett", first)
+    with pytest.raises(SystemExit, match="42 clips are answered twice by one seed, .* by seed 0"):
+        collected(root, "ravdess-speakers", "net", first, first)
+    (second / "fold-2" / "metrics.json").unlink()
+    with pytest.raises(SystemExit, match="fold-2 holds no metrics.json; finish it with train.py"):
+        collected(root, "ravdess-speakers", "net", first, second)
+    with pytest.raises(SystemExit, match="holds no cv.json; finish it with train.py --cv tess-speakers"):
+        collected(root, "ravdess-speakers", "net", first / "fold-1")
+    changed = yaml.safe_load((first / "fold-1" / "settings.yaml").read_text())
+    changed["training"]["epochs"] = 2
+    (first / "fold-1" / "settings.yaml").write_text(yaml.safe_dump(changed))
+    with pytest.raises(SystemExit, match="cannot stand for the config tiny: .*training.epochs was 2 and is 1 now"):
+        collected(root, "ravdess-speakers", "net", first)
+    with contextlib.chdir(tmp_path), pytest.raises(SystemExit, match="2"):
+        collected(root, "ravdess-speakers", "net", first, "--conditions")
