@@ -19,7 +19,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator, PartialState, skip_first_batches
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, LoggerType, set_seed
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    LoggerType,
+    parse_flag_from_env,
+    set_seed,
+)
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -39,7 +45,7 @@ from ser_model.checkpoints import (
 from ser_model.corpora.base import CorpusError
 from ser_model.crossvalidation import fold_settings, headline, summarise
 from ser_model.data import DataError, EmotionData, EvenBatches, load_data, write_left_out
-from ser_model.distributed import leave, share_buffers, synchronize_batch_norms
+from ser_model.distributed import WholeWeights, leave, make_shardable, share_buffers, synchronize_batch_norms, whole
 from ser_model.evaluation import UNSEEN, split_file, unseen
 from ser_model.faults import Stopped, StopSignals, faults_in_words
 from ser_model.finetune import Base, layer_rates, load_base
@@ -132,20 +138,22 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
     loaders = make_loaders(data, batches, training.batch_size)
     if not base:  # its weights expect the statistics that they learnt with
         extractor.fit((batch["waveforms"], batch["lengths"]) for batch in loaders["statistics"])
-    model = make_model(settings, extractor, data.scheme.names, split_manifest["hash"], base)
+    model = make_model(settings, extractor, data.scheme.names, split_manifest["hash"], base).to(accelerator.device)
     optimizer = make_optimizer(model, training)
     loader, validation, test = accelerator.prepare(*(loaders[part] for part in ("train", "validation", "test")))
     steps = training.epochs * len(loader) // training.accumulation_steps
     scheduler = make_schedule(optimizer, training, steps)
     if accelerator.num_processes > 1:
         synchronize_batch_norms(model, accelerator.device)
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True)
+    best_model = copy.deepcopy(ema.module)  # both whole on every process, for only the model may be sharded
     if training.compile:
         model.compile(dynamic=False)  # in place, so that the weights keep their names
+    if accelerator.is_fsdp2:
+        make_shardable(model)
     model, optimizer = accelerator.prepare(model, optimizer)
     network = accelerator.unwrap_model(model)
     set_seed(settings.seed, device_specific=True)  # each process draws a dropout of its own
-    ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True)
-    best_model = copy.deepcopy(ema.module)
     augmenter = Augmenter(settings.augmentation, extractor.sampling_rate, training.max_frames, settings.seed)
     criterion = make_criterion(data, training).to(accelerator.device)
     pad = partial(pad_alike, accelerator, training.max_frames if training.compile else None)
@@ -177,11 +185,13 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
             for batch in skip_first_batches(loader, progress.batch):
                 with accelerator.accumulate(model):
                     distort = augmenter(epoch, batch["indices"])
-                    loss = train_step(model, batch, extractor, distort, criterion, len(data.scheme.names), pad)
+                    loss = train_step(
+                        model, batch, extractor, distort, criterion, len(data.scheme.names), pad, accelerator
+                    )
                     num_clips = len(batch["labels"])
                     accelerator.backward(loss * num_clips / batches.mean_share)  # so every clip counts alike
                     if accelerator.sync_gradients:
-                        norm = accelerator.clip_grad_norm_(model.parameters(), training.clip_norm)
+                        norm = whole(accelerator.clip_grad_norm_(model.parameters(), training.clip_norm))
                         check_finite(loss, norm, accelerator, progress)
                     optimizer.step()
                     optimizer.zero_grad()
@@ -189,7 +199,7 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
                 if accelerator.sync_gradients:
                     if training.schedule != "plateau" and not accelerator.optimizer_step_was_skipped:
                         scheduler.step()
-                    ema.update_parameters(network)
+                    ema.update_parameters(WholeWeights(network))
                     show_step(bar, progress, batches)
                     checkpoint.between_steps(progress, signals)
 
@@ -249,7 +259,10 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
 
 def make_state() -> PartialState:
     """What Accelerate knows of the processes."""
-    return PartialState(cpu=not torch.accelerator.is_available())  # or those without a GPU would each train alone
+    state = PartialState(cpu=not torch.accelerator.is_available())  # or those without a GPU would each train alone
+    if state.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        state.distributed_type = DistributedType.MULTI_GPU  # CPUs can shard too, but Accelerate does not ask them to
+    return state
 
 
 def make_accelerator(training: TrainingSettings, log_dir: Path) -> Accelerator:
@@ -265,10 +278,14 @@ def make_accelerator(training: TrainingSettings, log_dir: Path) -> Accelerator:
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=training.unfreeze_epoch is not None)],
     )
     if accelerator.distributed_type == DistributedType.FSDP:
-        raise SettingsError(
-            "a model sharded by FSDP cannot be copied, as averaging its weights demands; launch with "
-            "configs/accelerate/eight_gpus.yaml, for every network here fits on one GPU"
-        )
+        plugin = accelerator.state.fsdp_plugin
+        if plugin.fsdp_version != 2 or plugin.cpu_ram_efficient_loading:  # the average needs whole weights everywhere
+            raise SettingsError(
+                f"fsdp_config of the launch file has fsdp_version: {plugin.fsdp_version} and "
+                f"fsdp_cpu_ram_efficient_loading: {plugin.cpu_ram_efficient_loading}; set 2 and false, as "
+                "configs/accelerate/fsdp.yaml does"
+            )
+        plugin.mixed_precision_policy = None  # autocast instead: norms stay float32, as in DDP
     return accelerator
 
 
@@ -370,6 +387,7 @@ def train_step(
     criterion,
     num_labels: int,
     pad: Callable,
+    accelerator: Accelerator,
 ) -> torch.Tensor:
     """Loss of one batch, distorted on its way from sound to features."""
     waveforms = distort.waveforms(batch["waveforms"], batch["lengths"])
@@ -379,7 +397,8 @@ def train_step(
     targets = torch.nn.functional.one_hot(batch["labels"], num_labels).float()
     features = distort.style(features, mask, batch["labels"])
     features, mask, targets = distort.mixup(features, mask, targets)
-    logits = model(features, mask).logits
+    with accelerator.autocast():  # of a sharded model Accelerate leaves it to us
+        logits = model(features, mask).logits
     return criterion(logits.float(), targets)
 
 
@@ -505,7 +524,8 @@ def report(
     for note in data.notes:
         accelerator.print(note)
     accelerator.print(data.scheme.description() or f"labels: {', '.join(data.scheme.names)}")
-    accelerator.print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {accelerator.device}")
+    sharded = f", sharded over {accelerator.num_processes} processes" if accelerator.is_fsdp2 else ""
+    accelerator.print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {accelerator.device}{sharded}")
 
 
 if __name__ == "__main__":

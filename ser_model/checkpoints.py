@@ -25,7 +25,10 @@ from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.tensor import DTensor, distribute_tensor
 
+from .distributed import whole
 from .faults import Stopped, StopSignals
 from .settings import Settings, load_settings
 
@@ -85,7 +88,8 @@ class Checkpoint:
         accelerator: the run's.
         identity: what must not differ between the starts of a run, see `identity_of`.
         every_minutes: how often to save between two ends of an epoch; None for never.
-        parts: by name, what has `state_dict` and `load_state_dict`; "optimizer" among them.
+        parts: by name, what has `state_dict` and `load_state_dict`; among them "model" and "optimizer", which may be
+            sharded.
     """
 
     def __init__(
@@ -142,6 +146,7 @@ class Checkpoint:
         """Replace the file by one that holds the state as it is now; the old one stays until the new one is whole."""
         own = {"loss": progress.loss, **self._random_states()}
         of_all = {name: self.accelerator.gather(value.to(self.accelerator.device)[None]) for name, value in own.items()}
+        parts = whole({name: part.state_dict() for name, part in self.parts.items()})
         now_s = time.monotonic()
         if self.accelerator.is_main_process:
             tensors: dict[str, Tensor] = {}
@@ -150,7 +155,7 @@ class Checkpoint:
                 "progress": asdict(progress)
                 | {"loss": None}
                 | {name: getattr(progress, name) - now_s for name in CLOCKS},
-                "parts": {name: part.state_dict() for name, part in self.parts.items()},
+                "parts": parts,
                 "processes": of_all,
             }
             write_whole(self.path, save(tensors, {RUN: json.dumps(_without_tensors(state, "", tensors))}))
@@ -170,8 +175,10 @@ class Checkpoint:
                 state = _with_tensors(state, file)
         except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise CheckpointError(f"{self.path} cannot be read ({error}); start anew with --overwrite") from error
-        for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+        states = state["parts"]
+        set_model_state_dict(self.parts["model"], states.pop("model"), options=StateDictOptions(full_state_dict=True))
+        for name, values in states.items():
+            self.parts[name].load_state_dict(values)
         _lay_as_weights(self.parts["optimizer"])
         own = {name: values[self.accelerator.process_index] for name, values in state["processes"].items()}
         loss = own.pop("loss").to(self.accelerator.device)
@@ -275,11 +282,17 @@ def _with_tensors(value: Any, file: Any) -> Any:
 
 
 def _lay_as_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Give the optimizer's averages the strides of their weights again: other strides add up in another order."""
+    """Give the optimizer's averages the strides of their weights again: other strides add up in another order.
+
+    Of a sharded weight a process keeps its own share of the averages too.
+    """
     for weight, values in optimizer.state.items():
         for name, value in values.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:
-                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+                if isinstance(weight, DTensor):
+                    values[name] = distribute_tensor(value, weight.device_mesh, weight.placements)
+                else:
+                    values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _refuse_differences(path: Path, before: Mapping, now: Mapping) -> None:

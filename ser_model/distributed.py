@@ -1,11 +1,17 @@
 """Several processes that train as one: what one process with a batch as large would do, they do together."""
 
 import gc
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import recursively_apply
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def synchronize_batch_norms(model: nn.Module, device: torch.device) -> None:
@@ -70,6 +76,32 @@ def share_buffers(module: nn.Module, accelerator: Accelerator) -> None:
     if accelerator.num_processes > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
+
+
+def make_shardable(model: PreTrainedModel) -> None:
+    """Make of a model what Accelerate can shard: by blocks where it has any that can be recomputed, else as a whole."""
+    model.to(memory_format=torch.contiguous_format)  # FSDP takes no other
+    model.get_input_embeddings = lambda: None  # Accelerate asks, and Transformers raises where there are none
+    blocks = (module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
+    model._no_split_modules = {type(block).__name__ for block in blocks}
+
+
+def whole(states: Any) -> Any:
+    """A nested state with its sharded tensors gathered, which every process must ask for; other tensors stay."""
+    return recursively_apply(DTensor.full_tensor, states, test_type=lambda tensor: isinstance(tensor, DTensor))
+
+
+class WholeWeights:
+    """The weights of a model, sharded or not, as `AveragedModel.update_parameters` asks for them."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def parameters(self) -> Iterator[Tensor]:
+        return map(whole, self.model.parameters())
+
+    def buffers(self) -> Iterator[Tensor]:
+        return self.model.buffers()  # FSDP shards none
 
 
 def leave(accelerator: Accelerator) -> None:

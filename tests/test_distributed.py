@@ -1,4 +1,4 @@
-"""Two processes and one with twice the batch: the same clips, the same figures."""
+"""Two processes, two that share out the weights, and one with twice the batch: the same clips, the same figures."""
 
 import json
 from collections import Counter
@@ -33,22 +33,45 @@ def in_double_and_counted(folder: Path, rank: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(synthetic_corpora, tmp_path_factory) -> dict[int, Path]:
-    """101 clips, so that no batch fits, weighted labels, and the default network with its batch norms."""
+def places(synthetic_corpora, tmp_path_factory):
+    """Where a run on so many processes goes and its arguments: no batch fits 101 clips, and labels are weighted."""
+
+    def make(processes: int) -> tuple[Path, list[str]]:
+        folder = tmp_path_factory.mktemp(f"on{processes}")
+        arguments = [*TINY, *NO_DRAWS, f"--data-dir={synthetic_corpora}", f"--output-dir={folder / 'out'}"]
+        return folder, [*arguments, "--training.class_weights=true", f"--training.batch_size={16 // processes}"]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def runs(places) -> dict[int, Path]:
+    """Of the default network with its batch norms."""
     folders = {}
     for processes in (1, 2):
-        folder = folders[processes] = tmp_path_factory.mktemp(f"on{processes}")
-        arguments = [*TINY, *NO_DRAWS, f"--data-dir={synthetic_corpora}", f"--output-dir={folder / 'out'}"]
-        arguments += ["--training.class_weights=true", f"--training.batch_size={16 // processes}"]
+        folder, arguments = places(processes)
         run = Run(arguments, folder / "log", processes, partial(in_double_and_counted, folder))
         assert set(run.wait()) == {0}, run.said()
+        folders[processes] = folder
     return folders
 
 
 def test_two_processes_give_the_figures_and_weights_of_one(runs):
-    (_, figures), (_, same_figures) = (outcome(folder / "out") for folder in runs.values())
+    assert_alike(*runs.values())
+
+
+def test_a_sharded_model_ends_as_one_that_is_not(runs, places):
+    folder, arguments = places(2)
+    run = Run(arguments, folder / "log", 2, partial(in_double_and_counted, folder), sharded=True)
+    assert set(run.wait()) == {0}, run.said()
+    assert "sharded over 2 processes" in run.said()
+    assert_alike(runs[2], folder)
+
+
+def assert_alike(*folders: Path) -> None:
+    (_, figures), (_, same_figures) = (outcome(folder / "out") for folder in folders)
     assert same_figures == figures
-    one, two = (load_file(folder / "out" / "model.safetensors") for folder in runs.values())
+    one, two = (load_file(folder / "out" / "model.safetensors") for folder in folders)
     assert all(two[name].allclose(one[name], rtol=1e-5, atol=1e-7) for name in one)
 
 

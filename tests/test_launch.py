@@ -4,18 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.utils import DistributedType
-
-from train import main
+from training_runs import TINY, Run
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
-PROCESSES = {"cpu_2": 2, "one_gpu": 1, "eight_gpus": 8, "multi_node": 16}
+PROCESSES = {"cpu_2": 2, "one_gpu": 1, "eight_gpus": 8, "fsdp": 8, "multi_node": 16}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -23,16 +21,23 @@ def test_accelerate_reads_it(path):
     assert load_config_from_file(str(path)).num_processes == PROCESSES[path.stem]
 
 
-def test_a_sharded_model_is_refused_in_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
-    config = f"--config={ROOT / 'configs' / 'ravdess_tess_cnn.yaml'}"
-    with pytest.raises(SystemExit, match=r"FSDP cannot be copied.*launch with configs/accelerate/eight_gpus\.yaml"):
-        main([config, f"--data-dir={tmp_path}", f"--output-dir={tmp_path / 'run'}"])
+@pytest.mark.parametrize(("name", "value"), [("FSDP_VERSION", "1"), ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")])
+def test_other_kinds_of_fsdp_are_refused_in_one_sentence(name, value, tmp_path):
+    arguments = [*TINY, f"--data-dir={tmp_path}", f"--output-dir={tmp_path / 'run'}"]
+    run = Run(arguments, tmp_path / "log", 2, partial(set_variable, name, value), sharded=True)
+    assert run.wait() == [1, 1]
+    assert "set 2 and false, as configs/accelerate/fsdp.yaml does" in run.said() and "Traceback" not in run.said()
 
 
-def test_two_processes_on_a_cpu_train_together(synthetic_corpora, tmp_path):
-    command = [str(Path(sys.executable).with_name("accelerate")), "launch"]
-    command += ["--config_file=configs/accelerate/cpu_2.yaml", "train.py", "--config=configs/ravdess_tess_cnn.yaml"]
+def set_variable(name: str, value: str, rank: int) -> None:
+    os.environ[name] = value
+
+
+@pytest.mark.parametrize("launch_file", ["cpu_2", "fsdp"])
+def test_two_processes_on_a_cpu_train_together(launch_file, synthetic_corpora, tmp_path):
+    command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes=2"]
+    command += [f"--config_file=configs/accelerate/{launch_file}.yaml", "train.py"]
+    command += ["--config=configs/ravdess_tess_cnn.yaml"]
     command += [f"--data-dir={synthetic_corpora}", f"--output-dir={tmp_path}", "--training.epochs=1"]
     command += ["--split.test=[ravdess-01, tess-YAF]", "--split.validation=[ravdess-02]"]
     command += ["--model.backbone_options={widths: [8, 8, 8, 8], hidden_size: 16}"]
@@ -43,3 +48,4 @@ def test_two_processes_on_a_cpu_train_together(synthetic_corpora, tmp_path):
     assert metrics["hardware"].startswith("2 x CPU")
     assert metrics["test"]["count"] == 16 + 21  # each clip once
     assert done.stdout.count("test UAR") == 1
+    assert ("sharded over 2 processes" in done.stdout) == (launch_file == "fsdp")

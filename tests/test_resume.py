@@ -82,6 +82,20 @@ def test_killed_again_and_again_a_run_ends_with_the_same_bits(whole_run, places)
     assert outcome(output_dir) == expected
 
 
+def test_a_sharded_run_that_was_killed_ends_with_the_same_bits_too(places):
+    arguments, expected_dir, log = places("whole")
+    run = Run([*arguments, "--training.epochs=1"], log, 2, sharded=True)
+    assert set(run.wait()) == {0}, run.said()
+    arguments, output_dir, log = places("killed")
+    arguments += ["--training.epochs=1", EVERY_STEP, "--resume"]
+    run = Run(arguments, log, 2, partial(die_in, "replace", 2), sharded=True)
+    assert run.wait()[0] == -signal.SIGKILL, run.said()
+    run = Run(arguments, log, 2, sharded=True)
+    assert set(run.wait()) == {0}, run.said()
+    assert "resumed from" in run.said() and "sharded over 2 processes" in run.said()
+    assert outcome(output_dir) == outcome(expected_dir)
+
+
 # told to stop
 
 

@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -22,6 +23,7 @@ TINY = [
     "--model.backbone_options={widths: [8, 16, 16, 16], hidden_size: 32}",
 ]
 TIMEOUT_S = 120
+FSDP = yaml.safe_load((ROOT / "configs" / "accelerate" / "fsdp.yaml").read_text())["fsdp_config"]
 
 _context = get_context("forkserver")
 _context.set_forkserver_preload(["train", "training_runs"])
@@ -35,10 +37,16 @@ class Run:
         log: the file that standard output and error of all processes go to.
         processes: how many.
         before: called in each process, with its rank, before `main`; a function of a module.
+        sharded: as configs/accelerate/fsdp.yaml has it.
     """
 
     def __init__(
-        self, arguments: list[str], log: Path, processes: int = 1, before: Callable[[int], None] | None = None
+        self,
+        arguments: list[str],
+        log: Path,
+        processes: int = 1,
+        before: Callable[[int], None] | None = None,
+        sharded: bool = False,
     ):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -48,6 +56,8 @@ class Run:
         environment = {"ACCELERATE_USE_CPU": "true", "SER_CACHE_DIR": os.environ["SER_CACHE_DIR"]}
         if processes > 1:
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+        if sharded:  # what `accelerate launch` makes of that file
+            environment |= {"ACCELERATE_USE_FSDP": "true"} | {key.upper(): str(FSDP[key]).lower() for key in FSDP}
         self.ranks = []
         for rank in range(processes):
             own = environment | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {})
