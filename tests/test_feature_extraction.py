@@ -299,7 +299,7 @@ def test_impossible_settings_are_refused_naming_the_key(case):
 
 
 def test_unknown_settings_are_refused_naming_the_known():
-    with pytest.raises(ValueError, match=r"no setting \['n_mfccs'\]; known: .*'n_mfcc'"):
+    with pytest.raises(ValueError, match=r"no setting \['n_mfccs'\]; did you mean 'n_mfcc'\?; known: .*'n_mels'"):
         make_extractor(n_mfccs=40)
 
 
