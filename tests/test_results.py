@@ -86,10 +86,16 @@ def made(results_dir: Path) -> str:
 # ── The repository's own ──
 
 
+def recipe_of(words: list[str]) -> str:
+    """What make would run, also where make runs the tests."""
+    quietly = [*words, "--dry-run", "--no-print-directory", "-o", ".venv/.installed"]
+    recipe = subprocess.run(quietly, cwd=ROOT, capture_output=True, text=True)
+    return recipe.stdout.splitlines()[-1]
+
+
 def test_the_results_in_the_repository_are_what_make_results_makes(tmp_path):
     words = shlex.split(command("make results"))
-    recipe = subprocess.run([*words, "-n", "-o", ".venv/.installed"], cwd=ROOT, capture_output=True, text=True)
-    *_, line = recipe.stdout.splitlines()
+    line = recipe_of(words)
     assert shlex.split(line)[1:] == ["-m", "results.scoreboard"]
     scoreboard.main(["--docs", str(tmp_path)])
     again = "run: make results"
@@ -243,8 +249,7 @@ def reproduced(synthetic_corpora, tmp_path_factory) -> Path:
 
 def _reproduce(root: Path, data_dir: Path) -> None:
     words = shlex.split(command("make reproduce")) + [f"DATA={data_dir}"]
-    recipe = subprocess.run([*words, "-n", "-o", ".venv/.installed"], cwd=ROOT, capture_output=True, text=True)
-    *_, line = recipe.stdout.splitlines()
+    line = recipe_of(words)
     _, *module, protocol, option, folder = shlex.split(line)
     assert module == ["-m", "results.reproduce"] and (protocol, option) == ("ravdess-speakers", "--data-dir")
     reproduce.main([protocol, option, folder, "--results", str(root / "results"), "--output-dir", str(root / "runs")])
