@@ -15,7 +15,7 @@ from ser_model.distributed import SharedBatchNorm, synchronize_batch_norms
 
 NO_DRAWS = ["--augmentation.mixup.probability=0", "--model.dropout=0"]  # which each process makes for itself
 # Features are float32 and differ in their last bits with the batch they stand in; AdamW would make steps of those.
-STEADY = ["--training.optimizer=sgd", "--training.learning_rate=0.01"]
+STEADY = ["--training.optimizer=sgd", "--training.learning_rate=0.01", "--training.clip_norm=1000"]
 
 
 def in_double_and_counted(folder: Path, rank: int) -> None:
