@@ -54,6 +54,7 @@ class Run:
         self.log = log
         log.write_text("")
         environment = {"ACCELERATE_USE_CPU": "true", "SER_CACHE_DIR": os.environ["SER_CACHE_DIR"]}
+        environment["OMP_NUM_THREADS"] = "1"  # without it Accelerate takes more threads, and sums in another order
         if processes > 1:
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
         if sharded:  # what `accelerate launch` makes of that file
