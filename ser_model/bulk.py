@@ -17,6 +17,7 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
+from .checkpoints import write_whole
 from .inference import EmotionRecognizer, header, predicted_rows
 
 BATCH_SIZE = 16  # files; fixed, so that any number of processes and breaks gives the same padding and the same bytes
@@ -75,8 +76,7 @@ def _check(output: Path, parts: Path, job: dict) -> None:
 def _begin(parts: Path, job: dict) -> None:
     if not (parts / JOB).exists():
         parts.mkdir(exist_ok=True)
-        (parts / "job.tmp").write_text(json.dumps(job))
-        os.replace(parts / "job.tmp", parts / JOB)
+        write_whole(parts / JOB, json.dumps(job).encode())
 
 
 def _work(
