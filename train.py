@@ -214,7 +214,8 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
             progress.history.append(record)
             accelerator.log(record, step=epoch)
             show_epoch(accelerator, record, training.epochs)
-            if figures["uar"] > progress.best.get("uar", -1.0):  # chosen on validation speakers, never on the test part
+            # Chosen on validation speakers, never on the test part.
+            if training.keep == "last" or figures["uar"] > progress.best.get("uar", -1.0):
                 temperature = fit_temperature(logits, labels)
                 progress.best = {"epoch": epoch, "uar": figures["uar"], "temperature": temperature}
                 best_model.load_state_dict(ema.module.state_dict())
@@ -360,7 +361,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingSettings, 
     """Moved on after each step of the optimizer, "plateau" after each epoch by its validation UAR."""
     schedules = torch.optim.lr_scheduler
     if training.schedule == "one_cycle":
-        return schedules.OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return schedules.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=training.warmup)
     if training.schedule == "cosine":
         return schedules.CosineAnnealingLR(optimizer, steps)
     if training.schedule == "cosine_restarts":

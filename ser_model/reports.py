@@ -281,10 +281,15 @@ def procedure(settings: Settings, result: dict) -> str:
             sentences.append(f"{part}: {', '.join(wanted)}.")
     if settings.split.kind == "published":
         sentences.append(f"Fold {settings.split.fold} of {settings.split.name}.")
+    if settings.training.keep == "last":
+        chosen = f"The last of {settings.training.epochs} epochs was kept, and the temperature fitted"
+    else:
+        chosen = (
+            f"Epoch {result['best_epoch'] + 1} of {settings.training.epochs} was chosen, and the temperature fitted,"
+        )
     sentences.append(
-        f"Epoch {result['best_epoch'] + 1} of {settings.training.epochs} was chosen, and the temperature fitted, on "
-        "the validation part; the test part was used once, for the figures above. UAR is the mean of the recalls, so "
-        "that every emotion counts alike."
+        f"{chosen} on the validation part; the test part was used once, for the figures above. UAR is the mean of the "
+        "recalls, so that every emotion counts alike."
     )
     return " ".join(sentences) + "\n"
 
@@ -358,7 +363,7 @@ def curves_picture(history: list[dict], best_epoch: int, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if len(own) > 1:
             axes.legend(frameon=False, fontsize=8)
-    all_axes[0].set_title(f"dashed: epoch {best_epoch + 1}, chosen by validation UAR", fontsize=9, color=GREY)
+    all_axes[0].set_title(f"dashed: epoch {best_epoch + 1}, whose weights are saved", fontsize=9, color=GREY)
     all_axes[-1].set(xlabel="epoch", xlim=(0.5, epochs[-1] + 0.5))
     all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10), min_n_ticks=1))
     figure.align_ylabels()

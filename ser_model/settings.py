@@ -209,9 +209,11 @@ class TrainingSettings(_Section):
     momentum: float = Field(default=0.9, ge=0, lt=1)  # of SGD
     learning_rate: float = Field(default=3e-3, gt=0)  # the highest that the schedule reaches
     schedule: Literal["one_cycle", "cosine", "cosine_restarts", "plateau", "constant"] = "one_cycle"
+    warmup: float = Field(default=0.3, gt=0, lt=1)  # of one_cycle: share of the steps until its highest rate
     restart_epochs: int = Field(default=10, ge=1)  # of cosine_restarts: each cosine takes so long
     plateau_epochs: int = Field(default=5, ge=1)  # of plateau: so long without a better UAR, and the rate is halved
     patience_epochs: int | None = Field(default=None, ge=1)  # so long without a better validation UAR, and it ends
+    keep: Literal["best", "last"] = "best"  # the epoch that is saved: of the best validation UAR, or simply the last
     class_weights: bool = False  # rare labels count for more, so that every label counts alike
     weight_decay: float = Field(default=0.05, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
@@ -224,6 +226,12 @@ class TrainingSettings(_Section):
     trackers: list[str] = ["tensorboard"]  # any of Accelerate's that are installed; TensorBoard writes to OUT/logs
     push_to_hub: str | None = None  # a repository of the Hub, your-name/ser-cnn, that the finished model goes to
     push_private: bool = False  # whether that repository is private when it is made
+
+    @model_validator(mode="after")
+    def _waits_for_nothing_in_vain(self) -> "TrainingSettings":
+        if self.keep == "last" and self.patience_epochs:
+            raise ValueError("keep is 'last' and patience_epochs waits for a better epoch; leave one of them out")
+        return self
 
 
 class DataSettings(_Section):

@@ -41,6 +41,7 @@ def test_unknown_key_is_refused_with_the_nearest_known_one(tmp_path):
         ("training: {batch_size: many}\n", "training.batch_size"),
         ("augmentation: {noise: {probability: 1.5}}\n", "augmentation.noise.probability"),
         ("split: {kind: alphabetical}\n", "split.kind"),
+        ("training: {keep: last, patience_epochs: 3}\n", "leave one of them out"),
     ],
 )
 def test_impossible_value_is_refused_naming_its_key(tmp_path, text, key):

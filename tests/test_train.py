@@ -235,6 +235,16 @@ def test_a_run_without_progress_stops_early(synthetic_corpora, tmp_path):
     assert "no better validation UAR in 1 epochs" in result.stdout
 
 
+def test_the_last_epoch_is_kept_though_none_is_better_than_the_first(synthetic_corpora, tmp_path):
+    nothing_learnt = ["--training.learning_rate=1e-9", "--training.ema_decay=0.0", "--training.epochs=3"]
+    for keep, epoch in (("best", 0), ("last", 2)):
+        out = tmp_path / keep
+        result = launch(synthetic_corpora, out, *nothing_learnt, f"--training.keep={keep}", "--training.optimizer=sgd")
+        assert result.returncode == 0, result.stderr
+        assert json.loads((out / "metrics.json").read_text())["best_epoch"] == epoch
+    assert "The last of 3 epochs was kept" in (out / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
