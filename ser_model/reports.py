@@ -347,7 +347,7 @@ def curves_picture(history: list[dict], best_epoch: int, path: Path) -> None:
     """
     panels = {
         "loss": {"train_loss": "training loss", "log_loss": "validation log loss"},
-        "UAR": {"uar": "validation UAR"},
+        "validation UAR": {"uar": "validation UAR"},
         "learning rate": {"learning_rate": "learning rate"},
     }
     panels = {name: {key: says for key, says in own.items() if key in history[0]} for name, own in panels.items()}
