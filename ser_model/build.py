@@ -21,10 +21,13 @@ def build_extractor(settings: Settings, **instead) -> SERFeatureExtractor:
 
 def network_config(settings: Settings, extractor: SERFeatureExtractor, names: Sequence[str]) -> SERConfig:
     """What a network is built from: `settings.model`, fitted to its features and labels; raises as above."""
+    in_channels = extractor.stacking == "channels" and len(extractor.features) > 1
+    has_cepstra = extractor.features[0] == "mfcc" and (in_channels or len(extractor.features) == 1)
     fitting = {
         "num_features": extractor.num_features,
         "num_channels": extractor.num_channels,
-        "invert_dct": extractor.features == ("mfcc",),  # nothing else is a DCT
+        "invert_dct": has_cepstra,  # nothing else is a DCT
+        "num_cepstral_channels": 1 + extractor.delta_order if has_cepstra and in_channels else None,
     }
     with _refused_as("model"):
         return SERConfig(**fitting | settings.model, id2label=dict(enumerate(names)))

@@ -25,9 +25,12 @@ from .mfcc import (
     frame_count,
     frame_mask,
     mel_filterbank,
+    pitch_filterbank,
+    pitch_salience,
     power_spectrogram,
     power_to_db,
     relative_power,
+    shift_rows,
     spectral_contrast,
     standardized,
     trim_silence,
@@ -40,6 +43,7 @@ PEAK_LIMIT = 32.0
 SPEC_KEYS = {"feature_extractor_type", "auto_map", "processor_class", "_processor_class"}  # written by save_pretrained
 
 CHOICES = {
+    "stacking": ("rows", "channels"),
     "mel_scale": tuple(MEL_SCALES),
     "mel_unit_area": (False, True),
     "window_name": tuple(WINDOWS),
@@ -67,6 +71,11 @@ def _dct_matrix(n_mfcc, n_mels, lifter, device) -> Tensor:
 @lru_cache(maxsize=128)
 def _chroma_filterbank(n_chroma, n_fft, sampling_rate, device) -> Tensor:
     return chroma_filterbank(n_chroma, n_fft, sampling_rate).to(device)
+
+
+@lru_cache(maxsize=128)
+def _pitch_filterbank(n_pitch, n_fft, sampling_rate, f_min, f_max, device) -> Tensor:
+    return pitch_filterbank(n_pitch, n_fft, sampling_rate, f_min, f_max).to(device)
 
 
 @dataclass
@@ -112,6 +121,18 @@ class Spectra:
         my = self.extractor
         return chroma(self.power, _chroma_filterbank(my.n_chroma, my.n_fft, my.sampling_rate, self.power.device))
 
+    def pitch(self) -> Tensor:
+        my = self.extractor
+        filters = _pitch_filterbank(
+            my.n_pitch, my.n_fft, my.sampling_rate, my.pitch_f_min, my.pitch_f_max, self.power.device
+        )
+        salience = pitch_salience(self._linear(self.power), filters)
+        if self.vocal_tract_factors is None:
+            return salience
+        # What warps the mel bands moves harmonics with the formants.
+        rows_an_octave = (my.n_pitch - 1) / math.log2(my.pitch_f_max / my.pitch_f_min)
+        return shift_rows(salience, self.vocal_tract_factors.log2() * rows_an_octave)
+
     def contrast(self) -> Tensor:
         my = self.extractor
         bands = contrast_bands(my.contrast_n_bands, my.contrast_f_min, my.contrast_quantile, my.n_fft, my.sampling_rate)
@@ -132,6 +153,7 @@ FEATURES: dict[str, Callable[[Spectra], Tensor]] = {
     "log_spectrogram": Spectra.log_spectrogram,
     "spectrogram": Spectra.spectrogram,
     "chroma": Spectra.chroma,
+    "pitch": Spectra.pitch,
     "contrast": Spectra.contrast,
 }
 
@@ -144,15 +166,19 @@ class SERFeatureExtractor(FeatureExtractionMixin):
 
     Args:
         sampling_rate: in Hz; other rates are refused, never resampled in silence.
-        features: a name of `FEATURES` or several, stacked along F in this order: "mfcc"; mel bands in decibels
-            ("log_mel") or as power ("mel"); FFT bins likewise ("log_spectrogram", "spectrogram"); "chroma", the
-            strength of each pitch class; "contrast", peak above valley in each octave band.
+        features: a name of `FEATURES` or several, in this order: "mfcc"; mel bands in decibels ("log_mel") or as power
+            ("mel"); FFT bins likewise ("log_spectrogram", "spectrogram"); "chroma", the strength of each pitch class;
+            "pitch", how far a frame is made of the harmonics of each pitch; "contrast", peak above valley in each
+            octave band.
+        stacking: several features lie one above the other ("rows", along F), or, if they have as many rows each, on
+            top of one another ("channels", along C), so that a 2-D kernel sees all of them at once.
         n_mfcc: coefficients kept. With as many as `n_mels` the DCT loses nothing, and the model can undo it.
         lifter: weighs MFCCs by a sine of this period, so that high ones count as much as low ones; 22 is usual, 0 off.
         n_mels: mel bands.
         mel_scale, mel_unit_area: "htk" or "slaney" spacing of the mel filters; areas of 1 instead of peaks of 1.
         f_min, f_max: edges of the mel filters in Hz.
         n_chroma: pitch classes an octave, 12 for semitones.
+        n_pitch, pitch_f_min, pitch_f_max: pitches, evenly spaced in octaves between these two in Hz.
         contrast_n_bands, contrast_f_min: octaves of the spectral contrast and where in Hz the first begins; what lies
             below it is one band more.
         contrast_quantile: share of a band's bins that makes its peak, and its valley.
@@ -185,6 +211,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         self,
         sampling_rate: int = 16_000,
         features: str | Sequence[str] = ("mfcc",),
+        stacking: str = "rows",
         n_mfcc: int = 80,
         lifter: float = 0.0,
         n_mels: int = 80,
@@ -193,6 +220,9 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         f_min: float = 20.0,
         f_max: float = 8_000.0,
         n_chroma: int = 12,
+        n_pitch: int = 80,
+        pitch_f_min: float = 60.0,  # a man at his lowest
+        pitch_f_max: float = 550.0,  # a woman shouting
         contrast_n_bands: int = 6,
         contrast_f_min: float = 200.0,
         contrast_quantile: float = 0.02,
@@ -219,6 +249,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         super().__init__(**kwargs)
         self.sampling_rate = sampling_rate
         self.features = (features,) if isinstance(features, str) else tuple(features or ())
+        self.stacking = stacking
         self.n_mfcc = n_mfcc
         self.lifter = lifter
         self.n_mels = n_mels
@@ -227,6 +258,9 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         self.f_min = f_min
         self.f_max = f_max
         self.n_chroma = n_chroma
+        self.n_pitch = n_pitch
+        self.pitch_f_min = pitch_f_min
+        self.pitch_f_max = pitch_f_max
         self.contrast_n_bands = contrast_n_bands
         self.contrast_f_min = contrast_f_min
         self.contrast_quantile = contrast_quantile
@@ -250,7 +284,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         def refuse(key: str, wanted: str) -> None:
             raise ValueError(f"SERFeatureExtractor.{key} is {getattr(self, key)!r}; it must be {wanted}")
 
-        for key in ("sampling_rate", "n_mfcc", "n_mels", "n_chroma", "contrast_n_bands", "n_fft"):
+        for key in ("sampling_rate", "n_mfcc", "n_mels", "n_chroma", "n_pitch", "contrast_n_bands", "n_fft"):
             if not isinstance(getattr(self, key), int) or getattr(self, key) < 1:
                 refuse(key, "a whole number of at least 1")
         for key, choices in CHOICES.items():
@@ -262,6 +296,8 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             refuse("n_fft", f"even, so that frames have a centre, and at least a frame of {self.frame_samples} samples")
         if not 0 <= self.f_min < self.f_max <= self.sampling_rate / 2:
             refuse("f_max", f"above f_min ({self.f_min}) and at most half the sampling rate ({self.sampling_rate / 2})")
+        if not 0 < self.pitch_f_min < self.pitch_f_max <= self.sampling_rate / 2:
+            refuse("pitch_f_max", f"above pitch_f_min ({self.pitch_f_min}) and at most half the sampling rate")
         if not self.contrast_f_min > 0:
             refuse("contrast_f_min", "above 0 Hz")
         if not 0 < self.contrast_quantile < 1:
@@ -280,6 +316,9 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             refuse("features", "one name or more, each once")
         if unknown := [name for name in self.features if name not in FEATURES]:
             refuse("features", f"names of {list(FEATURES)}{did_you_mean(str(unknown[0]), FEATURES)}")
+        if self.stacking == "channels" and len(set(self.feature_sizes)) > 1:
+            sizes = ", ".join(f"{name} {size}" for name, size in zip(self.features, self.feature_sizes, strict=True))
+            refuse("stacking", f"'rows' for features that differ in their number of rows ({sizes})")
         size = self.num_channels * self.num_features  # refuses what the wanted features cannot be made with
         for key in ("feature_mean", "feature_std"):
             if getattr(self, key) is not None and len(getattr(self, key)) != size:
@@ -311,12 +350,12 @@ class SERFeatureExtractor(FeatureExtractionMixin):
     @property
     def num_features(self) -> int:
         """Features a frame and channel (F)."""
-        return sum(self.feature_sizes)
+        return self.feature_sizes[0] if self.stacking == "channels" else sum(self.feature_sizes)
 
     @property
     def num_channels(self) -> int:
-        """Channels (C): the features themselves and each order of deltas."""
-        return 1 + self.delta_order
+        """Channels (C): the features themselves, one behind the other or each on its own, and each order of deltas."""
+        return (1 + self.delta_order) * (len(self.features) if self.stacking == "channels" else 1)
 
     def __call__(
         self,
@@ -400,7 +439,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             kinds = [self._with_deltas(FEATURES[name](spectra), lengths) for name in self.features]
             if self.normalization == "utterance":
                 kinds = [standardized(kind, mask) for kind in kinds]
-            features = torch.cat(kinds, dim=2)  # (B, C, F, L)
+            features = torch.cat(kinds, dim=1 if self.stacking == "channels" else 2)  # (B, C, F, L)
             features = features.flatten(1, 2).transpose(1, 2)  # (B, L, C * F)
             if self.normalization == "dataset":
                 features = self._normalized(features)
@@ -427,7 +466,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             raise ValueError("no utterance came to fit the feature statistics on; is the training part empty?")
         mean = total / frames
         variance = (total_square / frames - mean.square()).unflatten(0, (self.num_channels, self.num_features))
-        kinds = variance.split(self.feature_sizes, dim=1)
+        kinds = variance.split(self.num_features if self.stacking == "channels" else self.feature_sizes, dim=1)
         std = torch.cat([rows.mean(dim=1, keepdim=True).expand_as(rows) for rows in kinds], dim=1)
         std = std.clamp(min=1e-10).sqrt().flatten().tolist()
         # Six digits of the spread: five decimals of decibels, more of powers.

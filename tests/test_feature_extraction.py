@@ -69,7 +69,20 @@ def test_features_are_stacked_in_the_order_they_are_named(features):
 def test_every_feature_has_as_many_rows_as_its_settings_say():
     sizes = make_extractor(features=list(FEATURES), n_chroma=24, contrast_n_bands=5).feature_sizes
     expected = {"mfcc": 40, "log_mel": 64, "mel": 64, "log_spectrogram": 513, "spectrogram": 513}
-    assert dict(zip(FEATURES, sizes, strict=True)) == expected | {"chroma": 24, "contrast": 6}
+    assert dict(zip(FEATURES, sizes, strict=True)) == expected | {"chroma": 24, "pitch": 80, "contrast": 6}
+
+
+@pytest.mark.parametrize("delta_order", [0, 1])
+def test_features_of_equal_size_can_lie_in_channels_of_their_own(delta_order):
+    settings = {"features": ["mfcc", "pitch"], "n_pitch": WIDTH, "delta_order": delta_order}
+    waveforms, lengths = torch.from_numpy(noise(RATE))[None], torch.tensor([RATE])
+    channels = make_extractor(stacking="channels", **settings).fit([(waveforms, lengths)])
+    rows = make_extractor(**settings).fit([(waveforms, lengths)])
+    assert (channels.num_channels, channels.num_features) == (2 * (1 + delta_order), WIDTH)
+    assert (rows.num_channels, rows.num_features) == (1 + delta_order, 2 * WIDTH)
+    ours = channels.extract(waveforms, lengths)[0].unflatten(-1, (2, 1 + delta_order, WIDTH))
+    theirs = rows.extract(waveforms, lengths)[0].unflatten(-1, (1 + delta_order, 2, WIDTH))
+    torch.testing.assert_close(ours, theirs.transpose(2, 3))  # the same numbers, spread alike, in another order
 
 
 def test_settings_of_features_that_are_not_wanted_are_not_refused():
@@ -282,6 +295,8 @@ IMPOSSIBLE = {
     "normalization": {"normalization": "batch"},
     "level": {"level": "loud"},
     "delta_order": {"delta_order": 3},
+    "stacking": {"stacking": "channels", "features": ["mfcc", "chroma"]},
+    "pitch_f_max": {"pitch_f_max": 50.0},
     "top_db": {"top_db": 0},
     "trim_db": {"trim_db": -40},
     "trim_margin_ms": {"trim_margin_ms": -50},

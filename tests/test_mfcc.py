@@ -116,6 +116,23 @@ def librosa_spectrogram(signal: np.ndarray, extractor: SERFeatureExtractor) -> n
     return np.abs(librosa.stft(signal, **librosa_frames(extractor))) ** 2
 
 
+def interpolated_salience(signal: np.ndarray, extractor: SERFeatureExtractor) -> np.ndarray:
+    """librosa's spectra read between the bins, at each harmonic and halfway to it; librosa itself has no such grid."""
+    loudness = np.maximum(librosa_spectrogram(signal, extractor), POWER_FLOOR) ** 0.25
+    hertz = np.arange(len(loudness)) * RATE / extractor.n_fft
+    loudness, hertz = loudness[hertz < 4000], hertz[hertz < 4000]
+    pitches = np.geomspace(extractor.pitch_f_min, extractor.pitch_f_max, extractor.n_pitch)
+
+    columns = []
+    for frame in loudness.T:
+        at = [
+            0.84 ** (n - 1) * np.interp([n * pitches, (n - 0.5) * pitches], hertz, frame, right=0.0)
+            for n in range(1, 9)
+        ]
+        columns.append(sum(harmonic - between for harmonic, between in at) / frame.mean())
+    return np.stack(columns, axis=1)
+
+
 # For each feature what librosa makes of a sound (F, L), and how far from it ours may be: a share of its largest value.
 LIBROSA = {
     "mfcc": (librosa_mfcc, 1e-5),
@@ -129,6 +146,7 @@ LIBROSA = {
         ),
         5e-6,
     ),
+    "pitch": (interpolated_salience, 5e-5),  # the fourth root makes much of rounding in what is nearly silent
     # A valley may lie 100 dB below the peak of its frame, where float32 spectra are all rounding.
     "contrast": (
         lambda y, e: librosa.feature.spectral_contrast(
@@ -261,6 +279,34 @@ def test_a_tone_has_its_pitch_class_and_more_contrast_than_noise():
     contrast = plain_extractor(features="contrast")
     octave = 2  # 400 to 800 Hz
     assert features_of(contrast, tone)[3:-3, octave].min() > features_of(contrast, hiss)[3:-3, octave].max() + 10
+
+
+@pytest.mark.parametrize("hertz", [90, 200, 440])
+def test_a_voice_is_a_ridge_at_its_pitch_and_noise_is_flat(hertz):
+    seconds = np.arange(SPAN) / RATE
+    partials = [np.sin(2 * np.pi * n * hertz * seconds) / n for n in range(1, int(7000 / hertz))]
+    voice = (0.1 * sum(partials) + 0.3 * made_signal("noise")).astype(np.float32)
+    extractor = plain_extractor(features="pitch", normalization="none")
+    pitches = np.geomspace(60, 550, 80)
+    salience = features_of(extractor, voice)[3:-3]
+    found = pitches[salience.mean(axis=0).argmax()]
+    assert found == pytest.approx(hertz, rel=0.03)
+    assert np.median(np.abs(pitches[salience.argmax(axis=1)] / hertz - 1)) < 0.05
+    noise = features_of(extractor, made_signal("noise"))[3:-3]
+    assert salience.mean(axis=0).max() > 3 * np.abs(noise.mean(axis=0)).max()
+
+
+def test_vocal_tract_factors_move_the_pitch_as_they_move_the_bands():
+    extractor = plain_extractor(features="pitch", normalization="none")
+    sawtooth = torch.from_numpy((np.arange(SPAN) * 200 / RATE % 1 - 0.5).astype(np.float32))[None]
+    lengths = torch.tensor([SPAN])
+    plain, _ = extractor.extract(sawtooth, lengths)
+    same, _ = extractor.extract(sawtooth, lengths, vocal_tract_factors=torch.tensor([1.0]))
+    higher, _ = extractor.extract(sawtooth, lengths, vocal_tract_factors=torch.tensor([1.25]))
+    torch.testing.assert_close(same, plain)
+    pitches = np.geomspace(60, 550, 80)
+    before, after = (pitches[rows[0, 10:50].mean(dim=0).argmax()] for rows in (plain, higher))
+    assert after / before == pytest.approx(1.25, rel=0.03)
 
 
 def test_empty_mel_filters_are_refused():

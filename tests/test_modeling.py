@@ -16,7 +16,7 @@ from torch import nn
 from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification, SERModel
 from ser_model.backbones import BACKBONES
 from ser_model.layers import masked_mean
-from ser_model.mfcc import deltas, mel_filterbank, power_spectrogram, power_to_db
+from ser_model.mfcc import dct_matrix, deltas, mel_filterbank, power_spectrogram, power_to_db
 
 ROOT = Path(__file__).resolve().parent.parent
 EMOTIONS = {0: "neutral", 1: "happy", 2: "sad", 3: "angry"}
@@ -250,6 +250,19 @@ def test_inverse_dct_gives_the_log_mel_spectrum_back():
     spreads = torch.tensor([extractor.feature_std[0], extractor.feature_std[64]])[:, None]
     centred = expected - expected.mean(dim=1, keepdim=True)
     torch.testing.assert_close(model.invert_dct(features.unflatten(2, (2, 64))) * spreads, centred, rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_only_cepstral_channels_are_taken_back_to_bands():
+    extractor = SERFeatureExtractor(features=["mfcc", "pitch"], stacking="channels", level="absolute", top_db=None)
+    features, _ = extractor.extract(torch.randn(2, 8000), torch.tensor([8000, 8000]))
+    channels = features.unflatten(2, (2, 80))
+    model = SERModel(SERConfig(num_channels=2, num_cepstral_channels=1))
+    heard = model.invert_dct(channels)
+    torch.testing.assert_close(heard[:, :, 1], channels[:, :, 1], rtol=0, atol=0)
+    torch.testing.assert_close(heard[:, :, 0] @ dct_matrix(80, 80).T, channels[:, :, 0], rtol=0, atol=1e-3)
+    with pytest.raises(ValueError, match="num_cepstral_channels is 3; it must be from 1 to num_channels"):
+        SERConfig(num_channels=2, num_cepstral_channels=3)
 
 
 @torch.no_grad()

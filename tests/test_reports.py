@@ -160,7 +160,9 @@ def test_card_shows_the_learning_curves_of_a_run_that_has_a_history(settings, re
     write_card(tmp_path, settings, label_scheme(settings.labels), [results[0] | {"history": epochs}])
     assert "(learning_curves.png)" in (tmp_path / "README.md").read_text()
     svg = (tmp_path / "learning_curves.svg").read_text()
-    assert "validation UAR" in svg and "epoch 5, whose weights" in svg and "learning rate" not in svg  # which it has not
+    assert (
+        "validation UAR" in svg and "epoch 5, whose weights" in svg and "learning rate" not in svg
+    )  # which it has not
 
 
 def test_pictures_of_the_same_figures_are_the_same_bytes(results, tmp_path):

@@ -39,6 +39,7 @@ class SERConfig(PreTrainedConfig):
         num_channels: channels, 1 plus the orders of deltas (C).
         invert_dct: start with a learnable linear map initialised as the inverse DCT, so that MFCCs reach the first
             convolution as a log-mel spectrum, whose neighbouring bands a 2-D kernel can use.
+        num_cepstral_channels: the first so many channels are MFCCs, to which that map applies; None for all.
         pooling: "attention" (attentive mean and standard deviation) or "mean", over the frames the mask keeps.
         dropout: probability before the classifier.
         calibration_temperature: logits are divided by it, so that softmax gives calibrated probabilities.
@@ -59,6 +60,7 @@ class SERConfig(PreTrainedConfig):
         num_features: int = 80,
         num_channels: int = 1,
         invert_dct: bool = True,
+        num_cepstral_channels: int | None = None,
         pooling: str = "attention",
         dropout: float = 0.3,
         calibration_temperature: float = 1.0,
@@ -72,6 +74,7 @@ class SERConfig(PreTrainedConfig):
         self.num_features = num_features
         self.num_channels = num_channels
         self.invert_dct = invert_dct
+        self.num_cepstral_channels = num_cepstral_channels
         self.pooling = pooling
         self.dropout = dropout
         self.calibration_temperature = calibration_temperature
@@ -105,6 +108,12 @@ class SERConfig(PreTrainedConfig):
             value = getattr(self, key)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"SERConfig.{key} is {value!r}; it must be a whole number of at least 1")
+        count = self.num_cepstral_channels
+        if count is not None and not (isinstance(count, int) and 1 <= count <= self.num_channels):
+            raise ValueError(
+                f"SERConfig.num_cepstral_channels is {count!r}; it must be from 1 to "
+                f"num_channels ({self.num_channels}), or None"
+            )
         if self.pooling not in ("attention", "mean"):
             raise ValueError(f"SERConfig.pooling is {self.pooling!r}; it must be 'attention' or 'mean'")
         for key in ("dropout", "calibration_temperature"):

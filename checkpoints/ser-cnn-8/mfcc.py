@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 POWER_FLOOR = 1e-10  # -100 dB of full scale: below the quantisation noise of 16-bit audio
+HIGHEST_HARMONIC_HERTZ = 4_000.0  # above, voices have few, and telephones none
 LOWEST_A_HERTZ = 27.5  # the A four octaves below 440 Hz; octaves of chroma are counted from it
 WINDOWS = {"hann": torch.hann_window, "hamming": torch.hamming_window}
 
@@ -172,6 +173,50 @@ def chroma(power: Tensor, filters: Tensor) -> Tensor:
     """
     strength = filters @ power
     return strength / strength.amax(dim=1, keepdim=True).clamp(min=torch.finfo(power.dtype).tiny)
+
+
+def pitch_filterbank(
+    n_pitch: int, n_fft: int, sampling_rate: int, f_min: float, f_max: float, n_harmonics: int = 8
+) -> Tensor:
+    """Combs, evenly spaced in octaves from `f_min` to `f_max`: (n_pitch, bins up to 4 kHz), float32.
+
+    Each adds up the harmonics of one pitch, the n-th weighing 0.84 ** (n - 1) (Hermes 1988, Measurement of pitch by
+    subharmonic summation), and takes off what lies halfway between them, so that noise comes to nothing (as in SWIPE,
+    Camacho & Harris 2008).
+    """
+    bins = min(round(HIGHEST_HARMONIC_HERTZ * n_fft / sampling_rate), n_fft // 2)
+    pitch_hertz = f_min * (f_max / f_min) ** torch.linspace(0, 1, n_pitch, dtype=torch.float64)
+    filters = torch.zeros(n_pitch, bins, dtype=torch.float64)
+    row = torch.arange(n_pitch)
+    for harmonic in range(1, n_harmonics + 1):
+        for multiple, sign in ((harmonic, 1.0), (harmonic - 0.5, -1.0)):
+            place = pitch_hertz * multiple * n_fft / sampling_rate  # in bins
+            weight = sign * 0.84 ** (harmonic - 1) * (place <= bins - 1)
+            below = place.floor().long().clamp(max=bins - 2)
+            above_share = (place - below).clamp(0, 1)
+            filters[row, below] += weight * (1 - above_share)
+            filters[row, below + 1] += weight * above_share
+    return filters.float()
+
+
+def pitch_salience(power: Tensor, filters: Tensor) -> Tensor:
+    """How much of a frame lies in the harmonics of each pitch: power spectra (B, F, L) -> (B, n_pitch, L).
+
+    Spectra are compressed to their fourth root, near to loudness, and measured against the frame's own mean, so that
+    the level is no matter. A voice is a ridge along its pitch; noise and silence are flat.
+    """
+    loudness = power[:, : filters.shape[1]].clamp(min=POWER_FLOOR) ** 0.25
+    return filters @ loudness / loudness.mean(dim=1, keepdim=True)
+
+
+def shift_rows(rows: Tensor, shifts: Tensor) -> Tensor:
+    """Move each utterance's rows up by `shifts` (B,), a fraction of a row too: (B, F, L) -> the same, ends repeated."""
+    source = torch.arange(rows.shape[1], device=rows.device) - shifts[:, None]  # (B, F)
+    source = source.clamp(0, rows.shape[1] - 1)
+    below = source.floor().long()
+    above = (below + 1).clamp(max=rows.shape[1] - 1)
+    low, high = (rows.gather(1, index[..., None].expand_as(rows)) for index in (below, above))
+    return torch.lerp(low, high, (source - below)[..., None])
 
 
 def contrast_bands(

@@ -32,10 +32,20 @@ class SERModelOutput(ModelOutput):
 
 
 class InverseDCT(nn.Linear):
-    """A learnable map of each frame that starts as the inverse DCT: cepstrum (..., F) -> log-mel spectrum (..., F)."""
+    """A learnable map of each frame that starts as the inverse DCT: cepstra (..., C, F) -> log-mel spectra (..., C, F).
 
-    def __init__(self, size: int):
+    Of C channels only the first `num_channels` are cepstra, if it is given; the others are left as they are.
+    """
+
+    def __init__(self, size: int, num_channels: int | None = None):
         super().__init__(size, size, bias=False)
+        self.num_channels = num_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.num_channels is None:
+            return super().forward(x)
+        cepstra, others = x[..., : self.num_channels, :], x[..., self.num_channels :, :]
+        return torch.cat([super().forward(cepstra), others.to(cepstra.dtype)], dim=-2)
 
 
 def build_backbone(config: SERConfig) -> nn.Module:
@@ -131,7 +141,9 @@ class SERModel(SERPreTrainedModel):
 
     def __init__(self, config: SERConfig):
         super().__init__(config)
-        self.invert_dct = InverseDCT(config.num_features) if config.invert_dct else nn.Identity()
+        self.invert_dct = (
+            InverseDCT(config.num_features, config.num_cepstral_channels) if config.invert_dct else nn.Identity()
+        )
         self.backbone = build_backbone(config)
         self.freeze_backbone(config.freeze_backbone)
         self.pooling = POOLINGS[config.pooling](self.backbone.output_size)
