@@ -43,7 +43,7 @@ from ser_model.checkpoints import (
     whole_files,
 )
 from ser_model.corpora.base import CorpusError
-from ser_model.crossvalidation import fold_settings, headline, summarise
+from ser_model.crossvalidation import Judgement, after_all, fold_settings, headline, judgement, summarise
 from ser_model.data import DataError, EmotionData, EvenBatches, load_data, write_left_out
 from ser_model.distributed import WholeWeights, leave, make_shardable, share_buffers, synchronize_batch_norms, whole
 from ser_model.evaluation import UNSEEN, split_file, unseen
@@ -74,6 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     parser.add_argument("--output-dir", required=True, help="where the model, its card and its figures go")
     parser.add_argument("--cv", metavar="PROTOCOL", help="every fold of ravdess-speakers, tess-speakers or random-5")
+    parser.add_argument(
+        "--after", metavar="CV", type=Path, help="train on everything; figures are those of this --cv run"
+    )
     parser.add_argument("--model", metavar="BASE", help="a model folder or Hub id to fine-tune: training.base_model")
     parser.add_argument("--strict", action="store_true", help="stop if any file is damaged, and list them")
     again = parser.add_mutually_exclusive_group()
@@ -87,10 +90,20 @@ def main(arguments: list[str] | None = None) -> None:
         settings = load_settings(args.config, overrides)
         with faults_in_words():
             places = (Path(args.data_dir), Path(args.output_dir))
+            if args.cv and args.after:
+                raise SettingsError(
+                    "--cv judges a recipe and --after trains one that was judged; run one, then the other"
+                )
+            if settings.split.kind == "all" and not args.after:
+                raise SettingsError(
+                    "split.kind is 'all', which leaves nothing to judge by; give a finished --cv run: --after CV"
+                )
             if args.cv:
                 cross_validate(settings, args.cv, *places, args.overwrite)
             else:
-                train(settings, *places, args.resume, args.overwrite)
+                judged = judgement(args.after, settings) if args.after else None
+                settings = after_all(settings) if judged else settings
+                train(settings, *places, args.resume, args.overwrite, judged)
     except (SettingsError, CorpusError, DataError, LabelError, SplitError, HubError) as error:
         sys.exit(f"train.py: {error}")
     except (CheckpointError, DivergedError, PredictionsError) as error:
@@ -117,7 +130,15 @@ def cross_validate(settings: Settings, protocol: str, data_dir: Path, output_dir
     state.wait_for_everyone()
 
 
-def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = False, overwrite: bool = False) -> None:
+def train(
+    settings: Settings,
+    data_dir: Path,
+    output_dir: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    judged: Judgement | None = None,
+) -> None:
+    """One run; one that trains on everything is `judged` by the cross-validation before it."""
     training = settings.training
     check_trackers(training.trackers)
     accelerator = make_accelerator(training, output_dir / "logs")
@@ -140,7 +161,9 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
         extractor.fit((batch["waveforms"], batch["lengths"]) for batch in loaders["statistics"])
     model = make_model(settings, extractor, data.scheme.names, split_manifest["hash"], base).to(accelerator.device)
     optimizer = make_optimizer(model, training)
-    loader, validation, test = accelerator.prepare(*(loaders[part] for part in ("train", "validation", "test")))
+    loader = accelerator.prepare(loaders["train"])
+    if not judged:
+        validation, test = accelerator.prepare(loaders["validation"], loaders["test"])
     steps = training.epochs * len(loader) // training.accumulation_steps
     scheduler = make_schedule(optimizer, training, steps)
     if accelerator.num_processes > 1:
@@ -206,49 +229,57 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
             epoch_s = time.monotonic() - progress.epoch_started_s
             loss_sum, num_clips = accelerator.reduce(progress.loss).tolist()
             share_buffers(ema.module, accelerator)
-            logits, labels = predict(ema.module, validation, extractor, accelerator)
-            figures = emotion_metrics(softmax(logits), labels, data.scheme.names)
             record = {"epoch": epoch, "train_loss": round(loss_sum / num_clips, 4), "epoch_s": round(epoch_s, 2)}
             record |= {"clips_per_s": round(num_clips / epoch_s, 1), "learning_rate": optimizer.param_groups[0]["lr"]}
-            record |= {key: figures[key] for key in ("uar", "accuracy", "log_loss")}
+            if not judged:
+                logits, labels = predict(ema.module, validation, extractor, accelerator)
+                figures = emotion_metrics(softmax(logits), labels, data.scheme.names)
+                record |= {key: figures[key] for key in ("uar", "accuracy", "log_loss")}
             progress.history.append(record)
             accelerator.log(record, step=epoch)
             show_epoch(accelerator, record, training.epochs)
             # Chosen on validation speakers, never on the test part.
-            if training.keep == "last" or figures["uar"] > progress.best.get("uar", -1.0):
-                temperature = fit_temperature(logits, labels)
-                progress.best = {"epoch": epoch, "uar": figures["uar"], "temperature": temperature}
+            if training.keep == "last" or record["uar"] > progress.best.get("uar", -1.0):
+                temperature = judged.temperature if judged else fit_temperature(logits, labels)
+                progress.best = {"epoch": epoch, "uar": record.get("uar"), "temperature": temperature}
                 best_model.load_state_dict(ema.module.state_dict())
                 if accelerator.is_main_process:
                     save_model(best_model, extractor, output_dir, temperature)
             if training.schedule == "plateau":
-                scheduler.step(figures["uar"])
+                scheduler.step(record["uar"])
             progress.end_epoch()
             checkpoint.between_steps(progress, signals, end_of_epoch=True)
     bar.close()
 
-    logits, labels = predict(ema.module, validation, extractor, accelerator)
-    if accelerator.is_main_process:
-        save_model(ema.module, extractor, output_dir / "last", fit_temperature(logits, labels))
+    if training.keep == "best":
+        logits, labels = predict(ema.module, validation, extractor, accelerator)
+        if accelerator.is_main_process:
+            save_model(ema.module, extractor, output_dir / "last", fit_temperature(logits, labels))
     best = progress.best
     model = SERForAudioClassification.from_pretrained(output_dir).to(accelerator.device)
     results = {"settings": settings.name, "seed": settings.seed, "best_epoch": best["epoch"]}
     results |= {"temperature": round(best["temperature"], 4), "parameters": model.num_parameters()}
     results |= {"hardware": hardware(accelerator), "data": data.summary()}
     results |= {"split": data.split.kind, **origin}
-    results["validation_speaker_disjoint"] = data.speakers("train").isdisjoint(data.speakers("validation"))
-    run = {"seed": settings.seed, "fold": settings.split.published_fold, "split_hash": split_manifest["hash"]}
-    for part, batches in (("validation", validation), ("test", test)):
-        logits, labels = predict(model, batches, extractor, accelerator)
-        predictions = Predictions.of(data.rows(part), data.scheme.names, labels, softmax(logits), data_dir, run)
-        results[part] = predictions.figures()
+    if judged:
+        predictions = judged.predictions
+        results |= {"speaker_disjoint": judged.summary["speaker_disjoint"], "cross_validation": judged.summary}
+        results["test"] = judged.summary["pooled"]
+    else:
+        run = {"seed": settings.seed, "fold": settings.split.published_fold, "split_hash": split_manifest["hash"]}
+        results["validation_speaker_disjoint"] = data.speakers("train").isdisjoint(data.speakers("validation"))
+        for part, batches in (("validation", validation), ("test", test)):
+            logits, labels = predict(model, batches, extractor, accelerator)
+            predictions = Predictions.of(data.rows(part), data.scheme.names, labels, softmax(logits), data_dir, run)
+            results[part] = predictions.figures()
     results |= {"train_seconds": round(time.monotonic() - progress.started_s), "history": progress.history}
     results["split_hash"] = split_manifest["hash"]
     if accelerator.is_main_process:
         write_run(output_dir, settings, data.scheme, results, predictions, split_manifest)
         checkpoint.forget()  # nothing is left to go on with
+        whose = f"{judged.summary['protocol']}: " if judged else ""
         print(
-            f"test UAR {results['test']['uar']:.3f}, accuracy {results['test']['accuracy']:.3f}; "
+            f"{whose}test UAR {results['test']['uar']:.3f}, accuracy {results['test']['accuracy']:.3f}; "
             f"{len(data.problems)} files were left out; saved to {output_dir}"
         )
         if training.push_to_hub:
@@ -305,7 +336,8 @@ def check_trackers(names: list[str]) -> None:
 
 
 def make_loaders(data: EmotionData, batches: EvenBatches, batch_size: int) -> dict[str, DataLoader]:
-    loaders = {name: data.loader(name, 2 * batch_size) for name in ("validation", "test")}
+    judging = [name for name in ("validation", "test") if getattr(data.split, name)]  # "all" leaves none
+    loaders = {name: data.loader(name, 2 * batch_size) for name in judging}
     return loaders | {"train": data.loader("train", batches), "statistics": data.loader("train", 2 * batch_size)}
 
 
@@ -458,7 +490,7 @@ def make_bar(accelerator: Accelerator, progress: Progress, batches: EvenBatches,
 
 def show_step(bar: tqdm, progress: Progress, batches: EvenBatches) -> None:
     if not bar.disable:
-        uar = f"{progress.history[-1]['uar']:.3f}" if progress.history else "-"
+        uar = f"{progress.history[-1]['uar']:.3f}" if progress.history and "uar" in progress.history[-1] else "-"
         bar.set_postfix(
             epoch=progress.epoch + 1, loss=f"{progress.loss[0] / progress.loss[1]:.3f}", uar=uar, refresh=False
         )
@@ -472,10 +504,11 @@ def clips_done(progress: Progress, batches: EvenBatches) -> int:
 def show_epoch(accelerator: Accelerator, record: dict, epochs: int) -> None:
     """One line, above the bar where there is one."""
     left_s = (epochs - record["epoch"] - 1) * record["epoch_s"]
+    judged = f"validation UAR {record['uar']:.3f}, " if "uar" in record else ""
     if accelerator.is_main_process:
         tqdm.write(
-            f"epoch {record['epoch'] + 1}/{epochs}: loss {record['train_loss']:.3f}, "
-            f"validation UAR {record['uar']:.3f}, {record['clips_per_s']:.0f} clips/s, {record['epoch_s']:.1f} s, "
+            f"epoch {record['epoch'] + 1}/{epochs}: loss {record['train_loss']:.3f}, {judged}"
+            f"{record['clips_per_s']:.0f} clips/s, {record['epoch_s']:.1f} s, "
             f"about {left_s / 60:.0f} min left",
             file=sys.stderr,
         )

@@ -3,12 +3,15 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .checkpoints import is_finished
 from .corpora import find_utterances
 from .labels import nearest
+from .metrics import fit_temperature
 from .predictions import Predictions
 from .reports import (
     CONFUSION_PICTURE,
@@ -20,7 +23,7 @@ from .reports import (
     reliability_picture,
     write_json,
 )
-from .settings import Settings, SettingsError, SplitSettings
+from .settings import Settings, SettingsError, SplitSettings, load_settings
 from .splits import FOLDS, SplitError
 
 RANDOM = re.compile(r"random-([1-9]\d*)")
@@ -123,6 +126,62 @@ def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict
     (output_dir / "README.md").write_text(report(summary, predictions.names))
     write_json(summary, output_dir / "cv.json")
     return summary
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a finished cross-validation says of a model of the same recipe that is trained on everything.
+
+    summary: its cv.json.
+    predictions: of all its test clips, each by a model that had not heard it.
+    temperature: calibrates the model's logits; fitted on those answers.
+    """
+
+    summary: dict
+    predictions: Predictions
+    temperature: float
+
+
+def after_all(settings: Settings) -> Settings:
+    """The settings of a run that trains on everything: those of the folds, but for the split.
+
+    Raises:
+        SettingsError: the folds' epochs were chosen on validation clips, of which such a run has none.
+    """
+    if settings.training.keep != "last":
+        raise SettingsError(
+            "a run that trains on everything has no clips to choose an epoch by; set training.keep: last, for the "
+            "cross-validation too"
+        )
+    if settings.training.schedule == "plateau":
+        raise SettingsError("training.schedule is plateau, which waits for validation clips; take another one")
+    return settings.model_copy(update={"split": SplitSettings(kind="all")})
+
+
+def judgement(folder: Path, settings: Settings) -> Judgement:
+    """Of the cross-validation in `folder`, which must have been run with `settings` but for split and seed.
+
+    Raises:
+        SettingsError: it is unfinished.
+        CheckpointError: it was run with other settings.
+    """
+    try:
+        summary = json.loads((folder / "cv.json").read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{folder} holds no finished cross-validation ({error}); run train.py --cv first"
+        ) from error
+    for fold in range(1, len(summary["folds"]) + 1):
+        own = load_settings(folder / f"fold-{fold}" / "settings.yaml")
+        is_finished(
+            folder / f"fold-{fold}", settings.model_copy(update={"seed": own.seed, "split": own.split}), True, False
+        )
+    predictions = Predictions.read(folder / "predictions.csv")
+    # Each fold's answers are calibrated already, on few clips; all together say what is left over.
+    spread = float(np.exp(np.mean(np.log([fold["temperature"] for fold in summary["folds"]]))))
+    return Judgement(
+        summary, predictions, spread * fit_temperature(np.log(predictions.probabilities), predictions.labels)
+    )
 
 
 def headline(summary: dict) -> str:

@@ -41,6 +41,7 @@ from .settings import DataSettings, Settings, SplitSettings
 from .splits import (
     PARTS,
     Split,
+    all_split,
     check_split,
     column_split,
     corpus_split,
@@ -249,7 +250,7 @@ def make_split(utterances: list[Utterance], labels: list[str], settings: SplitSe
         return published_split(utterances, settings.name, settings.fold, validation=validation, seed=seed)
     if settings.kind == "corpora":
         return corpus_split(utterances, labels, test_corpora=test, validation=validation, seed=seed)
-    return column_split(utterances)
+    return column_split(utterances) if settings.kind == "column" else all_split(utterances)
 
 
 def write_left_out(problems: Sequence[Problem], path: str | Path, data_dir: str | Path) -> None:

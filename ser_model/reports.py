@@ -57,6 +57,8 @@ def write_run(
     `results` are what `metrics.json` holds, `predictions` those of the test part.
     """
     for model_dir in (folder, folder / "last"):
+        if not model_dir.is_dir():  # where the last epoch is the one that was kept
+            continue
         (model_dir / "split.json").write_text(json.dumps(split_manifest, indent=1))
     save_settings(settings, folder / "settings.yaml")
     predictions.write(folder / "predictions.csv")
@@ -191,7 +193,7 @@ def licences(corpora: Sequence[type[Corpus]], result: dict) -> str:
 def protocol_words(result: dict) -> str:
     """In words: is this figure about new voices, or about voices that training knew?"""
     if result["speaker_disjoint"]:
-        return "unseen speakers"
+        return "unseen speakers, cross-validated" if "cross_validation" in result else "unseen speakers"
     if "base_model" in result:
         return "speakers not known to be unseen"
     return "random split, speakers shared with training"
@@ -256,8 +258,9 @@ def calibration(result: dict) -> str:
     """How far the scores can be taken at their word."""
     lines = ["## How sure it is\n"]
     fitted = f" ({result['temperature']})" if "temperature" in result else ""
+    on = "the answers of the cross-validation" if "cross_validation" in result else "validation clips"
     lines.append(
-        f"Scores are calibrated by a temperature{fitted} fitted on validation clips. On the test part confidence and "
+        f"Scores are calibrated by a temperature{fitted} fitted on {on}. On the test part confidence and "
         f"accuracy lie {100 * result['test']['ece']:.1f} points apart on average (ECE over 15 bins).\n"
     )
     if "reliability" in result["test"]:
@@ -267,6 +270,16 @@ def calibration(result: dict) -> str:
 
 def procedure(settings: Settings, result: dict) -> str:
     """Who was tested on, and what was chosen where."""
+    if "cross_validation" in result:
+        summary = result["cross_validation"]
+        tested = "speakers that it had not heard" if result["speaker_disjoint"] else "clips of speakers that it knew"
+        folds, spread = len(summary["folds"]), f"{summary['mean']['uar']:.3f} ± {summary['sd']['uar']:.3f}"
+        return (
+            "These weights learnt from every clip, so none is left to test them with. The figures are those of "
+            f"{folds} models of the same recipe (`train.py --cv {summary['protocol']}`), each tested on {tested}, all "
+            f"answers pooled; UAR of the folds {spread} (mean ± standard deviation). The temperature was fitted on "
+            "those answers. UAR is the mean of the recalls, so that every emotion counts alike.\n"
+        )
     sentences = []
     if result["speaker_disjoint"]:
         sentences.append("No speaker of the test part is heard in training or validation.")

@@ -45,7 +45,7 @@ class Split:
     """Indices into a list of utterances; made by the functions below, which check it.
 
     `speaker_disjoint` is worked out from the utterances: no test speaker is heard in train or validation, and every
-    speaker is known. `kind` is "random", "speakers", "<published name>/<fold>", "corpora" or "column".
+    speaker is known. `kind` is "random", "speakers", "<published name>/<fold>", "corpora", "column" or "all".
     """
 
     train: tuple[int, ...]
@@ -156,8 +156,15 @@ def column_split(utterances: Sequence[Utterance]) -> Split:
     return _finish(utterances, [utterance.split for utterance in utterances], "column", None)
 
 
+def all_split(utterances: Sequence[Utterance]) -> Split:
+    """Everything trains; for the model that is used in the end, whose figures come from a cross-validation."""
+    return _finish(utterances, ["train"] * len(utterances), "all", None)
+
+
 def check_split(split: Split, utterances: Sequence[Utterance], contents: Sequence[str] | None = None) -> None:
     """Raise LeakError unless `split` uses each utterance once, has no empty part, and shares nothing between parts.
+
+    Only of the kind "all" are validation and test empty, and must be.
 
     Not shared may be: a file, a recording (which copies and augmented versions carry on) and, unless the split is
     random, a speaker; where `contents`, the hashes of the utterances' sounds, are given, no content ever. Only where a
@@ -421,7 +428,11 @@ def _check_labels(utterances: Sequence[Utterance], labels: Sequence[str]) -> Non
 
 def _check_indices(split: Split, utterances: int) -> None:
     for part in PARTS:
-        if not getattr(split, part):
+        clips = getattr(split, part)
+        if split.kind == "all" and part != "train":
+            if clips:
+                raise LeakError(f"{part} holds {len(clips)} clips of a split that trains on all")
+        elif not clips:
             raise LeakError(f"{part} is empty: ask for more, name its speakers, or add data that can spare them")
     used = [index for part in PARTS for index in getattr(split, part)]
     counts = defaultdict(int)
@@ -455,7 +466,7 @@ def _speakers(utterances: Sequence[Utterance], indices: Sequence[int]) -> set[st
 
 def _is_speaker_disjoint(utterances: Sequence[Utterance], heard: Sequence[int], tested: Sequence[int]) -> bool:
     shared = _speakers(utterances, heard) & _speakers(utterances, tested)
-    return not shared and all(utterance.speaker_known for utterance in utterances)
+    return bool(tested) and not shared and all(utterance.speaker_known for utterance in utterances)
 
 
 def _some(values, count: int = 3) -> str:

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_readme import command
+from test_readme import COMMANDS
+from transformers import AutoModelForAudioClassification
 
-from ser_model.crossvalidation import fold_settings
+from ser_model.crossvalidation import after_all, fold_settings
 from ser_model.data import load_data
-from ser_model.settings import load_settings
+from ser_model.metrics import fit_temperature
+from ser_model.predictions import Predictions
+from ser_model.settings import SettingsError, load_settings
 from ser_model.splits import FOLDS
 from train import main
 
@@ -44,12 +47,18 @@ def rows_of(path: Path) -> list[dict]:
 def six_folds(all_synthetic_actors, tmp_path_factory) -> Path:
     """README's command, on made sounds."""
     output_dir = tmp_path_factory.mktemp("cv")
-    words = shlex.split(command("accelerate launch train.py --config configs/ravdess_speakers.yaml"))
-    places = {"data": str(all_synthetic_actors), "runs/cv": str(output_dir)}
+    as_typed("--cv ravdess-speakers", {"data": all_synthetic_actors, "runs/cv": output_dir})
+    return output_dir
+
+
+def as_typed(end: str, places: dict[str, Path], *arguments: str) -> None:
+    """README's command that ends so, with other places in it and a small network."""
+    start = "accelerate launch train.py --config configs/ravdess_speakers.yaml"
+    line = next(line for line in COMMANDS if line.startswith(start) and line.endswith(end))
+    words = shlex.split(line)
     assert places.keys() <= set(words)
     with contextlib.chdir(ROOT):
-        main([*(places.get(word, word) for word in words[3:]), *SMALL])
-    return output_dir
+        main([*(str(places.get(word, word)) for word in words[3:]), *SMALL, *arguments])
 
 
 def test_every_fold_tests_its_own_actors_and_together_they_test_all(six_folds):
@@ -106,6 +115,59 @@ def test_folds_of_other_settings_are_not_mixed(six_folds, all_synthetic_actors):
     sentence = "fold-1 is of another run: training.epochs was 1 and is 2 now; resume it as it was"
     with pytest.raises(SystemExit, match=sentence):
         cross_validate(all_synthetic_actors, six_folds, "--cv=ravdess-speakers", "--training.epochs=2")
+
+
+def test_after_it_everything_trains_and_the_card_gives_the_figures_of_the_folds(
+    six_folds, all_synthetic_actors, tmp_path, capsys
+):
+    places = {"data": all_synthetic_actors, "runs/cv": six_folds, "runs/final": tmp_path}
+    as_typed("--after runs/cv", places, "--seed=5")
+    summary, metrics = (json.loads(path.read_text()) for path in (six_folds / "cv.json", tmp_path / "metrics.json"))
+    assert metrics["cross_validation"] == summary and metrics["test"] == summary["pooled"]
+    assert metrics["speaker_disjoint"] is True and metrics["split"] == "all"
+    manifest = json.loads((tmp_path / "split.json").read_text())
+    assert len(manifest["train"]) == 24 * 8 and manifest["validation"] == manifest["test"] == []
+    assert rows_of(tmp_path / "predictions.csv") == rows_of(six_folds / "predictions.csv")
+
+    # One temperature for all folds: what sharpened or flattened answers would fit better is what was missing.
+    own = Predictions.read(six_folds / "predictions.csv")
+    of_folds = np.exp(np.mean(np.log([fold["temperature"] for fold in summary["folds"]])))
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path)
+    expected = of_folds * fit_temperature(np.log(own.probabilities), own.labels)
+    assert model.config.calibration_temperature == pytest.approx(expected, abs=1e-3)
+    assert model.config.training_split == manifest["hash"]
+
+    card = (tmp_path / "README.md").read_text()
+    assert "These weights learnt from every clip" in card and "fitted on the answers of the cross-validation" in card
+    assert f"| all, unseen speakers, cross-validated | {24 * 8} | {summary['pooled']['uar']:.3f} |" in card
+    capsys.readouterr()
+    cross_validate(all_synthetic_actors, tmp_path, "--after", str(six_folds), "--seed=5", "--resume")
+    assert "nothing is left to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--after", "CV", "--training.epochs=2"], "is of another run: training.epochs was 1 and is 2 now"),
+        (["--after", "no_such_folder"], "no_such_folder holds no finished cross-validation .*run train.py --cv first"),
+        (["--after", "CV", "--cv", "ravdess-speakers"], "--cv judges a recipe and --after trains one"),
+        (["--split={kind: all}"], "leaves nothing to judge by; give a finished --cv run: --after CV"),
+    ],
+)
+def test_training_on_everything_wants_a_judgement_of_the_same_recipe(
+    six_folds, all_synthetic_actors, tmp_path, arguments, said
+):
+    arguments = [str(six_folds) if word == "CV" else word for word in arguments]
+    with pytest.raises(SystemExit, match=f"^train.py: .*{said}"):
+        cross_validate(all_synthetic_actors, tmp_path, *arguments)
+
+
+@pytest.mark.parametrize(("training", "said"), [({"keep": "best"}, "keep: last"), ({"schedule": "plateau"}, "plateau")])
+def test_nothing_that_waits_for_validation_clips_trains_on_everything(training, said):
+    settings = load_settings(CONFIG)
+    settings = settings.model_copy(update={"training": settings.training.model_copy(update=training)})
+    with pytest.raises(SettingsError, match=said):
+        after_all(settings)
 
 
 def test_random_splits_are_repeated_with_other_seeds_and_say_that_voices_are_shared(
