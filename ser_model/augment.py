@@ -5,7 +5,9 @@ processes; there is no state to save, so a resumed run goes on to the bit.
 """
 
 import io
+import math
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -348,21 +350,27 @@ def move_harmonics(power: Tensor, factors: Tensor, sampling_rate: int) -> Tensor
     The logarithm of a spectrum is an envelope, smooth over frequency, plus a fine structure of harmonics; their
     cepstra lie below and above `LIFTER_S`. The fine structure alone is stretched along frequency.
     """
-    n_fft = 2 * (power.shape[1] - 1)
-    log_power = power.clamp(min=MIN_POWER).log().transpose(1, 2)  # (B, L, F)
-    cepstrum = torch.fft.irfft(log_power, n=n_fft)
-    lifter = torch.zeros(n_fft, device=power.device)
-    keep = round(LIFTER_S * sampling_rate)
-    lifter[:keep] = lifter[1 - keep :] = 1.0
-    envelope = torch.fft.rfft(cepstrum * lifter).real
-    fine = log_power - envelope
     last = power.shape[1] - 1
+    log_power = power.clamp(min=MIN_POWER).log()
+    analysis, synthesis = envelope_filters(last, round(LIFTER_S * sampling_rate), power.device)
+    envelope = synthesis @ (analysis @ log_power)
+    fine = log_power - envelope
     source = torch.arange(last + 1, device=power.device) / factors[:, None]  # (B, F)
     before = source.long().clamp(max=last - 1)
-    low, high = (fine.gather(2, index[:, None].expand_as(fine)) for index in (before, before + 1))
-    moved = torch.lerp(low, high, (source - before)[:, None])
-    moved = torch.where((source <= last)[:, None], moved, fine)  # nothing is known beyond: noise there stays as it is
-    return (envelope + moved).exp().transpose(1, 2)
+    share = (source - before)[..., None]
+    moved = [torch.lerp(own[row], own[row + 1], part) for own, row, part in zip(fine, before, share, strict=True)]
+    known = (source <= last)[..., None]  # nothing is known beyond: noise there stays as it is
+    return (envelope + torch.where(known, torch.stack(moved), fine)).exp()
+
+
+@lru_cache(maxsize=8)
+def envelope_filters(last: int, num_cepstra: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Log spectrum (last + 1 bins) -> its lowest cepstra, and these -> its envelope: matrices, quicker than FFTs."""
+    bins, order = torch.arange(last + 1, dtype=torch.float64), torch.arange(num_cepstra, dtype=torch.float64)
+    cosines = torch.cos(math.pi / last * order[:, None] * bins)  # (num_cepstra, last + 1)
+    twice = torch.where((bins == 0) | (bins == last), 1.0, 2.0)  # each bin but the ends stands for two of the FFT
+    synthesis = torch.where(order == 0, 1.0, 2.0) * cosines.T
+    return (cosines * twice / (2 * last)).float().to(device), synthesis.float().to(device)
 
 
 def partners(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
