@@ -39,6 +39,7 @@ class Protocol(_Entry):
     models: dict[str, str] = Field(min_length=1)
     ensembles: dict[str, list[str]] = {}
     conditions: bool = False
+    developed_on: list[int] = []
     others: list[Others] = []
 
     @property

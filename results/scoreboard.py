@@ -43,8 +43,8 @@ others made so, and says little of a new voice. Voices never heard are what a vi
 A figure of ours is the mean over seeds ± their standard deviation, each seed's the mean over its folds; of a random
 protocol each split is a seed of its own. The interval (95 %) says how far it would move with other speakers: all clips
 of a speaker are drawn together, with the answers of all seeds. Below {FEW_SPEAKERS} speakers it comes out too narrow.
-UAR is the unweighted average recall, alias UA or balanced accuracy. Epoch and temperature were chosen on validation
-clips.
+UAR is the unweighted average recall, alias UA or balanced accuracy. Temperatures, and epochs where one was chosen, are
+those of validation clips; where a recipe was chosen on the speakers of some folds, the other folds have a row of theirs.
 """
 
 
@@ -234,6 +234,11 @@ def scores(name: str, protocol: Protocol, found: dict[tuple[str, str], Predictio
         corpora = found[name, model].parted("corpus")
         if len(corpora) > 1:
             ours += [Score.of(f"{model}, {corpus} clips alone", runs, own, False) for corpus, own in corpora.items()]
+        if protocol.developed_on:
+            folds = found[name, model].parted("fold").items()
+            untouched = {fold: own for fold, own in folds if int(fold) not in protocol.developed_on}
+            label = f"{model}, folds {', '.join(untouched)} alone, on which nothing was chosen"
+            ours.append(Score.of(label, runs, Predictions.joined(list(untouched.values())), False))
     for label, models in protocol.ensembles.items():
         if all((name, model) in found for model in models):
             averaged = ensemble([found[name, model] for model in models])

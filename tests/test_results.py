@@ -152,6 +152,18 @@ def test_an_ensemble_averages_the_seeds_clip_by_clip():
         scoreboard.ensemble([Predictions.joined([CLEAN[0], CLEAN[1].parted("path")["0.wav"]])])
 
 
+def test_folds_that_the_recipe_was_chosen_on_are_left_out_of_a_row_of_its_own():
+    answered = answers([0.9, 0.8, 0.3, 0.6], 0)  # in fold 1 three of four are right
+    wrong = replace(
+        answered, clips=[clip | {"fold": 2} for clip in answered.clips], probabilities=1 - answered.probabilities
+    )
+    protocol = load_protocols()["tess-speakers"].model_copy(update={"developed_on": [2], "models": {"net": ""}})
+    whole, untouched = scoreboard.scores("p", protocol, {("p", "net"): Predictions.joined([answered, wrong])})
+    assert whole.figures["uar"] == [0.5] and untouched.figures["uar"] == [0.75]
+    assert whole.whole and not untouched.whole
+    assert untouched.label == "net, folds 1 alone, on which nothing was chosen"
+
+
 def test_the_page_has_ours_beside_others_with_interval_and_speakers(results_dir):
     page = made(results_dir)
     assert "| [p](#p) | **voices never heard** | UAR | 0.400 | net | 0.750 ± 0.000 | 0.500 to 1.000 | 2 |" in page
