@@ -44,7 +44,7 @@ A figure of ours is the mean over seeds ± their standard deviation, each seed's
 protocol each split is a seed of its own. The interval (95 %) says how far it would move with other speakers: all clips
 of a speaker are drawn together, with the answers of all seeds. Below {FEW_SPEAKERS} speakers it comes out too narrow.
 UAR is the unweighted average recall, alias UA or balanced accuracy. Temperatures, and epochs where one was chosen, are
-those of validation clips; where a recipe was chosen on the speakers of some folds, the other folds have a row of theirs.
+those of validation clips; where a recipe was chosen on some folds, the others have a row of theirs.
 """
 
 
