@@ -15,6 +15,7 @@ from .feature_extraction_ser import SERFeatureExtractor
 from .hub import HubError, export_onnx, load_pretrained, push_model
 from .labels import LabelError, label_scheme
 from .modeling_ser import SERForAudioClassification
+from .pretrained import load_extractor, load_model
 from .settings import SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def predict(args: argparse.Namespace) -> int:
     if not files:
         sys.exit(f"no audio files in {', '.join(args.paths)}")
     with processes(args) as own:
-        recognizer = load_pretrained(EmotionRecognizer, args.model, device=args.device)
+        recognizer = load_pretrained(EmotionRecognizer.from_pretrained, args.model, device=args.device)
         if args.output:
             try:
                 answered, failed = predict_files(recognizer, files, args.output, own)
@@ -131,7 +132,7 @@ def evaluate_model(args: argparse.Namespace) -> int:
     settings = load_settings(args.config)
     with processes(args) as own:
         options = {"device": args.device, "trust_remote_code": args.trust_remote_code}
-        recognizer = load_pretrained(EmotionRecognizer, args.model, **options)
+        recognizer = load_pretrained(EmotionRecognizer.from_pretrained, args.model, **options)
         options = {"part": args.part, "condition": args.condition, "progress": own.is_main_process}
         options["split_manifest"] = split_file(args.model)
         try:
@@ -236,7 +237,8 @@ def processes(args: argparse.Namespace) -> Iterator["PartialState"]:
 
 
 def load_network(source: str) -> tuple[SERForAudioClassification, SERFeatureExtractor]:
-    return load_pretrained(SERForAudioClassification, source), load_pretrained(SERFeatureExtractor, source)
+    model = load_pretrained(load_model, source, kind=SERForAudioClassification)
+    return model, load_pretrained(load_extractor, source, model=model)
 
 
 if __name__ == "__main__":

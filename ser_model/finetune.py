@@ -15,6 +15,7 @@ from .configuration_ser import SERConfig
 from .feature_extraction_ser import SERFeatureExtractor
 from .hub import load_pretrained
 from .modeling_ser import SERForAudioClassification
+from .pretrained import load_extractor, load_model
 from .settings import Settings, SettingsError
 
 FREE = frozenset({"dropout", "freeze_backbone"})  # settings of a network that have no weights
@@ -37,7 +38,9 @@ class Base:
         """The base with a head for the labels `names`: the rows of those that it knows stay, all others are new."""
         free = {key: value for key, value in settings.model.items() if key in FREE}
         # Its temperature belonged to its last epoch; training starts from raw logits.
-        model = load_pretrained(SERForAudioClassification, self.source, calibration_temperature=1.0, **free)
+        model = load_pretrained(
+            load_model, self.source, kind=SERForAudioClassification, calibration_temperature=1.0, **free
+        )
         model = model.float()
         old, row_of = model.classifier, model.config.label2id
         model.classifier = nn.Linear(old.in_features, len(names))
@@ -63,14 +66,14 @@ def load_base(settings: Settings) -> Base | None:
     if source is None:
         return None
     try:
-        config = load_pretrained(AutoConfig, source)
+        config = load_pretrained(AutoConfig.from_pretrained, source)
     except ValueError as error:  # a kind that Transformers does not know either
         raise SettingsError(f"{source} cannot be fine-tuned here: {str(error).splitlines()[0]}") from error
     if not isinstance(config, SERConfig):
         raise SettingsError(
             f"{source} is a model of the kind {config.model_type!r}; fine-tuning starts from one that train.py made"
         )
-    extractor = load_pretrained(SERFeatureExtractor, source)
+    extractor = load_pretrained(load_extractor, source)
     wanted_extractor = build_extractor(settings)
     wanted = network_config(settings, wanted_extractor, list(config.id2label.values())), wanted_extractor
     for section, keys, asked, has in (

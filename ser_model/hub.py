@@ -2,8 +2,10 @@
 
 import copy
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from huggingface_hub import HfApi, constants, get_token
@@ -33,6 +35,9 @@ LEFT = ("*/*",)  # folders: the patterns above reach into them
 
 EXPORT_NEEDS = ("onnxscript", "onnxruntime")
 ONNX_TOLERANCE = 1e-4  # of a logit: float32 sums in another order differ by 1e-6
+
+
+Loaded = TypeVar("Loaded")
 
 
 class HubError(RuntimeError):
@@ -130,12 +135,12 @@ def _complaint(error: Exception, repo_id: str) -> str:
     return " ".join(str(error).split())
 
 
-def load_pretrained(kind: type, source: str | Path, **options):
-    """`kind.from_pretrained(source)`; HubError, one sentence, where there is no such model."""
+def load_pretrained(load: Callable[..., Loaded], source: str | Path, **options) -> Loaded:
+    """`load(source)`; HubError, one sentence, where there is no such model, or none that can be used."""
     try:
-        return kind.from_pretrained(source, **options)
+        return load(source, **options)
     except OSError as error:
-        raise HubError(f"no model at {source}: {str(error).splitlines()[0]}") from error
+        raise HubError(f"no model at {source}: {str(error).splitlines()[0].removeprefix(f'{source}: ')}") from error
 
 
 class Recognizer(nn.Module):

@@ -12,10 +12,10 @@ from typing import IO, BinaryIO
 import numpy as np
 import torch
 from silero_vad import get_speech_timestamps, load_silero_vad
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from .audio import AudioError, load_audio, prepare_waveform
 from .feature_extraction_ser import PEAK_LIMIT
+from .pretrained import load_extractor, load_model
 
 MIN_DURATION_S = 0.5  # a syllable or two: below, the training corpora hold nothing to compare with
 MIN_SPEECH_S = 0.25  # the shortest stretch the voice detector itself reports
@@ -77,9 +77,13 @@ class EmotionRecognizer:
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, device: str = "cpu", **kwargs) -> "EmotionRecognizer":
-        """A local folder or a Hub id; `kwargs` go to both `from_pretrained` (revision, trust_remote_code, ...)."""
-        model = AutoModelForAudioClassification.from_pretrained(name_or_path, **kwargs).to(device)
-        return cls(model, AutoFeatureExtractor.from_pretrained(name_or_path, **kwargs))
+        """A local folder or a Hub id; `kwargs` go to both `from_pretrained` (revision, trust_remote_code, ...).
+
+        Raises:
+            OSError: there is no such model; PretrainedError, if there is but it cannot be used.
+        """
+        model = load_model(name_or_path, **kwargs).to(device)
+        return cls(model, load_extractor(name_or_path, model, **kwargs))
 
     def __call__(
         self, source: str | Path | bytes | BinaryIO | np.ndarray, sampling_rate: int | None = None

@@ -14,7 +14,7 @@ PACKAGE = "ser_model"
 LAYERS = [
     {"configuration_ser", "mfcc", "layers", "labels", "audio", "distributed"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults"},
-    {"modeling_ser", "splits", "inspection", "augment", "pictures", "checkpoints", "predictions"},
+    {"modeling_ser", "splits", "inspection", "augment", "pictures", "checkpoints", "predictions", "pretrained"},
     {"data", "download", "inference", "reports", "hub", "diagram", "build", "conditions", "__init__"},
     {"explore", "evaluation", "crossvalidation", "bulk", "finetune"},
     {"__main__"},

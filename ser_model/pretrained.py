@@ -1,0 +1,77 @@
+"""Models and feature extractors from a folder or the Hub; what cannot be what it says is refused in a sentence.
+
+Only safetensors are read: a pickled checkpoint runs whatever its maker put into it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
+
+from .configuration_ser import SERConfig
+from .feature_extraction_ser import SERFeatureExtractor
+
+# Without this, Transformers asks at the terminal whether it may run a folder's code, and waits for an answer.
+DEFAULTS = {"trust_remote_code": False}
+
+
+class PretrainedError(OSError):
+    """A model or extractor that is damaged, or whose parts do not belong together."""
+
+
+def load_model(name_or_path: str | Path, kind: type = AutoModelForAudioClassification, **kwargs) -> PreTrainedModel:
+    """`kind.from_pretrained`, with every weight from the file: none is left as it was drawn at random.
+
+    Raises:
+        OSError: there is no such model.
+        PretrainedError: it is damaged, pickled, or its weights are of another network than its config.
+    """
+    with _in_a_sentence(name_or_path, "config.json and model.safetensors"):
+        model, report = kind.from_pretrained(
+            name_or_path, use_safetensors=True, output_loading_info=True, **DEFAULTS | kwargs
+        )
+    if strangers := sorted({*report["missing_keys"], *report["mismatched_keys"]}):
+        raise PretrainedError(
+            f"{name_or_path}: model.safetensors lacks {len(strangers)} weights of the network in config.json, "
+            f"{strangers[0]} for one; take both from one model"
+        )
+    return model
+
+
+def load_extractor(name_or_path: str | Path, model: PreTrainedModel | None = None, **kwargs):
+    """The feature extractor beside a model, which must be able to hear what it makes.
+
+    Raises:
+        OSError: there is none.
+        PretrainedError: it is damaged, or makes features of another size than `model` takes.
+    """
+    with _in_a_sentence(name_or_path, "preprocessor_config.json"):
+        extractor = AutoFeatureExtractor.from_pretrained(name_or_path, **DEFAULTS | kwargs)
+    if isinstance(extractor, SERFeatureExtractor) and model is not None and isinstance(model.config, SERConfig):
+        makes = extractor.num_channels, extractor.num_features
+        takes = model.config.num_channels, model.config.num_features
+        if makes != takes:
+            raise PretrainedError(
+                f"{name_or_path}: preprocessor_config.json makes {makes[0]} x {makes[1]} features a frame, the network "
+                f"in config.json hears {takes[0]} x {takes[1]}; take both from one model"
+            )
+    return extractor
+
+
+@contextmanager
+def _in_a_sentence(name_or_path: str | Path, files: str) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise PretrainedError(
+            f"{name_or_path}: model.safetensors is damaged or cut short ({error}); fetch it again"
+        ) from error
+    except RuntimeError as error:  # weights of another shape; Transformers has logged which
+        raise PretrainedError(
+            f"{name_or_path}: model.safetensors is of another network than config.json; take both from one model"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        said = str(error).strip().splitlines()[0].rstrip(".")
+        raise PretrainedError(f"{name_or_path}: {files} cannot be used ({said}); fetch it again") from error
