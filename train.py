@@ -29,6 +29,7 @@ from accelerate.utils import (
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
 
 from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter, BatchAugmentation
@@ -82,6 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with the run that the output folder holds")
     again.add_argument("--overwrite", action="store_true", help="start anew where the output folder holds a run")
+    disable_progress_bar()  # Transformers draws one for every model that is saved, into the middle of ours
     arguments = sys.argv[1:] if arguments is None else arguments
     args, overrides = parser.parse_known_args(arguments)
     overrides += ["--data.strict", "true"] if args.strict else []
