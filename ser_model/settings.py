@@ -191,7 +191,6 @@ class TrainingSettings(_Section):
     outlier_sounds: int = Field(default=24, ge=0)  # made of each kind, for the score that tells voices; 0: no score
     compile: bool = False  # torch.compile
     checkpoint_minutes: float | None = Field(default=10, gt=0)  # beside the end of each epoch; null: only there
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     trackers: list[str] = ["tensorboard"]  # any of Accelerate's that are installed; TensorBoard writes to OUT/logs
     push_to_hub: str | None = None  # a repository of the Hub, your-name/ser-cnn, that the finished model goes to
     push_private: bool = False  # whether that repository is private when it is made
