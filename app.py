@@ -96,10 +96,10 @@ def build_demo(recognizer) -> gr.Blocks:
 
         Client(url).predict(handle_file("clip.m4a"), api_name="/predict")
 
-    returns a dict: `status` ("voice", "no_voice", "too_short", "unreadable" or "no_clip"), `message` (a sentence to
-    show), `label` and `confidence` (None without a voice), `scores` (emotion -> probability, likeliest first; empty
-    without a voice), `duration_s`, `speech_s`, and `windows` (dicts of `start_s`, `end_s`, `scores`). A recording that
-    cannot be judged is an answer too, never an error.
+    returns a dict: `status` ("voice", "no_voice", "too_short", "unlike_training", "unreadable" or "no_clip"), `message`
+    (a sentence to show), `label` and `confidence` (None without an answer), `scores` (emotion -> probability, likeliest
+    first; empty without one), `duration_s`, `speech_s`, and `windows` (dicts of `start_s`, `end_s`, `scores`). A
+    recording that cannot be judged is an answer too, never an error.
     """
     from ser_model.inference import AudioError, Prediction
     from ser_model.pictures import MFCC_MAX_S, mfcc_svg, timeline_svg, waveform_svg

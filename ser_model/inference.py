@@ -25,7 +25,11 @@ AUDIO_SUFFIXES = frozenset(
     ".aac .aif .aiff .amr .avi .caf .flac .m4a .mka .mkv .mov .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()
 )
 
-VOICE, NO_VOICE, TOO_SHORT = "voice", "no_voice", "too_short"
+VOICE, NO_VOICE, TOO_SHORT, UNLIKE_TRAINING = "voice", "no_voice", "too_short", "unlike_training"
+UNLIKE_TRAINING_MESSAGE = (
+    "This sounds unlike the voices that the model learned from, so it gives no answer. Record one person who speaks, "
+    "without music or other voices, or choose another file."
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,10 @@ class Window:
 class Prediction:
     """What was heard.
 
-    status: "voice" when there was something to judge; else "no_voice" or "too_short", and `message` says what to do.
-    label, confidence: the likeliest emotion and its calibrated probability; None without a voice.
-    scores: calibrated probability of every emotion, likeliest first; empty without a voice.
+    status: "voice" when there was something to judge; else "no_voice", "too_short" or "unlike_training" (a crowd, a
+        whisper, a song, ..., see `likeness.py`), and `message` says what to do.
+    label, confidence: the likeliest emotion and its calibrated probability; None without an answer.
+    scores: calibrated probability of every emotion, likeliest first; None without an answer.
     windows: the same over time; one for the whole recording when that is short.
     """
 
@@ -118,16 +123,24 @@ class EmotionRecognizer:
             pending.append((len(predictions), waveform, heard, spans))
             predictions.append(None)
         clips = [waveform[start:end] for _, waveform, _, spans in pending for start, end in spans]
-        scores = iter(self.scores(clips))
+        scores, likeness = map(iter, self._hear(clips))
         for index, waveform, speech, spans in pending:
             rows = np.stack([next(scores) for _ in spans])  # (windows, num_labels)
-            predictions[index] = self._answer(waveform, speech, spans, rows)
+            alike = np.array([next(likeness) for _ in spans])  # (windows,)
+            predictions[index] = self._answer(waveform, speech, spans, rows, alike)
         return predictions
 
-    @torch.inference_mode()
-    def scores(self, waveforms: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
+    def scores(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Calibrated probabilities (N, num_labels) of N waveforms, with no voice check and no windows."""
-        batches = []
+        return self._hear(waveforms)[0]
+
+    @torch.inference_mode()
+    def _hear(self, waveforms: Sequence[np.ndarray], batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated probabilities (N, num_labels), and how far each likeness (N,) lies above the model's threshold:
+        infinitely for a model that has none.
+        """
+        threshold = getattr(self.model.config, "likeness_threshold", None)
+        scores, likeness = [np.empty((0, len(self.labels)), np.float32)], [np.empty(0, np.float32)]
         for first in range(0, len(waveforms), batch_size):
             batch = self.extractor(
                 list(waveforms[first : first + batch_size]),
@@ -135,8 +148,13 @@ class EmotionRecognizer:
                 return_tensors="pt",
                 **self._padding,
             ).to(self.model.device)
-            batches.append(self.model(**batch).logits.float().softmax(dim=-1).cpu().numpy())
-        return np.concatenate(batches) if batches else np.empty((0, len(self.labels)), np.float32)
+            output = self.model(**batch)
+            scores.append(output.logits.float().softmax(dim=-1).cpu().numpy())
+            if threshold is None:
+                likeness.append(np.full(len(scores[-1]), np.inf))
+            else:
+                likeness.append(output.likeness.float().cpu().numpy() - threshold)
+        return np.concatenate(scores), np.concatenate(likeness)
 
     def _speech_or_refusal(self, waveform: np.ndarray) -> list[tuple[int, int]] | Prediction:
         """The stretches of speech in a waveform, in samples, or else why it cannot be judged."""
@@ -155,17 +173,20 @@ class EmotionRecognizer:
             return Prediction(NO_VOICE, message, duration_s, speech_s)
         return speech
 
-    def _answer(self, waveform, speech, spans, rows: np.ndarray) -> Prediction:
+    def _answer(self, waveform, speech, spans, rows: np.ndarray, alike: np.ndarray) -> Prediction:
         rate = self.sampling_rate
-        weights = np.array([_overlap(span, speech) for span in spans], dtype=np.float64)
-        mean = (rows * weights[:, None]).sum(axis=0) / weights.sum()
-        scores = self._named(mean)
+        duration_s = len(waveform) / rate
+        speech_s = sum(end - start for start, end in speech) / rate
+        weights = [_overlap(span, speech) for span in spans]
+        if np.average(alike, weights=weights) < 0:
+            return Prediction(UNLIKE_TRAINING, UNLIKE_TRAINING_MESSAGE, duration_s, speech_s)
+        scores = self._named(np.average(rows, axis=0, weights=weights))
         label, confidence = next(iter(scores.items()))
         return Prediction(
             status=VOICE,
             message=f"This voice sounds {adjective(label)}, with {confidence:.0%} confidence.",
-            duration_s=len(waveform) / rate,
-            speech_s=sum(end - start for start, end in speech) / rate,
+            duration_s=duration_s,
+            speech_s=speech_s,
             label=label,
             confidence=confidence,
             scores=scores,
