@@ -231,7 +231,8 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
     best = progress.best
     if accelerator.is_main_process:
         save_model(ema.module, extractor, output_dir / "last", fit_temperature(logits, labels))
-        if training.outlier_sounds:
+        if training.outlier_sounds:  # the model already lies there, so that a break costs no more than the score
+            print("learning what is unlike these voices", flush=True)
             fit_likeness(best_model, extractor, data, training.outlier_sounds, settings.seed)
             save_model(best_model, extractor, output_dir, best["temperature"])
     accelerator.wait_for_everyone()

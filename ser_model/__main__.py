@@ -187,7 +187,8 @@ def likeness(args: argparse.Namespace) -> int:
             f"likeness: {args.data_dir} does not give the split that {args.run_dir} was trained on, so nobody can tell "
             "which voices it heard; use the same corpora, or train it again"
         )
-    fit_likeness(model, extractor, data, TrainingSettings().outlier_sounds, settings.seed)
+    sounds = settings.training.outlier_sounds or TrainingSettings().outlier_sounds
+    fit_likeness(model, extractor, data, sounds, settings.seed)
     model.save_pretrained(args.run_dir)
     print(f"likeness_threshold {model.config.likeness_threshold:.3f}")
     return 0

@@ -134,6 +134,26 @@ def audio_blocks(
         raise type(error)(f"{name}: {error}") from error
 
 
+def stated_duration_s(source: str | os.PathLike | bytes | BinaryIO) -> float | None:
+    """What the header of a recording promises, in seconds; None if it says nothing. For a progress bar, no more.
+
+    Raises:
+        AudioError: it cannot be opened.
+    """
+    with _opened(source) as file:
+        file.seek(0)
+        try:
+            with soundfile.SoundFile(_Nameless(file)) as sound:
+                return sound.frames / sound.samplerate
+        except soundfile.LibsndfileError:
+            file.seek(0)
+        try:
+            with av.open(_Nameless(file), "r", container_options=AV_OPTIONS, metadata_errors="replace") as container:
+                return container.duration / av.time_base if container.duration else None
+        except av.error.FFmpegError:
+            return None
+
+
 def prepared_blocks(
     array: np.ndarray, sampling_rate: int, target_hz: int = SAMPLING_RATE_HZ, *, watch: Watch | None = None
 ) -> Iterator[np.ndarray]:
