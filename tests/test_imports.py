@@ -17,6 +17,7 @@ LAYERS = [
     {"modeling_ser", "splits", "inspection", "augment", "pictures", "checkpoints", "predictions"},
     {"data", "download", "inference", "reports", "hub", "diagram", "build", "conditions", "__init__"},
     {"explore", "evaluation", "crossvalidation", "bulk", "finetune"},
+    {"page"},
     {"__main__"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
