@@ -14,9 +14,10 @@ PACKAGE = "ser_model"
 LAYERS = [
     {"configuration_ser", "mfcc", "layers", "labels", "audio", "sounds", "distributed"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults"},
-    {"modeling_ser", "splits", "inspection", "augment", "pictures", "checkpoints", "predictions"},
+    {"modeling_ser", "splits", "inspection", "augment", "pictures", "saliency", "checkpoints", "predictions"},
     {"data", "download", "inference", "reports", "hub", "diagram", "build", "conditions", "__init__"},
-    {"explore", "evaluation", "crossvalidation", "bulk", "finetune", "likeness"},
+    {"explore", "evaluation", "crossvalidation", "bulk", "finetune", "likeness", "timeline", "streaming"},
+    {"page"},
     {"__main__"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
