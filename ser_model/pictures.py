@@ -93,7 +93,7 @@ def saliency_svg(waveform: np.ndarray, sampling_rate: int, saliency) -> str:
     figure, axes = _figure(height_in=2.0)
     _draw_log_mel(axes, waveform, sampling_rate, "gray")
     weights = gaussian_filter(saliency.weights, sigma=1).clip(min=0)  # single cells mean little
-    strong = max(float(np.quantile(weights, SALIENT_QUANTILE)), 0.1 * float(weights.max()), 1e-9)
+    strong = max(float(np.quantile(weights[weights > 0], SALIENT_QUANTILE)) if weights.any() else 0.0, 1e-9)
     low_mel, high_mel = _mel(saliency.f_min), _mel(saliency.f_max)
     times_s = np.arange(weights.shape[1]) * saliency.hop_s
     extent = (0, times_s[-1] + saliency.hop_s, low_mel, high_mel)

@@ -41,7 +41,7 @@ def log_probability(model, extractor, waveform, masked, label):
 
     def mask(power, lengths):
         first = int((whole == power[0, :, :1]).all(dim=0).nonzero()[0])
-        log_power = power[0, :, : lengths[0]].clamp(min=1e-10).log()
+        log_power = power[0, :, : lengths[0]].clamp(min=1e-6 * power.max()).log()
         here = bins[:, first : first + log_power.shape[1]]
         return torch.where(here, log_power.mean(dim=1, keepdim=True), log_power).exp()[None], lengths
 
