@@ -261,7 +261,7 @@ class EmotionRecognizer:
         label, confidence = next(iter(scores.items()))
         return Prediction(
             status=VOICE,
-            message=f"This voice sounds {adjective(label)}, with {confidence:.0%} confidence.",
+            message=voice_message(label, confidence),
             label=label,
             confidence=confidence,
             scores=scores,
@@ -432,6 +432,10 @@ class Recording:
         """Wherever `stretches` will find enough: it starts at 0.5, goes on down to 0.35 and adds 30 ms at both ends."""
         chunks = slice(span[0] // self._voice.chunk_samples, -(-span[1] // self._voice.chunk_samples))
         return max(self._voice.probabilities[chunks], default=0) >= 0.35
+
+
+def voice_message(label: str, confidence: float) -> str:
+    return f"This voice sounds {adjective(label)}, with {confidence:.0%} confidence."
 
 
 def adjective(label: str) -> str:
