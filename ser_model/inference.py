@@ -14,6 +14,7 @@ import torch
 from silero_vad import get_speech_timestamps, load_silero_vad
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
+from . import registration  # noqa: F401  so that Auto classes know our models
 from .audio import AudioError, load_audio, prepare_waveform
 from .feature_extraction_ser import PEAK_LIMIT
 

@@ -35,6 +35,16 @@ def test_import_does_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_the_page_is_built_before_the_heavy_imports():
+    code = (
+        "import sys; from ser_model.page import build_demo; from ser_model.page.models import Models;"
+        f"build_demo(Models([{str(CHECKPOINT)!r}]));"
+        "print(sorted({'torch', 'transformers', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_missing_checkpoint_is_one_sentence(tmp_path):
     done = subprocess.run(
         [sys.executable, "app.py"],

@@ -15,6 +15,7 @@ LAYERS = [
     {"configuration_ser", "mfcc", "layers", "labels", "audio", "distributed"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults"},
     {"modeling_ser", "splits", "inspection", "augment", "pictures", "checkpoints", "predictions"},
+    {"registration"},
     {"data", "download", "inference", "reports", "hub", "diagram", "build", "conditions", "__init__"},
     {"explore", "evaluation", "crossvalidation", "bulk", "finetune"},
     {"page"},
