@@ -13,16 +13,17 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
 def main() -> None:
-    from ser_model.page import build_demo, launch
+    from ser_model.page import KEPT_S, build_demo, launch
     from ser_model.page.models import ModelError, Models, checkpoints
 
     named = os.environ.get("SER_MODELS") or os.environ.get("SER_MODEL")
     sources = [source.strip() for source in named.split(",")] if named else checkpoints(CHECKPOINTS)
     try:
-        demo = build_demo(Models(sources), library_url=os.environ.get("SER_LIBRARY_URL"))
+        models = Models(sources)
+        demo = build_demo(models, os.environ.get("SER_LIBRARY_URL"), int(os.environ.get("SER_KEPT_S", KEPT_S)))
     except ModelError as error:
         raise SystemExit(str(error)) from error
-    launch(demo)
+    launch(demo, models)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import nn
 from transformers import AutoConfig
 
+from . import registration  # noqa: F401  so that Auto classes know our models
 from .build import build_extractor, network_config
 from .configuration_ser import SERConfig
 from .feature_extraction_ser import SERFeatureExtractor

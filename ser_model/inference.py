@@ -15,6 +15,7 @@ import torch
 from silero_vad import get_speech_timestamps_from_probs, load_silero_vad
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
+from . import registration  # noqa: F401  so that Auto classes know our models
 from .audio import FULL_SCALE, AudioError, audio_blocks, prepared_blocks, stated_duration_s
 from .feature_extraction_ser import PEAK_LIMIT
 

@@ -68,9 +68,7 @@ def running_app(folder: Path, settings: dict[str, str] | None = None) -> Iterato
         except RuntimeError as error:
             raise RuntimeError(f"{error}:\n{log.read_text()}") from error
         yield url
-        # Gradio logs what it refuses, and so it should.
-        refused = log.read_text().count("InvalidPathError: Cannot move")
-        assert log.read_text().count("Traceback") == refused, log.read_text()
+        assert "Traceback" not in log.read_text(), log.read_text()
     finally:
         process.terminate()
         process.wait(timeout=30)

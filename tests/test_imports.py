@@ -15,6 +15,7 @@ LAYERS = [
     {"configuration_ser", "mfcc", "layers", "labels", "audio", "sounds", "distributed"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults"},
     {"modeling_ser", "splits", "inspection", "augment", "pictures", "saliency", "checkpoints", "predictions"},
+    {"registration"},
     {"data", "download", "inference", "reports", "hub", "diagram", "build", "conditions", "__init__"},
     {"explore", "evaluation", "crossvalidation", "bulk", "finetune", "likeness", "timeline", "streaming"},
     {"page"},

@@ -1,49 +1,97 @@
 """The tab "Try it": one recording in, one honest answer out."""
 
-from dataclasses import asdict
-from html import escape
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 
 import gradio as gr
 
 from .answers import NO_CLIP, UNREADABLE, answer_html, bars_html, sentence_html
 from .context import Page
+from .figures import pictures_html
+from .models import ModelError, on_gpu
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE_NAMES = ("calm_voice", "lively_voice")  # synthetic_<name>.flac; texts.yaml names each
 
 
-def hear(recognizer, path: str | None):
-    """(prediction, waveform); the waveform is None if nothing could be read."""
-    from ..inference import AudioError, Prediction
+@dataclass(frozen=True)
+class Heard:
+    """What this visitor sees now, kept so that other words or pictures for it need no second hearing."""
 
-    if path is None:
-        return Prediction(
-            NO_CLIP, "There is no recording yet. Record your voice or choose a file first.", 0.0, 0.0
-        ), None
-    try:
-        waveform = recognizer.load(path)
-    except AudioError as error:
-        return Prediction(UNREADABLE, str(error), 0.0, 0.0), None
-    return recognizer.recognize([waveform])[0], waveform
+    path: str
+    model: str
+    prediction: object
 
 
 def build(context: Page) -> None:
     """The tab's components and events, and the endpoint `/predict`."""
     texts = context.texts
 
-    def predict(recording: str | None, model: str | None = None) -> dict:
-        """The emotion in one recording of a voice, with calibrated scores and how they change over time."""
-        prediction, _ = hear(context.models.get(model), recording)
+    @on_gpu
+    def judge(model: str, path: str):
+        """A `Prediction`; that nothing could be read is one too."""
+        from ..inference import AudioError, Prediction
+
+        try:
+            return context.models.get(model)(path)
+        except AudioError as error:
+            return Prediction(UNREADABLE, str(error), 0.0, 0.0)
+
+    def hear(model: str | None, path: str | None):
+        from ..inference import Prediction
+
+        if path is None:
+            return Prediction(NO_CLIP, texts.say(None, f"states.{NO_CLIP}.said"), 0.0, 0.0)
+        model = model or context.models.default
+        try:
+            context.models.get(model)  # loaded here, not where a GPU is lent by the second
+        except ModelError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return judge(model, path)
+
+    def predict(recording: str | None, model: str) -> dict:
+        """The emotion in one recording of a voice, with calibrated scores and how they change over time.
+
+        Args:
+            recording: an uploaded file in any audio format, or the sound of a video.
+            model: one of those on offer.
+        """
+        prediction = hear(model, recording)
         return asdict(prediction) | {"scores": prediction.scores or {}}
 
     def show(recording: str | None, model: str, threshold_percent: float, request: gr.Request):
-        """-> answer HTML, bars HTML, pictures HTML."""
-        say = lambda key, **values: texts.say(request, key, **values)  # noqa: E731
-        recognizer = context.models.get(model)
-        prediction, waveform = hear(recognizer, recording)
-        return (
-            answer_html(texts, say, prediction, threshold_percent / 100),
-            bars_html(texts, say, prediction.scores or {}),
-            pictures_html(recognizer, prediction, waveform),
-        )
+        """-> answer, bars, no pictures yet, and what was heard."""
+        say = partial(texts.say, request)
+        prediction = hear(model, recording)
+        heard = Heard(recording, model, prediction) if recording else None
+        answer = answer_html(texts, say, prediction, threshold_percent / 100)
+        return answer, bars_html(texts, say, prediction.scores or {}), *no_pictures(), heard
 
+    def show_example(name: str, *settings, request: gr.Request):
+        recording = str(EXAMPLES / f"synthetic_{name}.flac")
+        return recording, *show(recording, *settings, request)
+
+    def reword(heard: Heard | None, threshold_percent: float, request: gr.Request):
+        """The answer again, in the words of another threshold."""
+        if heard is None:
+            return gr.skip()
+        return answer_html(texts, partial(texts.say, request), heard.prediction, threshold_percent / 100)
+
+    def draw(heard: Heard | None, request: gr.Request):
+        if heard is None or heard.prediction.status in (UNREADABLE, "too_short"):
+            return no_pictures()
+        say = partial(texts.say, request)
+        return gr.update(visible=True), pictures_html(say, context.models.get(heard.model), heard.path)
+
+    def no_pictures():
+        return gr.update(visible=False), ""
+
+    def wait(request: gr.Request):
+        """An old answer never stands beside a new recording."""
+        return sentence_html("👋", texts.say(request, "try.hint")), "", *no_pictures(), None
+
+    heard = gr.State(time_to_live=3600)
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
             recording = gr.Audio(
@@ -54,56 +102,33 @@ def build(context: Page) -> None:
                 elem_id="recording",
             )
             submit = gr.Button(texts.label("try.submit"), variant="primary", size="lg", elem_id="submit")
+            gr.Markdown(texts.label("try.examples"), elem_id="examples-hint")
+            with gr.Row(elem_id="examples"):
+                examples = {
+                    name: gr.Button(texts.label(f"try.{name}"), size="md", min_width=120) for name in EXAMPLE_NAMES
+                }
         with gr.Column(min_width=300):
             hint = texts.rendered("try.waiting", lambda say: sentence_html("👋", say("try.hint")))
             status = gr.HTML(hint, elem_id="status")
             scores = gr.HTML(elem_id="scores")
-    pictures = gr.HTML(elem_id="pictures")
+    with gr.Accordion(texts.label("try.pictures.title"), open=False, visible=False) as inside:
+        pictures = gr.HTML(elem_id="pictures")
 
-    answer = [status, scores, pictures]
-    submit.click(
-        show,
-        [recording, context.choice, context.threshold],
-        answer,
-        api_visibility="private",
-        show_progress_on=[status],
-    )
+    private = {"api_visibility": "private"}
+    quick = private | {"queue": False, "show_progress": "hidden"}
+    answer = [status, scores, inside, pictures, heard]
+    settings = [context.choice, context.threshold]
+    answered = [submit.click(show, [recording, *settings], answer, show_progress_on=[status], **private)]
+    for name, button in examples.items():
+        arguments = (partial(show_example, name), settings, [recording, *answer])
+        answered.append(button.click(*arguments, show_progress_on=[status], **private))
+    for event in answered:
+        event.success(draw, heard, [inside, pictures], show_progress="hidden", **private)
+    for new in (recording.input, recording.clear, context.choice.change):
+        new(wait, None, answer, cancels=answered, **quick)
+    context.threshold.change(reword, [heard, context.threshold], status, **quick)
 
-    def wait(request: gr.Request):
-        """An old answer never stands beside a new recording."""
-        return sentence_html("👋", texts.say(request, "try.hint")), "", ""
-
-    recording.change(wait, None, answer, api_visibility="private", show_progress="hidden", queue=False)
-    # A component, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.
+    # Components, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.
     result = gr.JSON(visible=False)
-    gr.Button(visible=False).click(predict, [recording], result, api_name="predict")
-
-
-def pictures_html(recognizer, prediction, waveform) -> str:
-    from ..pictures import MFCC_MAX_S, mfcc_svg, timeline_svg, waveform_svg
-
-    rate = recognizer.sampling_rate
-    if waveform is None or prediction.status == "too_short":
-        return ""
-    of_the_start = f" of the first {MFCC_MAX_S:.0f} s" if prediction.duration_s > MFCC_MAX_S else ""
-    figures = [
-        figure_html(
-            waveform_svg(waveform, rate),
-            f"Waveform of {prediction.duration_s:.1f} seconds, peaking at {abs(waveform).max():.2f} of full scale.",
-            "Waveform: how loud it is over time.",
-        ),
-        figure_html(
-            mfcc_svg(waveform, rate, recognizer.extractor),
-            "MFCCs: time runs to the right, coefficients upwards, each row from dark (low) to bright (high).",
-            f"MFCCs{of_the_start}: what the network reads.",
-        ),
-    ]
-    if len(prediction.windows) > 1:
-        timeline = timeline_svg(prediction.windows, recognizer.labels, prediction.duration_s)
-        figures.append(figure_html(timeline, "Emotion over time", "Emotion over time; gaps hold no voice."))
-    return f'<div class="pictures">{"".join(figures)}</div>'
-
-
-def figure_html(svg: str, alt: str, caption: str) -> str:
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+    asked = gr.Dropdown(context.models.names, value=context.models.default, label="model", visible=False)
+    gr.Button(visible=False).click(predict, [recording, asked], result, api_name="predict")

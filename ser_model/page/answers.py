@@ -22,6 +22,18 @@ def emoji(label: str | None) -> str:
     return EMOJI.get((label or "").rpartition("_")[2], "🎙️" if label else "🤔")
 
 
+def percent(say: Say, share: float) -> str:
+    """0.46 -> "46%", spaced as the language spaces it."""
+    return say("page.percent", number=f"{100 * share:.0f}")
+
+
+def clock(seconds: float) -> str:
+    """75.3 -> "1:15", 3675 -> "1:01:15"."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
 def state(prediction, threshold: float) -> str:
     """The group of sentences for a prediction: its status, or "unsure" below the threshold (0 to 1)."""
     return "unsure" if prediction.label is not None and prediction.confidence < threshold else prediction.status
@@ -58,9 +70,12 @@ def sentence_html(emoji: str, said: str, advice: str = "", kind: str = "hint", r
 
 def bars_html(texts: Texts, say: Say, scores: dict[str, float]) -> str:
     """A bar for every emotion; number and name stand beside it, so that nothing hangs on colour or length."""
+    if not scores:
+        return ""
     rows = "".join(
-        f'<dt><span aria-hidden="true">{emoji(label)}</span> {escape(texts.emotion(say, label))}</dt>'
-        f'<dd><meter value="{score:.4f}"></meter><span>{score:.0%}</span></dd>'
+        f'<dt><span class="emoji" aria-hidden="true">{emoji(label)}</span> {escape(texts.emotion(say, label))}</dt>'
+        f'<dd><span class="bar" aria-hidden="true"><i style="--share: {score:.4f}"></i></span>'
+        f'<span class="number">{percent(say, score)}</span></dd>'
         for label, score in scores.items()
     )
-    return f'<dl class="bars">{rows}</dl>'
+    return f'<dl class="bars" aria-label="{escape(say("try.scores"))}">{rows}</dl>'

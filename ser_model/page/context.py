@@ -12,6 +12,7 @@ from .texts import Texts
 class Page:
     """Handed to every tab's `build`.
 
+    demo: the page itself, for what happens when it loads.
     models: those on offer; `models.get(name)` is an `EmotionRecognizer`.
     choice: the name of the chosen one.
     threshold: below this confidence an answer is "unsure".
@@ -20,6 +21,7 @@ class Page:
     library_url: the database of the team's library, if there is one.
     """
 
+    demo: gr.Blocks
     models: Models
     choice: gr.Dropdown
     threshold: gr.Slider
