@@ -1,6 +1,7 @@
 """The emotion in a voice that is still speaking: a window that rolls over a live microphone."""
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,6 @@ from .inference import (
     MIN_DURATION_S,
     VOICE,
     WINDOW_S,
-    EmotionRecognizer,
     Prediction,
     Window,
     voice_message,
@@ -40,11 +40,13 @@ class LiveRecognizer:
     """Listens to one microphone. It holds a few seconds of sound, however long it listens; not to be shared.
 
     Args:
-        recognizer: which judges each window, voice check included; that one may be shared.
+        recognize: judges windows (T,), voice check included: `EmotionRecognizer.recognize`, which may be shared.
+        window_hz: sampling rate of those windows.
     """
 
-    def __init__(self, recognizer: EmotionRecognizer):
-        self.recognizer = recognizer
+    def __init__(self, recognize: Callable[[Sequence[np.ndarray]], list[Prediction]], window_hz: int):
+        self._recognize = recognize
+        self._window_hz = window_hz
         self.reset()
 
     def reset(self) -> None:
@@ -70,9 +72,9 @@ class LiveRecognizer:
         if sampling_rate != self._rate_hz:
             self.reset()
             self._rate_hz = sampling_rate
-            self._resampler = StreamResampler(sampling_rate, self.recognizer.sampling_rate, RESAMPLER_CHUNK)
+            self._resampler = StreamResampler(sampling_rate, self._window_hz, RESAMPLER_CHUNK)
         fresh = self._resampler.push(prepare_waveform(samples, sampling_rate, sampling_rate))
-        rate = self.recognizer.sampling_rate
+        rate = self._window_hz
         self._window = np.concatenate([self._window, fresh])[-round(WINDOW_S * rate) :]
         self._samples += len(fresh)
         if self._samples < MIN_DURATION_S * rate or self._samples - self._judged_samples < UPDATE_S * rate:
@@ -80,10 +82,10 @@ class LiveRecognizer:
         return self._answer()
 
     def _answer(self) -> LiveAnswer:
-        rate = self.recognizer.sampling_rate
+        rate = self._window_hz
         start_s, end_s = self._judged_samples / rate, self._samples / rate
         self._judged_samples = self._samples
-        [prediction] = self.recognizer.recognize([self._window])
+        [prediction] = self._recognize([self._window])
         if prediction.status != VOICE:
             self._scores = None  # whoever speaks next starts anew
             return LiveAnswer(prediction, end_s, tuple(self._track))

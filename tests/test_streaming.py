@@ -28,13 +28,17 @@ def voice(data_dir):
     return samples if samples.ndim == 1 else samples[:, 0].copy()
 
 
+def live_recognizer(recognizer):
+    return LiveRecognizer(recognizer.recognize, recognizer.sampling_rate)
+
+
 def listened(live, sound, chunk=4800, rate=RATE):
     answers = [live.push(rate, sound[start : start + chunk]) for start in range(0, len(sound), chunk)]
     return [answer for answer in answers if answer is not None]
 
 
 def test_answers_come_at_least_twice_a_second_and_follow_the_voice(recognizer, voice):
-    answers = listened(LiveRecognizer(recognizer), voice)
+    answers = listened(live_recognizer(recognizer), voice)
     times_s = np.array([answer.heard_s for answer in answers])
     assert times_s[0] < 0.75 and np.diff(times_s).max() <= 0.5
     last = answers[-1].prediction
@@ -45,13 +49,12 @@ def test_answers_come_at_least_twice_a_second_and_follow_the_voice(recognizer, v
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 @pytest.mark.parametrize("chunk", [1000, 4801])
-def test_what_is_judged_is_the_sound_whatever_the_chunks(recognizer, voice, rate, chunk, monkeypatch):
+def test_what_is_judged_is_the_sound_whatever_the_chunks(recognizer, voice, rate, chunk):
     """No click and no gap where two chunks meet: the window holds what resampling the whole gives."""
     sound = resample(voice / 2**15, RATE, rate)
     windows = []
-    judge = recognizer.recognize
-    monkeypatch.setattr(recognizer, "recognize", lambda clips: windows.append(clips[0]) or judge(clips))
-    answers = listened(LiveRecognizer(recognizer), sound, chunk, rate)
+    live = LiveRecognizer(lambda clips: windows.append(clips[0]) or recognizer.recognize(clips), 16_000)
+    answers = listened(live, sound, chunk, rate)
     whole = resample(sound, rate, 16_000)
     end = round(answers[-1].heard_s * 16_000)
     window = windows[-1]
@@ -60,13 +63,8 @@ def test_what_is_judged_is_the_sound_whatever_the_chunks(recognizer, voice, rate
 
 
 def test_a_smoothed_answer_moves_slower_than_the_newest(recognizer, voice):
-    live, newest, smooth = LiveRecognizer(recognizer), [], []
-    judge = recognizer.recognize
-    live.recognizer = type(
-        "Spy",
-        (),
-        {"sampling_rate": 16_000, "recognize": staticmethod(lambda clips: newest.extend(judge(clips)) or newest[-1:])},
-    )()
+    newest = []
+    live = LiveRecognizer(lambda clips: newest.extend(recognizer.recognize(clips)) or newest[-1:], 16_000)
     smooth = [answer.prediction for answer in listened(live, np.tile(voice, 2))]
     pairs = [(new.scores, old.scores) for new, old in zip(newest, smooth, strict=True) if new.status == VOICE]
 
@@ -77,7 +75,7 @@ def test_a_smoothed_answer_moves_slower_than_the_newest(recognizer, voice):
 
 
 def test_silence_and_noise_get_no_emotion(recognizer, voice):
-    live = LiveRecognizer(recognizer)
+    live = live_recognizer(recognizer)
     assert {answer.prediction.status for answer in listened(live, np.zeros(2 * RATE, np.int16))} == {TOO_QUIET}
     noise = (3000 * np.random.default_rng(0).standard_normal(3 * RATE)).astype(np.int16)
     assert {answer.prediction.status for answer in listened(live, noise)} == {NO_VOICE}
@@ -86,11 +84,10 @@ def test_silence_and_noise_get_no_emotion(recognizer, voice):
     assert quiet.prediction.label is None and quiet.track, "the picture still shows what was said"
 
 
-def test_memory_does_not_grow_with_time(recognizer, voice, monkeypatch):
+def test_memory_does_not_grow_with_time(recognizer, voice):
     """Half an hour at once, of which the recogniser itself is not the question."""
-    live = LiveRecognizer(recognizer)
-    [answer] = recognizer.recognize([resample(voice / 2**15, RATE, 16_000)])
-    monkeypatch.setattr(recognizer, "recognize", lambda clips: [answer])
+    answers = recognizer.recognize([resample(voice / 2**15, RATE, 16_000)])
+    live = LiveRecognizer(lambda clips: answers, 16_000)
     held = []
     for _ in range(400):
         listened(live, voice, chunk=RATE)
@@ -99,7 +96,7 @@ def test_memory_does_not_grow_with_time(recognizer, voice, monkeypatch):
 
 
 def test_after_a_reset_nothing_is_left(recognizer, voice):
-    live = LiveRecognizer(recognizer)
+    live = live_recognizer(recognizer)
     first = listened(live, voice)
     live.reset()
     again = listened(live, voice)
@@ -107,14 +104,14 @@ def test_after_a_reset_nothing_is_left(recognizer, voice):
 
 
 def test_another_microphone_starts_anew(recognizer, voice):
-    live = LiveRecognizer(recognizer)
+    live = live_recognizer(recognizer)
     listened(live, voice)
     answers = listened(live, resample(voice / 2**15, RATE, 16_000), 1600, 16_000)
     assert answers[0].heard_s < 1
 
 
 def test_odd_chunks(recognizer):
-    live = LiveRecognizer(recognizer)
+    live = live_recognizer(recognizer)
     assert live.push(RATE, np.zeros(0, np.int16)) is None
     assert live.push(RATE, np.zeros((100, 2), np.int16)) is None
     with pytest.raises(AudioError, match="sampling rate"):
