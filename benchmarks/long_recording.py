@@ -39,7 +39,7 @@ def main() -> None:
         return
     clips = sorted((args.data_dir / "RAVDESS").rglob("Actor_0[1-4]/03-01-*"))[::12]
     voices = [resample(load_audio(clip, 16_000), 16_000, RATE) for clip in clips]
-    print("| recording | s | s per s of sound | windows | segments of speech | peak memory |")
+    print("| recording | s | s per s of sound | windows | stretches of speech | peak memory |")
     print("| --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for minutes in args.minutes:
