@@ -1,7 +1,6 @@
 """The page that visitors meet, tab by tab. Only app.py imports it."""
 
 import math
-import os
 from html import escape
 from importlib import import_module
 from importlib.util import find_spec
@@ -9,6 +8,7 @@ from importlib.util import find_spec
 import gradio as gr
 
 from .context import Page
+from .developers import mcp_is_on
 from .models import Models
 from .server import UploadsOnly
 from .texts import Say, Texts
@@ -104,7 +104,7 @@ def launch(demo: gr.Blocks, models: Models) -> None:
         footer_links=["api"],
         run_history=False,  # would keep answers in the visitor's browser
         enable_monitoring=False,
-        mcp_server=os.environ.get("SER_MCP") == "1",
+        mcp_server=True if mcp_is_on() else None,  # None leaves it to GRADIO_MCP_SERVER
         prevent_thread_lock=True,
     )
     models.get()

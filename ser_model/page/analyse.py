@@ -1,5 +1,6 @@
 """The tab "Try it": one recording in, one honest answer out."""
 
+import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -68,9 +69,9 @@ def build(context: Page) -> None:
         answer = answer_html(texts, say, prediction, threshold_percent / 100)
         return answer, bars_html(texts, say, prediction.scores or {}), *no_pictures(), heard
 
-    def show_example(name: str, *settings, request: gr.Request):
+    def show_example(name: str, model: str, threshold_percent: float, request: gr.Request):
         recording = str(EXAMPLES / f"synthetic_{name}.flac")
-        return recording, *show(recording, *settings, request)
+        return recording, *show(recording, model, threshold_percent, request)
 
     def reword(heard: Heard | None, threshold_percent: float, request: gr.Request):
         """The answer again, in the words of another threshold."""
@@ -86,10 +87,6 @@ def build(context: Page) -> None:
 
     def no_pictures():
         return gr.update(visible=False), ""
-
-    def wait(request: gr.Request):
-        """An old answer never stands beside a new recording."""
-        return sentence_html("👋", texts.say(request, "try.hint")), "", *no_pictures(), None
 
     heard = gr.State(time_to_live=3600)
     with gr.Row(equal_height=False):
@@ -124,8 +121,11 @@ def build(context: Page) -> None:
         answered.append(button.click(*arguments, show_progress_on=[status], **private))
     for event in answered:
         event.success(draw, heard, [inside, pictures], show_progress="hidden", **private)
+    # An old answer never stands beside a new recording. In the browser alone, so that it is never late either.
+    blank = json.dumps([str(hint), "", {"visible": False, "__type__": "update"}, ""])
     for new in (recording.input, recording.clear, context.choice.change):
-        new(wait, None, answer, cancels=answered, **quick)
+        new(None, None, answer[:-1], js=f"() => {blank}", cancels=answered)
+        new(lambda: None, None, heard, **quick)
     context.threshold.change(reword, [heard, context.threshold], status, **quick)
 
     # Components, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.

@@ -41,10 +41,14 @@ async function predict(file) {{  // a File or a Blob
 TITLES = {"python": "Python", "shell": "curl", "javascript": "JavaScript"}
 
 
+def mcp_is_on() -> bool:
+    return os.environ.get("SER_MCP") == "1"
+
+
 def build(context: Page) -> None:
     texts = context.texts
     address = f"{ADDRESS}/gradio_api/mcp/"
-    mcp = "mcp_on" if os.environ.get("SER_MCP") == "1" else "mcp_off"
+    mcp = "mcp_on" if mcp_is_on() else "mcp_off"
     gr.Markdown(
         texts.rendered(
             "developers.text",

@@ -87,7 +87,7 @@ class Models:
         except OSError:
             labels = None
         try:
-            found = ModelCard.load(_file(source, "README.md")).data.eval_results or []
+            found = ModelCard(Path(_file(source, "README.md")).read_text(encoding="utf-8")).data.eval_results or []
         except OSError:
             found = []
         figures = {}
