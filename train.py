@@ -52,6 +52,7 @@ from ser_model.faults import Stopped, StopSignals, faults_in_words
 from ser_model.finetune import Base, layer_rates, load_base
 from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import LabelError, nearest
+from ser_model.likeness import fit_likeness
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
 from ser_model.predictions import Predictions, PredictionsError
 from ser_model.reports import write_run
@@ -257,12 +258,20 @@ def train(
         logits, labels = predict(ema.module, validation, extractor, accelerator)
         if accelerator.is_main_process:
             save_model(ema.module, extractor, output_dir / "last", fit_temperature(logits, labels))
-    best = progress.best
+    best, refused = progress.best, None
+    if training.outlier_sounds and accelerator.is_main_process:
+        # The model already lies there, so that a break costs no more than the score.
+        print("learning what is unlike these voices", flush=True)
+        share = judged.refused if judged else None
+        refused = fit_likeness(best_model, extractor, data, training.outlier_sounds, settings.seed, share)
+        save_model(best_model, extractor, output_dir, best["temperature"])
+    accelerator.wait_for_everyone()
     model = SERForAudioClassification.from_pretrained(output_dir).to(accelerator.device)
     results = {"settings": settings.name, "seed": settings.seed, "best_epoch": best["epoch"]}
     results |= {"temperature": round(best["temperature"], 4), "parameters": model.num_parameters()}
     results |= {"hardware": hardware(accelerator), "data": data.summary()}
     results |= {"split": data.split.kind, **origin}
+    results |= {"training_voices_refused": refused} if training.outlier_sounds else {}
     if judged:
         predictions = judged.predictions
         results |= {"speaker_disjoint": judged.summary["speaker_disjoint"], "cross_validation": judged.summary}

@@ -1,15 +1,13 @@
 """Speech emotion recognition: MFCCs, compact CNNs, calibrated answers."""
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
-
-from .configuration_ser import SERConfig
-from .feature_extraction_ser import SERFeatureExtractor
-from .modeling_ser import SERForAudioClassification, SERModel
-
-AutoConfig.register(SERConfig.model_type, SERConfig, exist_ok=True)
-AutoFeatureExtractor.register(SERConfig, SERFeatureExtractor, exist_ok=True)
-AutoModel.register(SERConfig, SERModel, exist_ok=True)
-AutoModelForAudioClassification.register(SERConfig, SERForAudioClassification, exist_ok=True)
-
 __version__ = "0.1.0"
 __all__ = ["SERConfig", "SERFeatureExtractor", "SERForAudioClassification", "SERModel"]
+
+
+def __getattr__(name: str):
+    # On demand: torch and Transformers take seconds, and the page is served before it needs them.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import registration
+
+    return getattr(registration, name)

@@ -108,6 +108,7 @@ def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict
     (output_dir / "classification_report.txt").write_text(predictions.report())
     figures = {key: [run["test"][key] for run in runs] for key in SUMMARISED}
     told = ("seed", "split_hash", "speaker_disjoint", "best_epoch", "temperature", "train_seconds")
+    told += ("training_voices_refused",) if "training_voices_refused" in runs[0] else ()
     summary = {
         "settings": runs[0]["settings"],
         "protocol": protocol,
@@ -135,11 +136,13 @@ class Judgement:
     summary: its cv.json.
     predictions: of all its test clips, each by a model that had not heard it.
     temperature: calibrates the model's logits; fitted on those answers.
+    refused: the mean share of a fold's training voices that its model calls unlike them; None without that score.
     """
 
     summary: dict
     predictions: Predictions
     temperature: float
+    refused: float | None
 
 
 def after_all(settings: Settings) -> Settings:
@@ -171,17 +174,17 @@ def judgement(folder: Path, settings: Settings) -> Judgement:
         raise SettingsError(
             f"{folder} holds no finished cross-validation ({error}); run train.py --cv first"
         ) from error
-    for fold in range(1, len(summary["folds"]) + 1):
-        own = load_settings(folder / f"fold-{fold}" / "settings.yaml")
-        is_finished(
-            folder / f"fold-{fold}", settings.model_copy(update={"seed": own.seed, "split": own.split}), True, False
-        )
+    for number in range(1, len(summary["folds"]) + 1):
+        fold = folder / f"fold-{number}"
+        own = load_settings(fold / "settings.yaml")
+        alike = settings.model_copy(update={"seed": own.seed, "split": own.split})
+        is_finished(fold, alike, resume=True, overwrite=False)
     predictions = Predictions.read(folder / "predictions.csv")
     # Each fold's answers are calibrated already, on few clips; all together say what is left over.
-    spread = float(np.exp(np.mean(np.log([fold["temperature"] for fold in summary["folds"]]))))
-    return Judgement(
-        summary, predictions, spread * fit_temperature(np.log(predictions.probabilities), predictions.labels)
-    )
+    of_folds = float(np.exp(np.mean([np.log(fold["temperature"]) for fold in summary["folds"]])))
+    left_over = fit_temperature(np.log(predictions.probabilities), predictions.labels)
+    refused = [fold["training_voices_refused"] for fold in summary["folds"] if "training_voices_refused" in fold]
+    return Judgement(summary, predictions, of_folds * left_over, float(np.mean(refused)) if refused else None)
 
 
 def headline(summary: dict) -> str:

@@ -10,8 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
 
-from .configuration_ser import SERConfig
-from .feature_extraction_ser import SERFeatureExtractor
+from .registration import SERConfig, SERFeatureExtractor  # which lets the Auto classes know ours
 
 # Without this, Transformers asks at the terminal whether it may run a folder's code, and waits for an answer.
 DEFAULTS = {"trust_remote_code": False}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import serving
 import soundfile
 import torch
 
@@ -79,3 +80,51 @@ def synthetic_corpora(tmp_path_factory) -> Path:
                 clip = root / "TESS" / f"{speaker}_{folder}" / f"{speaker}_{word}_{emotion}.wav"
                 write_chord(clip, index, pitch_hz, rng)
     return root
+
+
+# ── The page: a server and a browser a test file, a visitor a test ──
+
+
+@pytest.fixture(scope="session")
+def clips(data_dir, tmp_path_factory) -> Path:
+    """A folder of recordings: one real clip in many formats, a long one, and some that cannot be judged."""
+    folder = tmp_path_factory.mktemp("clips")
+    samples, rate = soundfile.read(data_dir / "native_samples" / "03-01-06-01-01-02-20.wav", always_2d=True)
+    voice = samples.mean(axis=1)
+    soundfile.write(folder / "clip.wav", voice, rate)
+    for name, codec, rate_hz in [
+        ("clip.m4a", "aac", 44_100),
+        ("clip.mp4", "aac", 44_100),
+        ("clip.webm", "libopus", 48_000),
+        ("clip.amr", "libopencore_amrnb", 8_000),
+    ]:
+        serving.encode(folder / name, codec, rate_hz, voice, rate)
+    soundfile.write(folder / "long.wav", np.concatenate([voice, voice, np.zeros(8 * rate), voice]), rate)
+    soundfile.write(folder / "silence.wav", np.zeros(2 * rate), rate)
+    soundfile.write(folder / "tone.wav", 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate), rate)
+    soundfile.write(folder / "short.wav", voice[: round(0.2 * rate)], rate)
+    soundfile.write(folder / "unscaled.wav", voice / np.abs(voice).max() * 32_767, rate, subtype="FLOAT")
+    (folder / "text.wav").write_text("This is no recording.")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of `python app.py`, started as a visitor's host would; for other settings, define another."""
+    with serving.running_app(tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser(clips):
+    """Not for the whole session: while Playwright runs, nothing else in this thread can use asyncio."""
+    executable = program("chromium", "chromium-browser", "google-chrome")
+    with serving.running_browser(executable, microphone=clips / "clip.wav") as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, server):
+    """A fresh visitor whose browser speaks English."""
+    with serving.visit(browser, server) as page:
+        yield page

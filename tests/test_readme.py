@@ -5,12 +5,9 @@ import csv
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import numpy as np
@@ -18,6 +15,7 @@ import pytest
 import soundfile
 import yaml
 from fake_hub import OURS, TOKEN, running_hub
+from serving import free_port, wait_until_it_answers
 
 from ser_model.__main__ import main
 from ser_model.labels import EMOTIONS
@@ -112,9 +110,10 @@ def test_predict_command(tmp_path):
     line = command("python -m ser_model predict")
     result = run(line.replace("predictions.csv", str(tmp_path / "predictions.csv")), cwd=ROOT)
     assert result.returncode == 0, result.stderr
-    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + len(
-        list((ROOT / "examples").glob("*.flac"))
-    )
+    with open(tmp_path / "predictions.csv", newline="") as file:
+        rows = {Path(row["path"]).stem: row for row in csv.DictReader(file)}
+    assert rows.keys() == {file.stem for file in (ROOT / "examples").glob("*.flac")}
+    assert all(row["label"] and not row["error"] for row in rows.values())
 
 
 def test_evaluate_command_gives_the_figures_of_the_readme(data_dir):
@@ -171,22 +170,13 @@ def test_explore_command(synthetic_corpora, tmp_path):
 
 
 def test_make_demo_serves_the_page():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     if not (ROOT / ".venv" / ".installed").exists():
         pytest.fail("make demo would install into .venv first; run the tests with: make test")
+    port = free_port()
     process = subprocess.Popen(["make", "demo", f"PORT={port}"], cwd=ROOT, start_new_session=True)
     try:
-        deadline_s = time.monotonic() + 120
-        while True:
-            try:
-                page = urlopen(f"http://127.0.0.1:{port}").read().decode()
-                break
-            except URLError:
-                assert process.poll() is None and time.monotonic() < deadline_s
-                time.sleep(0.3)
-        assert "How does this voice sound?" in page
+        wait_until_it_answers(f"http://127.0.0.1:{port}", process)
+        assert "How does this voice sound?" in urlopen(f"http://127.0.0.1:{port}").read().decode()
     finally:
         os.killpg(process.pid, 15)
         process.wait(timeout=30)

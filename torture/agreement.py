@@ -31,8 +31,9 @@ torch.set_num_threads(int(sys.argv[2]))
 from ser_model.audio import load_audio
 from ser_model.inference import EmotionRecognizer
 clips = [load_audio(path) for path in json.loads(Path(sys.argv[3]).read_text())]
-scores = EmotionRecognizer.from_pretrained(sys.argv[1]).scores(clips, batch_size=int(sys.argv[4]))
-print(json.dumps(scores.tolist()))
+recognizer, size = EmotionRecognizer.from_pretrained(sys.argv[1]), int(sys.argv[4])
+batches = [recognizer.scores(clips[first : first + size]) for first in range(0, len(clips), size)]
+print(json.dumps([row for batch in batches for row in batch.tolist()]))
 """
 
 

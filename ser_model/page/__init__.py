@@ -1,0 +1,111 @@
+"""The page that visitors meet, tab by tab. Only app.py imports it."""
+
+import math
+from html import escape
+from importlib import import_module
+from importlib.util import find_spec
+
+import gradio as gr
+
+from .context import Page
+from .developers import mcp_is_on
+from .models import Models
+from .server import UploadsOnly
+from .texts import Say, Texts
+from .theme import BROWSER_SCRIPT, CSS, THEME
+
+TABS = ("try", "live", "many", "clips", "library", "developers")  # in this order; texts.yaml has a group for each
+MODULES = {"try": "analyse"}  # "try" cannot name a module
+KEPT_S = 3600  # how long a recording may lie on the server's disk
+MAX_UPLOAD = "200mb"  # an hour and a half at 16 kHz in 16-bit wav
+SWEEP_S = 600  # how often old ones are looked for
+
+
+def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEPT_S) -> gr.Blocks:
+    """The page around the models on offer; with a database, the tab of the team's library too.
+
+    Args:
+        kept_s: seconds after which an upload is deleted, at the next of the sweeps, which are at most as far apart.
+    """
+    texts = Texts()
+    sweep_s = min(SWEEP_S, kept_s)
+    with UploadsOnly(title=texts.speaker("en")("page.title"), delete_cache=(sweep_s, kept_s)) as demo:
+        gr.Markdown(
+            texts.rendered("page.head", lambda say: f"# 🎙️ {say('page.title')}\n{say('page.intro')}"), elem_id="head"
+        )
+        choice = gr.Dropdown(
+            models.names, value=models.default, label=texts.label("page.model"), elem_id="model", render=False
+        )
+        threshold = gr.Slider(
+            0,
+            100,
+            50,
+            step=1,
+            label=texts.label("page.threshold"),
+            info=texts.label("page.threshold_info"),
+            elem_id="threshold",
+            render=False,
+        )
+        context = Page(demo, models, choice, threshold, texts, gr.State([]), library_url)
+        with gr.Tabs():
+            for name in TABS:
+                module = f"{__name__}.{MODULES.get(name, name)}"
+                if not find_spec(module) or (name == "library" and not library_url):
+                    continue
+                # "live" loads its recorder in the background; Gradio's fails if Record is pressed before that is there.
+                with gr.Tab(texts.label(f"{name}.tab"), id=name, render_children=name == "live"):
+                    import_module(module).build(context)
+        with gr.Accordion(texts.label("page.settings"), open=False, elem_id="settings"):
+            with gr.Row():
+                choice.render()
+                threshold.render()
+            gr.HTML(texts.rendered("page.cards", lambda say: cards_html(say, models)), elem_id="cards")
+        minutes = math.ceil((kept_s + sweep_s) / 60)
+        gr.Markdown(
+            texts.rendered("page.foot", lambda say: f"{say('page.limits')}\n\n{say('page.privacy', minutes=minutes)}"),
+            elem_id="limits",
+        )
+    demo.texts = texts
+    return demo.queue(max_size=32, default_concurrency_limit=2)
+
+
+def cards_html(say: Say, models: Models) -> str:
+    """Every model on offer with the figures of its card."""
+    rows = []
+    for name in models.names:
+        card = models.card(name)
+        first = f'<th scope="row" rowspan="{max(1, len(card.results))}">{escape(name)}</th>'
+        first += f'<td rowspan="{max(1, len(card.results))}">{card.labels or "–"}</td>'
+        if not card.results:
+            rows.append(f'<tr>{first}<td colspan="3">{say("page.no_figures")}</td></tr>')
+        for result in card.results:
+            figures = "".join(
+                f"<td>{'–' if value is None else f'{value:.3f}'}</td>" for value in (result.uar, result.accuracy)
+            )
+            rows.append(f"<tr>{first}<td>{escape(result.tested_on)}</td>{figures}</tr>")
+            first = ""
+    head = f"<th>{say('page.model')}</th><th>{say('page.labels')}</th><th>{say('page.tested_on')}</th>"
+    title = escape(say("page.models"))
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{title}"><table class="models">'
+        f"<thead><tr>{head}<th>UAR</th><th>{say('page.accuracy')}</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f"</div><p>{say('page.figures_note')}</p>"
+    )
+
+
+def launch(demo: gr.Blocks, models: Models) -> None:
+    """Serve the page until it is stopped; the default model is loaded while the first visitors read."""
+    demo.launch(
+        theme=THEME,
+        css=CSS,
+        js=BROWSER_SCRIPT,
+        i18n=demo.texts.i18n,
+        max_file_size=MAX_UPLOAD,
+        footer_links=["api"],
+        run_history=False,  # would keep answers in the visitor's browser
+        enable_monitoring=False,
+        mcp_server=True if mcp_is_on() else None,  # None leaves it to GRADIO_MCP_SERVER
+        prevent_thread_lock=True,
+    )
+    models.get()
+    demo.block_thread()

@@ -1,0 +1,81 @@
+"""What a prediction looks and reads like, in any tab: one sentence, some advice, bars."""
+
+from html import escape
+
+from .texts import Say, Texts
+
+EMOJI = {
+    "neutral": "😐",
+    "calm": "😌",
+    "happy": "😄",
+    "sad": "😢",
+    "angry": "😠",
+    "fearful": "😨",
+    "disgust": "🤢",
+    "surprised": "😲",
+}
+NO_CLIP, UNREADABLE = "no_clip", "unreadable"  # beside the states of `Prediction`
+
+
+def emoji(label: str | None) -> str:
+    """ "female_angry" -> 😠; a label of one's own, or none, has a neutral sign."""
+    return EMOJI.get((label or "").rpartition("_")[2], "🎙️" if label else "🤔")
+
+
+def percent(say: Say, share: float) -> str:
+    """0.46 -> "46%", spaced as the language spaces it."""
+    return say("page.percent", number=f"{100 * share:.0f}")
+
+
+def clock(seconds: float) -> str:
+    """75.3 -> "1:15", 3675 -> "1:01:15"."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def state(prediction, threshold: float) -> str:
+    """The group of sentences for a prediction: its status, or "unsure" below the threshold (0 to 1)."""
+    return "unsure" if prediction.label is not None and prediction.confidence < threshold else prediction.status
+
+
+def sentences(texts: Texts, say: Say, prediction, threshold: float) -> tuple[str, str]:
+    """What is said about a prediction, and the advice with it."""
+    values = {"duration": f"{prediction.duration_s:.1f}", "speech": f"{prediction.speech_s:.1f}"}
+    if prediction.label is not None:
+        values["emotion"] = texts.emotion(say, prediction.label)
+        values["confidence"] = f"{100 * prediction.confidence:.0f}"
+    key = f"states.{state(prediction, threshold)}"
+    return say(f"{key}.said", **values), say(f"{key}.advice", **values)
+
+
+def answer_html(texts: Texts, say: Say, prediction, threshold: float) -> str:
+    """Emoji, sentence and advice."""
+    said, advice = sentences(texts, say, prediction, threshold)
+    reason = prediction.message if prediction.status == UNREADABLE else ""
+    return sentence_html(emoji(prediction.label), said, advice, state(prediction, threshold), reason)
+
+
+def sentence_html(emoji: str, said: str, advice: str = "", kind: str = "hint", reason: str = "") -> str:
+    """One place for every answer, which screen readers announce; the emoji only repeats what the sentence says.
+
+    `reason` is what the program reported, in English.
+    """
+    return (
+        f'<div class="answer {kind}" role="status"><span class="emoji" aria-hidden="true">{emoji}</span>'
+        f'<div><p class="said">{escape(said)}</p><p class="heard">{escape(advice)}</p>'
+        f'<p class="reason" lang="en">{escape(reason)}</p></div></div>'
+    )
+
+
+def bars_html(texts: Texts, say: Say, scores: dict[str, float]) -> str:
+    """A bar for every emotion; number and name stand beside it, so that nothing hangs on colour or length."""
+    if not scores:
+        return ""
+    rows = "".join(
+        f'<dt><span class="emoji" aria-hidden="true">{emoji(label)}</span> {escape(texts.emotion(say, label))}</dt>'
+        f'<dd><span class="bar" aria-hidden="true"><i style="--share: {score:.4f}"></i></span>'
+        f'<span class="number">{percent(say, score)}</span></dd>'
+        for label, score in scores.items()
+    )
+    return f'<dl class="bars" aria-label="{escape(say("try.scores"))}">{rows}</dl>'

@@ -1,0 +1,30 @@
+"""What the tabs of the page share."""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from .models import Models
+from .texts import Texts
+
+
+@dataclass(frozen=True)
+class Page:
+    """Handed to every tab's `build`.
+
+    demo: the page itself, for what happens when it loads.
+    models: those on offer; `models.get(name)` is an `EmotionRecognizer`.
+    choice: the name of the chosen one.
+    threshold: below this confidence an answer is "unsure".
+    texts: every sentence, in the visitor's language.
+    clips: what this visitor analysed in this session; nobody else's.
+    library_url: the database of the team's library, if there is one.
+    """
+
+    demo: gr.Blocks
+    models: Models
+    choice: gr.Dropdown
+    threshold: gr.Slider
+    texts: Texts
+    clips: gr.State
+    library_url: str | None = None

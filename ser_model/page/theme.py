@@ -1,0 +1,201 @@
+"""How the page looks, and the little that runs in the browser."""
+
+import gradio as gr
+
+from .texts import LANGUAGES
+
+THEME = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=("system-ui", "sans-serif")).set(
+    body_text_color_subdued="*neutral_600",  # Gradio's own greys and its button are too pale to read (WCAG AA)
+    body_text_color_subdued_dark="*neutral_400",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_400",
+    block_label_text_color="*neutral_600",
+    block_label_text_color_dark="*neutral_300",
+    block_title_text_color="*neutral_700",
+    block_title_text_color_dark="*neutral_200",
+    input_placeholder_color="*neutral_600",
+    input_placeholder_color_dark="*neutral_400",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_800",
+    block_shadow="none",
+    block_radius="10px",
+)
+
+CSS = """
+.gradio-container { width: 100%; max-width: 1080px !important; margin-inline: auto; }
+.gradio-container main { padding-top: 1.5rem !important; }
+#head h1 { font-size: clamp(1.5rem, 5vw, 2rem); margin: 0 0 .25rem; }
+#head p { color: var(--body-text-color-subdued); max-width: 46rem; }
+:focus-visible { outline: 3px solid var(--primary-500) !important; outline-offset: 2px; }
+.sr-only { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+
+button[role="tab"].selected { color: var(--primary-700) !important; }
+.dark button[role="tab"].selected { color: var(--primary-400) !important; }
+#status, #scores, #pictures, #over-time, #saliency, #cards { padding: 0; border: 0; }
+#status .html-container, #scores .html-container, #pictures .html-container, #over-time .html-container,
+#saliency .html-container, #cards .html-container { padding: 0; }
+
+.answer { display: flex; align-items: center; gap: 1rem; min-height: 6.5rem; padding: 1rem 1.25rem;
+  border-style: solid; border-width: 1px 1px 1px 6px; border-color: var(--border-color-primary); border-radius: 10px;
+  background: var(--block-background-fill); }
+.answer.voice { border-left-color: var(--primary-500); }
+.answer.unsure { border-left-color: var(--primary-500); border-left-style: dashed; }
+.emoji { font-family: "Apple Color Emoji", "Segoe UI Emoji", "Noto Color Emoji", sans-serif; line-height: 1; }
+.answer .emoji { font-size: 2.75rem; }
+.answer p { margin: 0; overflow-wrap: anywhere; }
+.answer .said { font-size: var(--text-lg); font-weight: 500; line-height: 1.35; }
+.answer.voice .said { font-size: clamp(1.1rem, 4.5vw, 1.4rem); font-weight: 600; }
+.answer .heard, .answer .reason { color: var(--body-text-color-subdued); font-size: var(--text-md); }
+.answer .reason:empty { display: none; }
+.answer .warning { margin-top: .5rem; padding-left: .6rem; border-left: 3px solid #b45309; font-size: var(--text-md); }
+
+.bars { display: grid; grid-template-columns: max-content 1fr max-content; gap: .45rem .75rem; align-items: center;
+  margin: .25rem 0 0; }
+.bars dt { grid-column: 1; font-weight: 400; }
+.bars dd { display: contents; }
+.bars .bar { height: .6rem; border-radius: .3rem; background: var(--border-color-primary); overflow: hidden; }
+.bars .bar i { display: block; height: 100%; width: calc(100% * var(--share)); background: var(--primary-600); }
+.bars .number { text-align: right; font-variant-numeric: tabular-nums; min-width: 3.2em; }
+
+#examples-hint p { color: var(--body-text-color-subdued); font-size: var(--text-md); margin: 0; }
+#recording .icon:not(.selected), #recording time { color: var(--body-text-color-subdued) !important; }
+
+.over-time h2, .pictures h2 { font-size: var(--text-xl); margin: .5rem 0 .25rem; }
+.over-time .hint { color: var(--body-text-color-subdued); margin: 0 0 .5rem; }
+.over-time .plot { position: relative; max-width: 46rem; cursor: pointer; touch-action: pan-y; user-select: none; }
+.over-time svg, .pictures svg { display: block; width: 100%; height: auto; }
+.over-time .chosen, .over-time .now { position: absolute; top: 0; bottom: 0; pointer-events: none; display: none; }
+.over-time .chosen { background: var(--primary-500); opacity: .25; }
+.over-time .now { width: 2px; background: var(--body-text-color); }
+.over-time audio { width: 100%; max-width: 46rem; margin: .25rem 0 .5rem; }
+.over-time .unplayable { color: var(--body-text-color-subdued); }
+.over-time .table { max-height: 22rem; overflow: auto; max-width: 46rem; border: 1px solid var(--border-color-primary);
+  border-radius: 10px; }
+.over-time table, .models { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.over-time th, .over-time td, .models th, .models td { padding: .35rem .6rem; text-align: left;
+  border-bottom: 1px solid var(--border-color-primary); }
+.over-time thead th { position: sticky; top: 0; background: var(--block-background-fill); }
+.over-time tbody tr:last-child td { border-bottom: 0; }
+.over-time td button { width: 2.5rem; height: 2rem; border: 1px solid var(--border-color-primary); border-radius: 6px;
+  background: var(--button-secondary-background-fill); }
+.over-time .downloads a { margin-right: 1rem; text-decoration: underline; }
+
+.pictures { columns: 2 20rem; column-gap: 2rem; }
+.pictures figure { margin: 0 0 1.25rem; break-inside: avoid; }
+.pictures figcaption { color: var(--body-text-color-subdued); font-size: var(--text-md); }
+.models { font-size: var(--text-md); margin: 0; }
+.prose table.models :is(table, tr, th, td), .models :is(tr, th, td) { border-width: 0 0 1px !important;
+  border-color: var(--border-color-primary) !important; vertical-align: top; }
+#examples button { height: auto; align-self: stretch; }
+.scroll { overflow-x: auto; }
+#limits { border-top: 1px solid var(--border-color-primary); padding-top: 1rem; }
+#limits p { max-width: 60rem; }
+:is(#live-status, #live-scores, #live-track) .html-container { padding: 0; }
+footer .divider { display: none; }
+"""
+
+# Gradio's audio field takes only what the browser calls audio, but webm and mp4 are "video" to it, and amr is nothing.
+# So whatever a visitor offers is called audio here, and the server finds out whether it is.
+TAKE_ANY_RECORDING = """
+  const input = (event) => event.target.closest?.("#recording")?.querySelector("input[type=file]");
+  const fill = (input, files) => {
+    const list = new DataTransfer();
+    for (const file of files) list.items.add(new File([file], file.name, { type: "audio/x-recording" }));
+    input.files = list.files;
+  };
+  document.addEventListener("click", (event) => {
+    if (input(event)) input(event).accept = "audio/*,video/*,.amr,.caf,.mka,.opus,.wma";
+  }, true);
+  document.addEventListener("change", (event) => {
+    if (event.target === input(event)) fill(event.target, event.target.files);
+  }, true);
+  document.addEventListener("drop", (event) => {
+    if (!input(event) || !event.dataTransfer?.files.length) return;
+    event.preventDefault();
+    event.stopPropagation();
+    fill(input(event), event.dataTransfer.files);
+    input(event).dispatchEvent(new Event("change", { bubbles: true }));
+  }, true);
+"""
+
+# Gradio announces the browser's language even where the page has no words for it, and titles in one language only.
+SPEAK_ONE_LANGUAGE = f"""
+  const first = navigator.language.split("-")[0];
+  document.documentElement.lang = {list(LANGUAGES)}.includes(first) ? first : "en";
+  document.title = document.querySelector("#head h1")?.textContent.trim() || document.title;
+"""
+
+# A click on the timeline plays from there, a drag plays that part, and so does a segment's button; a line shows where.
+PLAY_PARTS = """
+  const whole = (element) => element?.closest?.(".over-time");
+  const seconds = (plot, event) => {
+    const box = plot.getBoundingClientRect(), { left, right, duration } = plot.dataset;
+    const share = ((event.clientX - box.left) / box.width - left) / (right - left);
+    return Math.min(1, Math.max(0, share)) * duration;
+  };
+  const place = (plot, time_s) => {
+    const { left, right, duration } = plot.dataset;
+    return 100 * (+left + (right - left) * time_s / duration);
+  };
+  const mark = (section, start_s, end_s) => {
+    const plot = section.querySelector(".plot"), chosen = section.querySelector(".chosen");
+    chosen.style.display = end_s > start_s ? "block" : "none";
+    chosen.style.left = place(plot, start_s) + "%";
+    chosen.style.width = place(plot, end_s) - place(plot, start_s) + "%";
+  };
+  const play = (section, start_s, end_s) => {
+    const audio = section.querySelector("audio");
+    if (!audio.src) audio.src = `${gradio_config.root}/gradio_api/file=${encodeURI(audio.dataset.file)}`;
+    mark(section, start_s, end_s);
+    audio.dataset.end = end_s;
+    audio.currentTime = start_s;
+    audio.play().catch(() => {});  // the player itself says what it cannot play, below
+  };
+  let from_s = null;
+  document.addEventListener("pointerdown", (event) => {
+    const plot = event.target.closest?.(".over-time .plot");
+    if (!plot) return;
+    from_s = seconds(plot, event);
+    plot.setPointerCapture(event.pointerId);
+  });
+  document.addEventListener("pointermove", (event) => {
+    const plot = from_s !== null && event.target.closest?.(".over-time .plot");
+    if (!plot) return;
+    const here_s = seconds(plot, event);
+    mark(whole(plot), Math.min(from_s, here_s), Math.max(from_s, here_s));
+  });
+  document.addEventListener("pointerup", (event) => {
+    const plot = from_s !== null && event.target.closest?.(".over-time .plot");
+    if (plot) {
+      const here_s = seconds(plot, event), short = Math.abs(here_s - from_s) < plot.dataset.duration / 100;
+      play(whole(plot), Math.min(from_s, here_s), short ? +plot.dataset.duration : Math.max(from_s, here_s));
+    }
+    from_s = null;
+  });
+  document.addEventListener("pointercancel", () => { from_s = null; });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.(".over-time button[data-start]");
+    if (button) play(whole(button), +button.dataset.start, +button.dataset.end);
+  });
+  document.addEventListener("timeupdate", (event) => {
+    const audio = event.target, section = whole(audio);
+    if (!section) return;
+    const now = section.querySelector(".now");
+    now.style.display = "block";
+    now.style.left = place(section.querySelector(".plot"), audio.currentTime) + "%";
+    if (audio.currentTime >= audio.dataset.end) {
+      audio.pause();
+      audio.dataset.end = Infinity;  // whoever goes on from here hears the rest
+    }
+  }, true);
+  document.addEventListener("error", (event) => {
+    const section = event.target.tagName === "AUDIO" && whole(event.target);
+    if (section) section.querySelector(".unplayable").hidden = false;
+  }, true);
+"""
+
+
+# Runs once, when the page is there.
+BROWSER_SCRIPT = f"() => {{ {{{TAKE_ANY_RECORDING}}} {{{SPEAK_ONE_LANGUAGE}}} {{{PLAY_PARTS}}} }}"

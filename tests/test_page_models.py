@@ -1,0 +1,68 @@
+"""Which models are on offer, and what their cards say."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from gradio_client import Client, handle_file
+from serving import ROOT, running_app
+
+from ser_model.page import cards_html
+from ser_model.page.models import Card, ModelError, Models, checkpoints
+from ser_model.page.texts import Texts
+
+CHECKPOINT = ROOT / "checkpoints" / "ser-cnn-8"
+CLIP = ROOT / "examples" / "synthetic_calm_voice.flac"
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A second model: the first one's weights, under other names, with no card."""
+    folder = tmp_path_factory.mktemp("models") / "another"
+    shutil.copytree(CHECKPOINT, folder, ignore=shutil.ignore_patterns("README.md"))
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {index: f"other {label}" for index, label in config["id2label"].items()}
+    config["label2id"] = {label: int(index) for index, label in config["id2label"].items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_every_checkpoint_is_on_offer():
+    assert str(CHECKPOINT) in checkpoints(ROOT / "checkpoints")
+
+
+def test_a_card_gives_its_figures_and_a_missing_one_none(other):
+    models = Models([str(CHECKPOINT), str(other)])
+    test = json.loads((CHECKPOINT / "metrics.json").read_text())["test"]
+    first = models.card("ser-cnn-8").results[0]
+    assert (first.uar, first.accuracy) == (test["uar"], test["accuracy"])
+    assert models.card("another") == Card(8, ())
+    assert "its card gives no figures" in cards_html(Texts().speaker("en"), models)
+
+
+@pytest.mark.parametrize("sources", [["/nowhere"], []])
+def test_no_model_is_one_sentence(sources):
+    with pytest.raises(ModelError, match=r"^No model in \S+: set SER_MODELS to [^.]+ or train one \(README.md\)\.$"):
+        Models(sources)
+
+
+def test_a_caller_chooses_the_model(other, tmp_path):
+    with running_app(tmp_path, {"SER_MODELS": f"{CHECKPOINT}, {other}"}) as url:
+        client = Client(url, verbose=False, analytics_enabled=False)
+        default = client.predict(handle_file(CLIP), api_name="/predict")
+        chosen = client.predict(handle_file(CLIP), "another", api_name="/predict")
+    assert chosen["label"] == f"other {default['label']}"
+    assert chosen["confidence"] == default["confidence"]
+
+
+def test_zero_gpu_lends_its_gpu_to_the_work(tmp_path):
+    (tmp_path / "spaces.py").write_text("GPU = lambda function: lambda *given: ('on a GPU', function(*given))")
+    code = "from ser_model.page.models import on_gpu; print(on_gpu(lambda clip: clip)('clip'))"
+    answers = [
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True).stdout.strip()
+        for env in (os.environ | {"PYTHONPATH": str(tmp_path)}, os.environ)
+    ]
+    assert answers == ["('on a GPU', 'clip')", "clip"]

@@ -1,0 +1,61 @@
+"""The page in six languages: nothing forgotten, nothing in another language than the visitor's."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from ser_model.labels import EMOTIONS
+from ser_model.page.texts import FILE, LANGUAGES, Texts, language
+
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+def sentences(tree: dict, path: str = ""):
+    for name, branch in tree.items():
+        if all(isinstance(leaf, str) for leaf in branch.values()):
+            yield f"{path}{name}", branch
+        else:
+            yield from sentences(branch, f"{path}{name}.")
+
+
+SENTENCES = dict(sentences(yaml.safe_load(FILE.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("key", SENTENCES)
+def test_every_sentence_is_there_in_every_language(key):
+    translations = SENTENCES[key]
+    assert list(translations) == list(LANGUAGES)
+    assert all(text.strip() for text in translations.values())
+    placeholders = {language: sorted(PLACEHOLDER.findall(text)) for language, text in translations.items()}
+    assert set(map(tuple, placeholders.values())) == {tuple(placeholders["en"])}
+
+
+def test_the_file_is_read_as_it_stands():
+    assert Texts().keys == list(SENTENCES)
+
+
+def request(accept_language: str):
+    return SimpleNamespace(headers={"accept-language": accept_language})
+
+
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [("de-AT,de;q=0.9,en;q=0.8", "de"), ("zh-TW", "zh"), ("HI", "hi"), ("pt-BR,es;q=0.5", "en"), ("", "en")],
+)
+def test_the_first_language_of_the_browser_counts(accepted, expected):
+    assert language(request(accepted)) == expected
+
+
+def test_without_a_request_english_is_spoken():
+    assert Texts().say(None, "states.no_voice.said") == "No voice was heard in this recording."
+
+
+def test_labels_of_every_scheme_have_a_name():
+    texts = Texts()
+    german = texts.speaker("de")
+    assert texts.emotion(german, "disgust") == "angewidert"
+    assert texts.emotion(german, "female_happy") == "fröhlich (Frau)"
+    assert texts.emotion(german, "my_own") == "my own"
+    assert {texts.emotion(german, emotion) for emotion in EMOTIONS} & set(EMOTIONS) == {"neutral"}

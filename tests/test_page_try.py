@@ -1,0 +1,145 @@
+"""The tab "Try it" as visitors meet it: by mouse, by keyboard, on a phone, in the dark, in their language."""
+
+import json
+import re
+
+import pytest
+from playwright.sync_api import expect
+from serving import ROOT, submit, upload, visit
+
+pytestmark = pytest.mark.browser
+
+ANSWERED = re.compile(r"This voice sounds|Not sure")
+# Text that stands out too little from what lies behind it: WCAG AA asks for 4.5 to 1, for large letters 3 to 1.
+PALE = """() => {
+  const rgba = (text) => { const n = text.match(/[\\d.]+/g).map(Number); return [n[0], n[1], n[2], n[3] ?? 1]; };
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+    .map((c) => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = rgba(getComputedStyle(at).backgroundColor);
+      if (colour[3] > 0.5) return colour;
+    }
+    return matchMedia("(prefers-color-scheme: dark)").matches ? [0, 0, 0] : [255, 255, 255];
+  };
+  const pale = [];
+  const texts = document.createTreeWalker(document.querySelector(".gradio-container"), NodeFilter.SHOW_TEXT);
+  for (let node; (node = texts.nextNode());) {
+    const element = node.parentElement, style = getComputedStyle(element);
+    if (!element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+    if (!node.textContent.trim() || element.closest(".sr-only, [aria-hidden=true], .emoji, svg")) continue;
+    const [a, b] = [light(rgba(style.color)), light(behind(element))].sort((x, y) => y - x);
+    const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < (large ? 3 : 4.5))
+      pale.push(`${contrast.toFixed(2)} ${style.color} ${element.className}: ${node.textContent.trim()}`);
+  }
+  return pale;
+}"""
+
+
+def test_an_example_is_answered_at_once_and_says_that_it_is_synthetic(page):
+    expect(page.locator("#examples-hint")).to_contain_text("speech synthesiser")
+    page.get_by_role("button", name="Lively (synthetic)").click()
+    expect(page.locator("#status .said")).to_contain_text(ANSWERED, timeout=30_000)
+    expect(page.locator("#scores dt")).to_have_count(8)
+    page.get_by_role("button", name="Calm (synthetic)").click()
+    expect(page.locator("#scores dt")).to_have_count(8)
+
+
+def test_the_threshold_rewords_the_answer_without_hearing_again(page, clips):
+    upload(page, clips / "clip.wav")
+    sure = submit(page, "This voice sounds")
+    bars = page.locator("#scores").inner_text()
+    page.get_by_role("button", name="Model and threshold").click()
+    number = page.locator("#threshold input[type=number]")
+    number.fill("100")
+    number.press("Enter")
+    expect(page.locator("#status .said")).to_contain_text("Not sure. It sounds most like")
+    assert page.locator("#scores").inner_text() == bars
+    number.fill("0")
+    number.press("Enter")
+    expect(page.locator("#status .said")).to_have_text(sure)
+
+
+def test_each_model_stands_beside_the_figures_of_its_card(page):
+    page.get_by_role("button", name="Model and threshold").click()
+    test = json.loads((ROOT / "checkpoints" / "ser-cnn-8" / "metrics.json").read_text())["test"]
+    row = page.locator("table.models tbody tr", has_text="unseen speakers")
+    expect(row).to_contain_text(f"{test['uar']:.3f}")
+    expect(row).to_contain_text(f"{test['accuracy']:.3f}")
+
+
+def test_a_keyboard_is_enough(page, clips):
+    def tab_to(selector: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("(selector) => document.activeElement.closest(selector) !== null", selector):
+                return
+        pytest.fail(f"no way to {selector} by the Tab key")
+
+    page.locator("body").click(position={"x": 2, "y": 2})
+    with page.expect_file_chooser() as chooser:
+        tab_to("#recording button.upload-container")
+        page.keyboard.press("Enter")
+    chooser.value.set_files(clips / "clip.wav")
+    page.locator("#recording audio[data-testid]").wait_for(state="attached")
+    tab_to("#submit")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    expect(page.locator("#status .said")).to_contain_text(ANSWERED, timeout=30_000)
+
+
+def test_every_control_has_a_name(page):
+    page.get_by_role("button", name="Model and threshold").click()
+    nameless = """() => [...document.querySelectorAll("button, input, select, textarea, a[href]")]
+        .filter((control) => control.checkVisibility())
+        .filter((control) => !(control.innerText?.trim() || control.getAttribute("aria-label") || control.title
+            || control.labels?.length && [...control.labels].some((label) => label.innerText.trim())))
+        .map((control) => control.outerHTML.slice(0, 200))"""
+    assert page.evaluate(nameless) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_what_is_behind_it(browser, server, clips, scheme):
+    with visit(browser, server, color_scheme=scheme) as page:
+        upload(page, clips / "clip.wav")
+        submit(page, "This voice sounds")
+        page.get_by_role("button", name="Model and threshold").click()
+        page.get_by_role("button", name="Look inside").click()
+        assert page.evaluate(PALE) == []
+
+
+@pytest.mark.parametrize("tab", ["Try it", "For developers"])
+def test_a_phone_needs_no_sideways_scroll(browser, server, clips, tab):
+    with visit(browser, server, viewport={"width": 390, "height": 844}) as page:
+        upload(page, clips / "long.wav")
+        submit(page, ANSWERED)
+        page.get_by_role("button", name="Look inside").click()
+        page.get_by_role("button", name="Model and threshold").click()
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+LANGUAGES = {
+    "es-MX": ("¿Cómo suena esta voz?", "No se ha oído ninguna voz"),
+    "fr-FR": ("Comment sonne cette voix ?", "Aucune voix"),
+    "de-AT": ("Wie klingt diese Stimme?", "keine Stimme zu hören"),
+    "zh-CN": ("这段声音听起来怎么样？", "没有听到人声"),
+    "hi-IN": ("यह आवाज़ कैसी लगती है?", "कोई आवाज़ नहीं सुनाई दी"),
+    "pt-BR": ("How does this voice sound?", "No voice was heard"),
+}
+
+
+@pytest.mark.parametrize("locale", LANGUAGES)
+def test_the_page_speaks_the_language_of_the_browser(browser, server, clips, locale):
+    title, no_voice = LANGUAGES[locale]
+    with visit(browser, server, locale=locale) as page:
+        expect(page.get_by_role("heading", level=1)).to_contain_text(title)
+        assert title in page.title()
+        expected = locale[:2] if locale != "pt-BR" else "en"
+        assert page.locator("html").get_attribute("lang") == expected
+        upload(page, clips / "silence.wav")
+        submit(page, no_voice)
+        assert "__i18n__" not in page.locator("body").inner_text()
