@@ -138,6 +138,11 @@ def test_after_it_everything_trains_and_the_card_gives_the_figures_of_the_folds(
     assert model.config.calibration_temperature == pytest.approx(expected, abs=1e-3)
     assert model.config.training_split == manifest["hash"]
 
+    # Nor are there voices to set the other threshold by: as many of the training's are refused as in the folds.
+    refused = np.mean([fold["training_voices_refused"] for fold in summary["folds"]])
+    assert metrics["training_voices_refused"] == pytest.approx(refused, abs=0.002)
+    assert model.config.likeness_threshold is not None
+
     card = (tmp_path / "README.md").read_text()
     assert "These weights learnt from every clip" in card and "fitted on the answers of the cross-validation" in card
     assert f"| all, unseen speakers, cross-validated | {24 * 8} | {summary['pooled']['uar']:.3f} |" in card
