@@ -220,7 +220,7 @@ def predicted_rows(recognizer: EmotionRecognizer, paths: Sequence[str | Path]) -
     loaded = [_loaded(recognizer, path) for path in paths]
     predictions = iter(recognizer.recognize([sound for sound in loaded if not isinstance(sound, AudioError)]))
     outcomes = [sound if isinstance(sound, AudioError) else next(predictions) for sound in loaded]
-    return [_row(path, outcome, recognizer.labels) for path, outcome in zip(paths, outcomes, strict=True)]
+    return [predicted_row(path, outcome, recognizer.labels) for path, outcome in zip(paths, outcomes, strict=True)]
 
 
 def write_predictions(
@@ -251,7 +251,8 @@ def _loaded(recognizer: EmotionRecognizer, path: str | Path) -> np.ndarray | Aud
         return error
 
 
-def _row(path: str | Path, outcome: Prediction | AudioError, labels: list[str]) -> list[str]:
+def predicted_row(path: str | Path, outcome: Prediction | AudioError, labels: list[str]) -> list[str]:
+    """What `header` names, of one file."""
     if isinstance(outcome, AudioError):
         return [str(path), "", "", "", *[""] * len(labels), str(outcome)]
     if outcome.label is None:

@@ -71,7 +71,7 @@ def client(server):
 
 def test_api_has_one_public_endpoint(client):
     endpoints = client.view_api(return_format="dict", print_info=False)
-    assert list(endpoints["named_endpoints"]) == ["/predict"]
+    assert list(endpoints["named_endpoints"]) == ["/predict", "/batch"]
     assert endpoints["unnamed_endpoints"] == {}
 
 

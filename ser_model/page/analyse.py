@@ -8,6 +8,7 @@ from pathlib import Path
 import gradio as gr
 
 from .answers import NO_CLIP, UNREADABLE, answer_html, bars_html, sentence_html
+from .clips import remember
 from .context import Page
 from .figures import pictures_html
 from .models import ModelError, on_gpu
@@ -61,17 +62,19 @@ def build(context: Page) -> None:
         prediction = hear(model, recording)
         return asdict(prediction) | {"scores": prediction.scores or {}}
 
-    def show(recording: str | None, model: str, threshold_percent: float, request: gr.Request):
-        """-> answer, bars, no pictures yet, and what was heard."""
+    def show(recording: str | None, model: str, threshold_percent: float, clips: list, request: gr.Request):
+        """-> answer, bars, no pictures yet, what was heard, and this visitor's clips."""
         say = partial(texts.say, request)
         prediction = hear(model, recording)
         heard = Heard(recording, model, prediction) if recording else None
+        if recording and prediction.status != UNREADABLE:
+            remember(clips, prediction, recording, name=Path(recording).name, model=model)
         answer = answer_html(texts, say, prediction, threshold_percent / 100)
-        return answer, bars_html(texts, say, prediction.scores or {}), *no_pictures(), heard
+        return answer, bars_html(texts, say, prediction.scores or {}), *no_pictures(), heard, clips
 
-    def show_example(name: str, model: str, threshold_percent: float, request: gr.Request):
+    def show_example(name: str, model: str, threshold_percent: float, clips: list, request: gr.Request):
         recording = str(EXAMPLES / f"synthetic_{name}.flac")
-        return recording, *show(recording, model, threshold_percent, request)
+        return recording, *show(recording, model, threshold_percent, clips, request)
 
     def reword(heard: Heard | None, threshold_percent: float, request: gr.Request):
         """The answer again, in the words of another threshold."""
@@ -88,6 +91,13 @@ def build(context: Page) -> None:
     def no_pictures():
         return gr.update(visible=False), ""
 
+    def forget_deleted(heard: Heard | None, request: gr.Request):
+        """Nothing of a clip that the visitor has deleted stays on the page."""
+        if heard is None or Path(heard.path).exists():
+            return gr.skip()
+        return None, sentence_html("👋", texts.say(request, "try.hint")), "", *no_pictures(), None
+
+    gr.set_static_paths([EXAMPLES])  # no copy of one among the uploads, which one visitor could delete for all
     heard = gr.State(time_to_live=3600)
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
@@ -114,10 +124,11 @@ def build(context: Page) -> None:
     private = {"api_visibility": "private"}
     quick = private | {"queue": False, "show_progress": "hidden"}
     answer = [status, scores, inside, pictures, heard]
-    settings = [context.choice, context.threshold]
-    answered = [submit.click(show, [recording, *settings], answer, show_progress_on=[status], **private)]
+    settings = [context.choice, context.threshold, context.clips]
+    shown = [*answer, context.clips]
+    answered = [submit.click(show, [recording, *settings], shown, show_progress_on=[status], **private)]
     for name, button in examples.items():
-        arguments = (partial(show_example, name), settings, [recording, *answer])
+        arguments = (partial(show_example, name), settings, [recording, *shown])
         answered.append(button.click(*arguments, show_progress_on=[status], **private))
     for event in answered:
         event.success(draw, heard, [inside, pictures], show_progress="hidden", **private)
@@ -126,6 +137,7 @@ def build(context: Page) -> None:
     for new in (recording.input, recording.clear, context.choice.change):
         new(None, None, answer[:-1], js=f"() => {blank}", cancels=answered)
         new(lambda: None, None, heard, **quick)
+    context.clips.change(forget_deleted, heard, [recording, *answer], **quick)
     context.threshold.change(reword, [heard, context.threshold], status, **quick)
 
     # Components, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.
