@@ -6,6 +6,7 @@ import io
 import json
 import re
 
+import numpy as np
 import pytest
 import soundfile
 from gradio_client import Client, handle_file
@@ -113,6 +114,16 @@ def test_a_format_that_the_browser_cannot_play_says_so(page, clips, tmp_path):
     submit(page, ANSWERED)
     page.locator(".over-time tbody button").first.click()
     expect(page.locator(".over-time .unplayable")).to_have_text(re.compile("cannot play this format"))
+
+
+@pytest.mark.browser
+def test_a_bar_tells_how_far_a_long_recording_is_heard(page, clips, tmp_path):
+    voice, rate = soundfile.read(clips / "clip.wav")
+    soundfile.write(tmp_path / "minutes.flac", np.tile(voice, 60), rate)
+    upload(page, tmp_path / "minutes.flac")
+    page.locator("#submit").click()
+    page.get_by_text(re.compile(r"Heard \d:\d\d of 4:2\d")).wait_for()
+    expect(page.locator(".over-time")).to_be_visible(timeout=60_000)
 
 
 @pytest.mark.browser

@@ -45,7 +45,7 @@ def build(context: Page) -> None:
                 progress(min(1.0, heard_s / total_s), desc=words)
 
         try:
-            return context.models.get(model)(path, progress=tell if progress else None)
+            return context.models.get(model)(path, progress=None if progress is None else tell)
         except AudioError as error:
             return Prediction(UNREADABLE, str(error), 0.0, 0.0)
 

@@ -46,7 +46,8 @@ def over_time_html(texts: Texts, say: Say, prediction, labels: list[str], path: 
 <div class="columns"><div>
 <div class="plot" data-duration="{prediction.duration_s:.3f}">{figure_svg(say, svg, description)}
 <div class="area" style="{_area(svg)}"><div class="chosen"></div><div class="now"></div></div></div>
-<audio controls preload="none" data-file="{escape(path)}" aria-label="{escape(say("try.over_time.player"))}"></audio>
+<audio controls preload="metadata" data-file="{escape(path)}"
+ aria-label="{escape(say("try.over_time.player"))}"></audio>
 <p class="unplayable" role="alert" hidden>{say("try.over_time.unplayable")}</p>
 </div><div>
 {_table(say, parts, names)}

@@ -83,6 +83,7 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .over-time tbody tr:last-child td { border-bottom: 0; }
 .over-time td button { display: grid; place-items: center; width: 2.25rem; height: 1.75rem; padding: 0;
   font-size: .8rem; line-height: 1; border-radius: 6px; background: var(--button-secondary-background-fill); }
+.over-time .downloads { margin-top: .5rem; }
 .over-time .downloads a { margin-right: 1rem; text-decoration: underline; }
 
 #saliency figure { max-width: 32rem; }
@@ -95,7 +96,8 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .prose :is(.models, .over-time) :is(th, td) { border-bottom-width: 1px !important; vertical-align: top; }
 .dark audio { color-scheme: dark; }
 @media (max-width: 480px) { .over-time :is(th, td) { padding: .3rem .35rem; font-size: var(--text-sm); } }
-#status .wrap.full:not(.hide) { background: var(--background-fill-primary); opacity: 1; border-radius: 10px; }
+#status .wrap.full:not(.hide) { bottom: 0; height: auto; border-radius: 10px;
+  background: var(--background-fill-primary); }
 #examples button { height: auto; align-self: stretch; }
 .scroll { overflow-x: auto; }
 #limits { border-top: 1px solid var(--border-color-primary); padding-top: 1rem; }
@@ -148,9 +150,16 @@ PLAY_PARTS = """
     chosen.style.left = place(plot, start_s) + "%";
     chosen.style.width = place(plot, end_s) - place(plot, start_s) + "%";
   };
+  const load = () => {
+    for (const audio of document.querySelectorAll(".over-time audio")) {
+      const url = `${gradio_config.root}/gradio_api/file=${encodeURI(audio.dataset.file)}`;
+      if (audio.getAttribute("src") !== url) audio.src = url;
+    }
+  };
+  const changes = { childList: true, subtree: true, attributeFilter: ["data-file", "src"] };
+  new MutationObserver(load).observe(document.body, changes);
   const play = (section, start_s, end_s) => {
     const audio = section.querySelector("audio");
-    if (!audio.src) audio.src = `${gradio_config.root}/gradio_api/file=${encodeURI(audio.dataset.file)}`;
     mark(section, start_s, end_s);
     audio.dataset.end = end_s;
     audio.currentTime = start_s;
