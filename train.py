@@ -51,6 +51,7 @@ from ser_model.faults import Stopped, StopSignals, faults_in_words
 from ser_model.finetune import Base, layer_rates, load_base
 from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import LabelError, nearest
+from ser_model.likeness import fit_likeness
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
 from ser_model.predictions import Predictions, PredictionsError
 from ser_model.reports import write_run
@@ -227,9 +228,14 @@ def train(settings: Settings, data_dir: Path, output_dir: Path, resume: bool = F
     bar.close()
 
     logits, labels = predict(ema.module, validation, extractor, accelerator)
+    best = progress.best
     if accelerator.is_main_process:
         save_model(ema.module, extractor, output_dir / "last", fit_temperature(logits, labels))
-    best = progress.best
+        if training.outlier_sounds:  # the model already lies there, so that a break costs no more than the score
+            print("learning what is unlike these voices", flush=True)
+            fit_likeness(best_model, extractor, data, training.outlier_sounds, settings.seed)
+            save_model(best_model, extractor, output_dir, best["temperature"])
+    accelerator.wait_for_everyone()
     model = SERForAudioClassification.from_pretrained(output_dir).to(accelerator.device)
     results = {"settings": settings.name, "seed": settings.seed, "best_epoch": best["epoch"]}
     results |= {"temperature": round(best["temperature"], 4), "parameters": model.num_parameters()}

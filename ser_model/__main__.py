@@ -1,4 +1,4 @@
-"""Command line: python -m ser_model predict | evaluate | card | download | explore | push | export | draw"""
+"""Command line: python -m ser_model predict | evaluate | card | likeness | download | explore | push | export | draw"""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from .feature_extraction_ser import SERFeatureExtractor
 from .hub import HubError, export_onnx, load_pretrained, push_model
 from .labels import LabelError, label_scheme
 from .modeling_ser import SERForAudioClassification
-from .settings import SettingsError, load_settings
+from .settings import SettingsError, TrainingSettings, load_settings
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -51,6 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("run_dir", type=Path, metavar="RUN", help="the output folder of train.py")
     command.add_argument("--beside", type=Path, nargs="*", default=[], metavar="RUN", help="runs to report beside it")
     command.set_defaults(run=card)
+
+    command = commands.add_parser("likeness", help="teach a trained model what is unlike its voices, as train.py does")
+    command.add_argument("run_dir", type=Path, metavar="RUN", help="the output folder of train.py")
+    command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
+    command.set_defaults(run=likeness)
 
     command = commands.add_parser("download", help="fetch a corpus from its official place, or go on where it stopped")
     command.add_argument("corpus", choices=["ravdess", "tess", "cremad", "savee"])
@@ -160,6 +165,32 @@ def card(args: argparse.Namespace) -> int:
         results.append(json.loads((run / "metrics.json").read_text()))
     settings = load_settings(args.run_dir / "settings.yaml")
     write_card(args.run_dir, settings, label_scheme(settings.labels), results)
+    return 0
+
+
+def likeness(args: argparse.Namespace) -> int:
+    from .corpora import CorpusError
+    from .data import DataError, load_data
+    from .likeness import fit_likeness
+    from .splits import SplitError, manifest
+
+    settings = load_settings(args.run_dir / "settings.yaml")
+    model, extractor = load_network(str(args.run_dir))
+    try:
+        data = load_data(settings, args.data_dir, extractor.sampling_rate, progress=True)
+    except (CorpusError, DataError, LabelError, SplitError) as error:
+        sys.exit(f"likeness: {error}")
+    before = json.loads((args.run_dir / "split.json").read_text())
+    now = manifest(data.split, data.utterances, Path(args.data_dir))
+    if any(before[part] != now[part] for part in ("train", "validation")):
+        sys.exit(
+            f"likeness: {args.data_dir} does not give the split that {args.run_dir} was trained on, so nobody can tell "
+            "which voices it heard; use the same corpora, or train it again"
+        )
+    sounds = settings.training.outlier_sounds or TrainingSettings().outlier_sounds
+    fit_likeness(model, extractor, data, sounds, settings.seed)
+    model.save_pretrained(args.run_dir)
+    print(f"likeness_threshold {model.config.likeness_threshold:.3f}")
     return 0
 
 

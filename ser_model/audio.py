@@ -36,6 +36,7 @@ MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000  # below there is no speech, above no 
 
 BLOCK_FRAMES = 2**16  # 1.4 s at 48 kHz; 8 MB with 32 channels
 RESAMPLE_BLOCK_SAMPLES = 2**20  # 22 s at 48 kHz: most recordings are resampled in one piece
+FULL_SCALE = 0.999  # from here on a sample is clipped: 16-bit converters stop at 32767 / 32768, 10-bit ones at 0.998
 MAX_KERNEL_SAMPLES = 1_000_000  # 4 MB; exact for every usual rate (11 025 Hz is the largest: 441 x 640)
 CUT_SHORT_SHARE = 0.95  # mp3 frame counts are off by 1 %, so a little less than promised means nothing
 UNKNOWN_LENGTH_BYTES = 0x7FFF_0000  # who writes a wav into a pipe promises this much or more: "until the end"
@@ -103,9 +104,72 @@ def load_audio(
     _check_rate(sampling_rate)
     try:
         with _opened(source) as file:
-            return _decode(file, name, sampling_rate, max_duration_s, watch or Watch())
+            return np.concatenate(list(_decoded(file, name, sampling_rate, max_duration_s, watch or Watch())))
     except AudioError as error:
         raise type(error)(f"{name}: {error}") from error
+
+
+def audio_blocks(
+    source: str | os.PathLike | bytes | BinaryIO, sampling_rate: int = SAMPLING_RATE_HZ, *, watch: Watch | None = None
+) -> Iterator[np.ndarray]:
+    """Decode a recording piece by piece: together the samples of `load_audio`, however long it is.
+
+    Memory holds a piece or two, of at most half a minute. Who has enough stops asking.
+
+    Args:
+        source, sampling_rate, watch: as for `load_audio`.
+
+    Yields:
+        (T,) float32 at `sampling_rate`.
+
+    Raises:
+        AudioError: as `load_audio`, when the fault is reached.
+    """
+    name = _display_name(source)
+    _check_rate(sampling_rate)
+    try:
+        with _opened(source) as file:
+            yield from _decoded(file, name, sampling_rate, math.inf, watch or Watch())
+    except AudioError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def stated_duration_s(source: str | os.PathLike | bytes | BinaryIO) -> float | None:
+    """What the header of a recording promises, in seconds; None if it says nothing. For a progress bar, no more.
+
+    Raises:
+        AudioError: it cannot be opened.
+    """
+    with _opened(source) as file:
+        file.seek(0)
+        try:
+            with soundfile.SoundFile(_Nameless(file)) as sound:
+                return sound.frames / sound.samplerate
+        except soundfile.LibsndfileError:
+            file.seek(0)
+        try:
+            with av.open(_Nameless(file), "r", container_options=AV_OPTIONS, metadata_errors="replace") as container:
+                return container.duration / av.time_base if container.duration else None
+        except av.error.FFmpegError:
+            return None
+
+
+def prepared_blocks(
+    array: np.ndarray, sampling_rate: int, target_hz: int = SAMPLING_RATE_HZ, *, watch: Watch | None = None
+) -> Iterator[np.ndarray]:
+    """What `prepare_waveform` gives, piece by piece."""
+    samples = np.asarray(array)
+    if samples.ndim not in (1, 2):
+        raise AudioError(f"an array of shape {samples.shape} came; give (samples,) or (samples, channels)")
+    samples = samples.reshape(len(samples), -1) if samples.size else samples.reshape(0, 1)
+    _check_rate(target_hz)
+    blocks = (samples[start : start + BLOCK_FRAMES] for start in range(0, len(samples), BLOCK_FRAMES))
+    given = 0
+    for piece in _pieces(((sampling_rate, block) for block in blocks), target_hz, math.inf, watch or Watch()):
+        given += len(piece)
+        yield piece
+    if not given:
+        raise NoSoundError("the recording holds no sound (0 samples); record again")
 
 
 def prepare_waveform(array: np.ndarray, sampling_rate: int, target_hz: int = SAMPLING_RATE_HZ) -> np.ndarray:
@@ -122,16 +186,7 @@ def prepare_waveform(array: np.ndarray, sampling_rate: int, target_hz: int = SAM
     Raises:
         AudioError: another shape or dtype, no samples, odd rate or channels, NaN or infinity.
     """
-    samples = np.asarray(array)
-    if samples.ndim not in (1, 2):
-        raise AudioError(f"an array of shape {samples.shape} came; give (samples,) or (samples, channels)")
-    samples = samples.reshape(len(samples), -1) if samples.size else samples.reshape(0, 1)
-    _check_rate(target_hz)
-    blocks = (samples[start : start + BLOCK_FRAMES] for start in range(0, len(samples), BLOCK_FRAMES))
-    waveform = _waveform(((sampling_rate, block) for block in blocks), target_hz, math.inf, Watch())
-    if not len(waveform):
-        raise NoSoundError("the recording holds no sound (0 samples); record again")
-    return waveform
+    return np.concatenate(list(prepared_blocks(array, sampling_rate, target_hz)))
 
 
 def resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
@@ -153,6 +208,53 @@ def resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     _check_rate(from_hz)
     _check_rate(to_hz)
     return np.concatenate([np.zeros(0, np.float32), *_resampled([np.asarray(waveform, np.float32)], from_hz, to_hz)])
+
+
+class StreamResampler:
+    """Resamples the pieces of a waveform as if they were one.
+
+    held:   | margin | chunk ............ | margin |      the filter looks `margin` samples to either side
+    keep:            | chunk resampled    |
+    next:                        | margin | chunk ...     pieces start at whole steps, where the filter repeats itself
+
+    Args:
+        from_hz, to_hz: as for `resample`.
+        chunk_samples: what comes out lags that many samples at `from_hz`, and two margins, behind what goes in.
+    """
+
+    def __init__(self, from_hz: int, to_hz: int, chunk_samples: int):
+        ratio = _near_ratio(from_hz, to_hz)
+        self._resampler = _resampler(ratio) if ratio != 1 else None
+        if self._resampler is None:
+            return
+        step_in, self._step_out = ratio.numerator, ratio.denominator
+        self._margin_steps = math.ceil(self._resampler.width / step_in)
+        self._chunk_steps = math.ceil(chunk_samples / step_in)
+        self._margin, self._chunk = self._margin_steps * step_in, self._chunk_steps * step_in
+        self._held, self._held_samples = [np.zeros(self._margin, np.float32)], self._margin
+
+    def push(self, piece: np.ndarray) -> np.ndarray:
+        """The next samples (T,) float32 -> those (T',) that they complete, perhaps none."""
+        if self._resampler is None:
+            return piece
+        self._held.append(piece)
+        self._held_samples += len(piece)
+        needed, done = self._margin + self._chunk + self._margin, [np.zeros(0, np.float32)]
+        if self._held_samples >= needed:
+            signal = np.concatenate(self._held)
+            while len(signal) >= needed:
+                resampled = self._resampler(torch.from_numpy(signal[:needed])).numpy()
+                done.append(resampled[self._margin_steps * self._step_out :][: self._chunk_steps * self._step_out])
+                signal = signal[self._chunk :]
+            self._held, self._held_samples = [signal], len(signal)
+        return np.concatenate(done)
+
+    def flush(self) -> np.ndarray:
+        """The last samples, which nothing follows."""
+        if self._resampler is None:
+            return np.zeros(0, np.float32)
+        rest = torch.from_numpy(np.concatenate(self._held))
+        return self._resampler(rest).numpy()[self._margin_steps * self._step_out :]
 
 
 # ── Opening ──
@@ -217,27 +319,34 @@ class _Nameless:
 Block = tuple[int, np.ndarray]  # rate in Hz, (T, C) samples of any dtype
 
 
-def _decode(file: BinaryIO, name: str, to_hz: int, max_duration_s: float, watch: Watch) -> np.ndarray:
+def _decoded(file: BinaryIO, name: str, to_hz: int, max_duration_s: float, watch: Watch) -> Iterator[np.ndarray]:
     """soundfile first, which is quickest; what it does not know, cannot finish or finds empty goes to PyAV."""
     file.seek(0, os.SEEK_END)
     if file.tell() == 0:
         raise NoSoundError("the file is empty (0 bytes); record or upload it again")
-    waveform = np.zeros(0, np.float32)
+    given, finished = 0, False
     try:
-        waveform = _waveform(_soundfile_blocks(file, name, watch), to_hz, max_duration_s, watch)
+        for piece in _pieces(_soundfile_blocks(file, name, watch), to_hz, max_duration_s, watch):
+            given += len(piece)
+            yield piece
+        finished = True
     except soundfile.LibsndfileError as error:
         logger.debug("%s: soundfile: %s", name, error)
-    if len(waveform):
-        return waveform
+    if given and finished:
+        return
+    reached = 0
     try:
-        waveform = _waveform(_av_blocks(file, name, watch), to_hz, max_duration_s, watch)
+        for piece in _pieces(_av_blocks(file, name, watch), to_hz, max_duration_s, watch):
+            fresh = piece[max(0, given - reached) :]  # PyAV starts anew; what soundfile gave before it broke stands
+            reached += len(piece)
+            if len(fresh):
+                yield fresh
     except av.error.FFmpegError as error:
         raise AudioError(
             f"cannot be decoded: no sound file, an unknown format, damaged or cut short; {REMEDY}"
         ) from error
-    if not len(waveform):
+    if not given and not reached:
         raise NoSoundError(f"the recording holds no sound (0 samples); {REMEDY}")
-    return waveform
 
 
 def _soundfile_blocks(file: BinaryIO, name: str, watch: Watch) -> Iterator[Block]:
@@ -324,21 +433,19 @@ def _check_channels(channels: int) -> None:
         )
 
 
-def _waveform(blocks: Iterable[Block], to_hz: int, max_duration_s: float, watch: Watch) -> np.ndarray:
-    """Blocks -> (T,) float32 at `to_hz`, where T may be 0; memory holds the result and about one resampling block."""
+def _pieces(blocks: Iterable[Block], to_hz: int, max_duration_s: float, watch: Watch) -> Iterator[np.ndarray]:
+    """Blocks -> pieces (T,) float32 at `to_hz`, or none; memory holds about one resampling block."""
     watch.begin()
     blocks = iter(blocks)
     if (first := next(blocks, None)) is None:
-        return np.zeros(0, np.float32)
+        return
     rate_hz = first[0]
     _check_rate(rate_hz)
     mono = _mono_blocks(chain([first], blocks), rate_hz, max_duration_s, watch)
-    waveform = np.concatenate(list(_resampled(mono, rate_hz, to_hz)))
-    if not np.isfinite(
-        waveform
-    ).all():  # one bad sample reaches its neighbours through the filter: none gets past this line
-        raise AudioError(f"some samples are no finite numbers (NaN or infinity); {REMEDY}")
-    return waveform
+    for piece in _resampled(mono, rate_hz, to_hz):
+        if not np.isfinite(piece).all():  # one bad sample reaches its neighbours through the filter: none gets past
+            raise AudioError(f"some samples are no finite numbers (NaN or infinity); {REMEDY}")
+        yield piece
 
 
 def _mono_blocks(blocks: Iterable[Block], rate_hz: int, max_duration_s: float, watch: Watch) -> Iterator[np.ndarray]:
@@ -365,36 +472,11 @@ def _to_mono(samples: np.ndarray) -> np.ndarray:  # (T, C) -> (T,) float32
 
 
 def _resampled(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int) -> Iterator[np.ndarray]:
-    """Resample pieces of a waveform as if they were one.
-
-    held:   | margin | chunk ............ | margin |      the filter looks `margin` samples to either side
-    keep:            | chunk resampled    |
-    next:                        | margin | chunk ...     pieces start at whole steps, where the filter repeats itself
-    """
-    ratio = _near_ratio(from_hz, to_hz)
-    if ratio == 1:
-        yield from blocks
-        return
-    resampler = _resampler(ratio)
-    step_in, step_out = ratio.numerator, ratio.denominator
-    margin_steps = math.ceil(resampler.width / step_in)
-    chunk_steps = math.ceil(RESAMPLE_BLOCK_SAMPLES / step_in)
-    margin, chunk = margin_steps * step_in, chunk_steps * step_in
-    held = [np.zeros(margin, np.float32)]
-    held_samples = margin
+    resampler = StreamResampler(from_hz, to_hz, RESAMPLE_BLOCK_SAMPLES)
     for block in blocks:
-        held.append(block)
-        held_samples += len(block)
-        if held_samples < margin + chunk + margin:
-            continue
-        signal = np.concatenate(held)
-        while len(signal) >= margin + chunk + margin:
-            piece = resampler(torch.from_numpy(signal[: margin + chunk + margin])).numpy()
-            yield piece[margin_steps * step_out : (margin_steps + chunk_steps) * step_out]
-            signal = signal[chunk:]
-        held, held_samples = [signal], len(signal)
-    rest = torch.from_numpy(np.concatenate(held))
-    yield resampler(rest).numpy()[margin_steps * step_out :]
+        if len(piece := resampler.push(block)):
+            yield piece
+    yield resampler.flush()
 
 
 def _near_ratio(from_hz: int, to_hz: int) -> Fraction:

@@ -42,6 +42,8 @@ class SERConfig(PreTrainedConfig):
         pooling: "attention" (attentive mean and standard deviation) or "mean", over the frames the mask keeps.
         dropout: probability before the classifier.
         calibration_temperature: logits are divided by it, so that softmax gives calibrated probabilities.
+        likeness_threshold: a recording whose `likeness` is below sounds unlike the voices of the training; None where
+            the model has no such score.
         training_split: hash of the manifest (split.json) of the split that it was trained on; whoever evaluates it can
             tell from that which clips are new to it.
         id2label: class index to emotion; the only place where labels live at run time.
@@ -62,6 +64,7 @@ class SERConfig(PreTrainedConfig):
         pooling: str = "attention",
         dropout: float = 0.3,
         calibration_temperature: float = 1.0,
+        likeness_threshold: float | None = None,
         training_split: str | None = None,
         **kwargs,
     ):
@@ -75,6 +78,7 @@ class SERConfig(PreTrainedConfig):
         self.pooling = pooling
         self.dropout = dropout
         self.calibration_temperature = calibration_temperature
+        self.likeness_threshold = likeness_threshold
         self.training_split = training_split
         self._check_inherited(kwargs)
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
@@ -111,6 +115,9 @@ class SERConfig(PreTrainedConfig):
             value = getattr(self, key)
             if not isinstance(value, int | float):
                 raise ValueError(f"SERConfig.{key} is {value!r}; it must be a number")
+        threshold = self.likeness_threshold
+        if threshold is not None and not (isinstance(threshold, int | float) and math.isfinite(threshold)):
+            raise ValueError(f"SERConfig.likeness_threshold is {threshold!r}; it must be a finite number or None")
         if not isinstance(self.training_split, str | None):
             raise ValueError(f"SERConfig.training_split is {self.training_split!r}; it must be a hash or None")
         if not 0 <= self.dropout < 1:

@@ -37,8 +37,9 @@ class Base:
     def network(self, settings: Settings, names: Sequence[str]) -> SERForAudioClassification:
         """The base with a head for the labels `names`: the rows of those that it knows stay, all others are new."""
         free = {key: value for key, value in settings.model.items() if key in FREE}
-        # Its temperature belonged to its last epoch; training starts from raw logits.
-        model = load_pretrained(SERForAudioClassification, self.source, calibration_temperature=1.0, **free)
+        # Temperature and likeness belonged to its last epoch; training starts from raw logits.
+        raw = {"calibration_temperature": 1.0, "likeness_threshold": None}
+        model = load_pretrained(SERForAudioClassification, self.source, **raw, **free)
         model = model.float()
         old, row_of = model.classifier, model.config.label2id
         model.classifier = nn.Linear(old.in_features, len(names))

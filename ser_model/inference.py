@@ -2,31 +2,49 @@
 
 import csv
 import inspect
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import queue
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
 import torch
-from silero_vad import get_speech_timestamps, load_silero_vad
+from silero_vad import get_speech_timestamps_from_probs, load_silero_vad
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from . import registration  # noqa: F401  so that Auto classes know our models
-from .audio import AudioError, load_audio, prepare_waveform
+from .audio import FULL_SCALE, AudioError, audio_blocks, prepared_blocks, stated_duration_s
 from .feature_extraction_ser import PEAK_LIMIT
 
 MIN_DURATION_S = 0.5  # a syllable or two: below, the training corpora hold nothing to compare with
 MIN_SPEECH_S = 0.25  # the shortest stretch the voice detector itself reports
+MAX_DURATION_S = 7200.0  # of a recording the first two hours are heard
 WINDOW_S = 4.0  # about one utterance of the training corpora, with the quiet around it
 WINDOW_HOP_S = 2.0
+BATCH_SIZE = 32  # windows that go through the model together
 AUDIO_SUFFIXES = frozenset(
     ".aac .aif .aiff .amr .avi .caf .flac .m4a .mka .mkv .mov .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()
 )
 
+# Of RAVDESS's 1440 speech clips the softest peaks at 0.0046 of full scale, one in a hundred below 0.0103.
+TOO_QUIET_PEAK = 0.002
+QUIET_PEAK = 0.01
+CLIPPED_SHARE = 0.001  # no clip of RAVDESS or TESS has more than 0.00003 of its samples at full scale
+
 VOICE, NO_VOICE, TOO_SHORT = "voice", "no_voice", "too_short"
+TOO_QUIET, UNLIKE_TRAINING = "too_quiet", "unlike_training"
+CLIPPED, QUIET, CUT = "clipped", "quiet", "cut"
+MESSAGES = {
+    NO_VOICE: "No voice was heard in this recording. Speak closer to the microphone, or choose another file.",
+    TOO_SHORT: f"This is too short to judge: {{duration_s:.2f}} s. Record at least {MIN_DURATION_S} s.",
+    TOO_QUIET: "This is too quiet to judge: its loudest moment reaches {peak:.2%} of full scale. Check that the right "
+    "microphone is on, come closer, or turn it up.",
+    UNLIKE_TRAINING: "This sounds unlike the voices that the model learned from, so it gives no answer. Record one "
+    "person who speaks, without music or other voices, or choose another file.",
+}
 
 
 @dataclass(frozen=True)
@@ -39,13 +57,28 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Caution:
+    """What may make an answer worse, and the numbers that a sentence on it needs.
+
+    code: "clipped" (values: `share` of the samples at full scale), "quiet" (`peak`, 1 is full scale) or "cut"
+        (`heard_s`, the seconds that were heard; what follows them was left out).
+    """
+
+    code: str
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What was heard.
 
-    status: "voice" when there was something to judge; else "no_voice" or "too_short", and `message` says what to do.
-    label, confidence: the likeliest emotion and its calibrated probability; None without a voice.
-    scores: calibrated probability of every emotion, likeliest first; empty without a voice.
+    status: "voice" when there was something to judge; else "no_voice", "too_short", "too_quiet" or "unlike_training" (a
+        crowd, a whisper, ..., see `likeness.py`), and `message` says what to do.
+    label, confidence: the likeliest emotion and its calibrated probability; None without an answer.
+    scores: calibrated probability of every emotion, likeliest first; None without an answer.
     windows: the same over time; one for the whole recording when that is short.
+    warnings: what may have made the answer worse.
+    speech: where somebody speaks, as (start, end) in seconds.
     """
 
     status: str
@@ -56,6 +89,8 @@ class Prediction:
     confidence: float | None = None
     scores: dict[str, float] | None = None
     windows: tuple[Window, ...] = ()
+    warnings: tuple[Caution, ...] = ()
+    speech: tuple[tuple[float, float], ...] = ()
 
 
 class EmotionRecognizer:
@@ -73,8 +108,8 @@ class EmotionRecognizer:
         self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         # Ours pads by itself; those of other models want to be told.
         self._padding = {"padding": True} if "padding" in inspect.signature(extractor.__call__).parameters else {}
-        self._voice_detector = load_silero_vad()
-        self._voice_lock = threading.Lock()  # the detector keeps a state while it listens
+        self._idle_detectors = queue.SimpleQueue()
+        self._idle_detectors.put(load_silero_vad())
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, device: str = "cpu", **kwargs) -> "EmotionRecognizer":
@@ -83,101 +118,325 @@ class EmotionRecognizer:
         return cls(model, AutoFeatureExtractor.from_pretrained(name_or_path, **kwargs))
 
     def __call__(
-        self, source: str | Path | bytes | BinaryIO | np.ndarray, sampling_rate: int | None = None
+        self,
+        source: str | Path | bytes | BinaryIO | np.ndarray,
+        sampling_rate: int | None = None,
+        progress: Callable[[float, float | None], None] | None = None,
     ) -> Prediction:
-        """
+        """Judge one recording, decoded piece by piece: an hour takes little more memory than a minute.
+
         Args:
             source: a file in any common format (path, bytes or open file), or samples (T,) or (T, channels).
             sampling_rate: of samples, in Hz; a file knows its own.
+            progress: is told now and then how many seconds are heard, and of how many if that is known.
 
         Raises:
             AudioError: the recording cannot be read; its message says why and what to do.
         """
-        return self.recognize([self.load(source, sampling_rate)])[0]
+        total_s = None
+        if progress is not None:
+            total_s = len(source) / sampling_rate if isinstance(source, np.ndarray) else stated_duration_s(source)
+            total_s = None if total_s is None else min(total_s, MAX_DURATION_S)
+        with self.voice_detector() as detector:
+            recording, waiting = Recording(self.sampling_rate, detector), []
+            for piece in self._pieces(source, sampling_rate):
+                waiting += recording.hear(piece)
+                if len(waiting) >= BATCH_SIZE:
+                    self._judge(waiting)
+                    waiting = []
+                if progress is not None:
+                    progress(recording.duration_s, total_s)
+                if recording.is_cut:
+                    break
+            waiting += recording.end()
+        self._judge(waiting)
+        return self._answer(recording)
 
-    def load(self, source: str | Path | bytes | BinaryIO | np.ndarray, sampling_rate: int | None = None) -> np.ndarray:
-        """Any recording -> mono float32 (T,) at the model's rate; AudioError if it cannot be read."""
-        if isinstance(source, np.ndarray):
-            if sampling_rate is None:
-                raise AudioError("samples came without a sampling rate; pass sampling_rate=... in Hz")
-            waveform = prepare_waveform(source, sampling_rate, self.sampling_rate)
-        else:
-            waveform = load_audio(source, self.sampling_rate)
-        if (peak := float(np.abs(waveform).max())) > PEAK_LIMIT:
-            raise AudioError(f"the samples peak at {peak:g} where full scale is 1; convert the recording to 16-bit wav")
-        return waveform
+    def load(
+        self,
+        source: str | Path | bytes | BinaryIO | np.ndarray,
+        sampling_rate: int | None = None,
+        max_s: float = MAX_DURATION_S,
+    ) -> np.ndarray:
+        """The first `max_s` seconds of any recording -> mono float32 (T,) at the model's rate, whole in memory.
+
+        Raises:
+            AudioError: it cannot be read.
+        """
+        max_samples, pieces, samples = round(max_s * self.sampling_rate), [], 0
+        for piece in self._pieces(source, sampling_rate):
+            pieces.append(piece)
+            samples += len(piece)
+            if samples >= max_samples:
+                break
+        return np.concatenate(pieces)[:max_samples]
 
     def recognize(self, waveforms: Sequence[np.ndarray]) -> list[Prediction]:
         """Waveforms (T,) at the model's rate -> one prediction each; all windows go through the model together."""
-        predictions, pending = [], []
-        for waveform in waveforms:
-            heard = self._speech_or_refusal(waveform)
-            if isinstance(heard, Prediction):
-                predictions.append(heard)
-                continue
-            spans = _windows(len(waveform), self.sampling_rate, heard)
-            pending.append((len(predictions), waveform, heard, spans))
-            predictions.append(None)
-        clips = [waveform[start:end] for _, waveform, _, spans in pending for start, end in spans]
-        scores = iter(self.scores(clips))
-        for index, waveform, speech, spans in pending:
-            rows = np.stack([next(scores) for _ in spans])  # (windows, num_labels)
-            predictions[index] = self._answer(waveform, speech, spans, rows)
-        return predictions
+        recordings, waiting = [], []
+        with self.voice_detector() as detector:
+            for waveform in waveforms:
+                recording = Recording(self.sampling_rate, detector)
+                windows = recording.hear(waveform) + recording.end()
+                if recording.refusal is None:
+                    heard = set(recording.heard_spans())
+                    waiting += [window for window in windows if window.span in heard]
+                recordings.append(recording)
+        self._judge(waiting)
+        return [self._answer(recording) for recording in recordings]
+
+    def scores(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Calibrated probabilities (N, num_labels) of N waveforms, with no voice check and no windows."""
+        return self.scores_and_likeness(waveforms)[0]
 
     @torch.inference_mode()
-    def scores(self, waveforms: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
-        """Calibrated probabilities (N, num_labels) of N waveforms, with no voice check and no windows."""
-        batches = []
-        for first in range(0, len(waveforms), batch_size):
+    def scores_and_likeness(self, waveforms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated probabilities (N, num_labels), and how far each likeness (N,) lies above the model's threshold:
+        infinitely for a model that has none.
+        """
+        threshold = getattr(self.model.config, "likeness_threshold", None)
+        scores, likeness = [np.empty((0, len(self.labels)), np.float32)], [np.empty(0, np.float32)]
+        for first in range(0, len(waveforms), BATCH_SIZE):
             batch = self.extractor(
-                list(waveforms[first : first + batch_size]),
+                list(waveforms[first : first + BATCH_SIZE]),
                 sampling_rate=self.sampling_rate,
                 return_tensors="pt",
                 **self._padding,
             ).to(self.model.device)
-            batches.append(self.model(**batch).logits.float().softmax(dim=-1).cpu().numpy())
-        return np.concatenate(batches) if batches else np.empty((0, len(self.labels)), np.float32)
+            output = self.model(**batch)
+            scores.append(output.logits.float().softmax(dim=-1).cpu().numpy())
+            if threshold is None:
+                likeness.append(np.full(len(scores[-1]), np.inf))
+            else:
+                likeness.append(output.likeness.float().cpu().numpy() - threshold)
+        return np.concatenate(scores), np.concatenate(likeness)
 
-    def _speech_or_refusal(self, waveform: np.ndarray) -> list[tuple[int, int]] | Prediction:
-        """The stretches of speech in a waveform, in samples, or else why it cannot be judged."""
-        duration_s = len(waveform) / self.sampling_rate
-        if duration_s < MIN_DURATION_S:
-            message = f"This is too short to judge: {duration_s:.2f} s. Record at least {MIN_DURATION_S} s."
-            return Prediction(TOO_SHORT, message, duration_s, 0.0)
-        with self._voice_lock:
-            stretches = get_speech_timestamps(
-                torch.from_numpy(waveform), self._voice_detector, sampling_rate=self.sampling_rate
-            )
-        speech = [(stretch["start"], stretch["end"]) for stretch in stretches]
-        speech_s = sum(end - start for start, end in speech) / self.sampling_rate
-        if speech_s < MIN_SPEECH_S:
-            message = "No voice was heard in this recording. Speak closer to the microphone, or choose another file."
-            return Prediction(NO_VOICE, message, duration_s, speech_s)
-        return speech
+    @contextmanager
+    def voice_detector(self) -> Iterator[Callable]:
+        """A detector for one listener alone, who may keep it for long: it remembers what it heard last."""
+        try:
+            detector = self._idle_detectors.get_nowait()
+        except queue.Empty:
+            detector = load_silero_vad()
+        try:
+            yield detector
+        finally:
+            self._idle_detectors.put(detector)
 
-    def _answer(self, waveform, speech, spans, rows: np.ndarray) -> Prediction:
-        rate = self.sampling_rate
-        weights = np.array([_overlap(span, speech) for span in spans], dtype=np.float64)
-        mean = (rows * weights[:, None]).sum(axis=0) / weights.sum()
-        scores = self._named(mean)
+    def _pieces(self, source: str | Path | bytes | BinaryIO | np.ndarray, sampling_rate: int | None):
+        """Any recording -> pieces (T,) float32 at the model's rate; AudioError if it cannot be read."""
+        if isinstance(source, np.ndarray):
+            if sampling_rate is None:
+                raise AudioError("samples came without a sampling rate; pass sampling_rate=... in Hz")
+            pieces = prepared_blocks(source, sampling_rate, self.sampling_rate)
+        else:
+            pieces = audio_blocks(source, self.sampling_rate)
+        for piece in pieces:
+            if (peak := float(np.abs(piece).max(initial=0))) > PEAK_LIMIT:
+                raise AudioError(
+                    f"the samples peak at {peak:g} where full scale is 1; convert the recording to 16-bit wav"
+                )
+            yield piece
+
+    def _judge(self, windows: Sequence["_Heard"]) -> None:
+        rows, likeness = self.scores_and_likeness([window.samples for window in windows])
+        for window, row, alike in zip(windows, rows, likeness, strict=True):
+            window.recording.judged[window.span] = row, alike
+
+    def _answer(self, recording: "Recording") -> Prediction:
+        facts = {
+            "duration_s": recording.duration_s,
+            "speech_s": recording.speech_s,
+            "warnings": recording.warnings(),
+            "speech": tuple((start / self.sampling_rate, end / self.sampling_rate) for start, end in recording.speech),
+        }
+        if status := recording.refusal:
+            return Prediction(status, MESSAGES[status].format(peak=recording.peak, **facts), **facts)
+        spans = recording.heard_spans()
+        rows = np.stack([recording.judged[span][0] for span in spans])  # (windows, num_labels)
+        likeness = [recording.judged[span][1] for span in spans]
+        weights = overlaps(spans, recording.speech)
+        if np.average(likeness, weights=weights) < 0:
+            return Prediction(UNLIKE_TRAINING, MESSAGES[UNLIKE_TRAINING], **facts)
+        scores = self.named(np.average(rows, axis=0, weights=weights))
         label, confidence = next(iter(scores.items()))
         return Prediction(
             status=VOICE,
-            message=f"This voice sounds {adjective(label)}, with {confidence:.0%} confidence.",
-            duration_s=len(waveform) / rate,
-            speech_s=sum(end - start for start, end in speech) / rate,
+            message=voice_message(label, confidence),
             label=label,
             confidence=confidence,
             scores=scores,
             windows=tuple(
-                Window(start / rate, end / rate, self._named(row))
+                Window(start / self.sampling_rate, end / self.sampling_rate, self.named(row))
                 for (start, end), row in zip(spans, rows, strict=True)
             ),
+            **facts,
         )
 
-    def _named(self, row: np.ndarray) -> dict[str, float]:
+    def named(self, row: np.ndarray) -> dict[str, float]:
+        """Probabilities (num_labels,) by label, likeliest first."""
         return {self.labels[index]: float(row[index]) for index in np.argsort(-row, kind="stable")}
+
+
+Span = tuple[int, int]  # start and end, in samples
+
+
+class VoiceActivity:
+    """Where somebody speaks, found out while the sound comes in.
+
+    Args:
+        sampling_rate: 8000 or a multiple of 16 000 Hz.
+        detector: of silero-vad, for this sound alone.
+    """
+
+    def __init__(self, sampling_rate: int, detector: Callable):
+        self.sampling_rate = sampling_rate
+        self._detector = detector
+        detector.reset_states()
+        self._step = max(1, sampling_rate // 16_000)  # the detector hears one sample of so many
+        self.chunk_samples = self._step * (256 if sampling_rate == 8000 else 512)  # 32 ms, as it was trained
+        self.probabilities: list[float] = []  # of a voice, one a chunk
+        self._rest = np.zeros(0, np.float32)
+
+    def hear(self, piece: np.ndarray) -> None:
+        """The next samples (T,)."""
+        piece = np.concatenate([self._rest, piece])
+        whole = len(piece) // self.chunk_samples * self.chunk_samples
+        self._rest = piece[whole:].copy()
+        self._detect(piece[:whole].reshape(-1, self.chunk_samples))
+
+    def end(self) -> None:
+        if len(self._rest):
+            self._detect(np.pad(self._rest, (0, self.chunk_samples - len(self._rest)))[None])
+            self._rest = self._rest[:0]
+
+    @torch.inference_mode()
+    def _detect(self, chunks: np.ndarray) -> None:
+        for chunk in torch.from_numpy(np.ascontiguousarray(chunks)):
+            self.probabilities.append(self._detector(chunk, self.sampling_rate).item())
+
+    def stretches(self, samples: int) -> list[Span]:
+        """Where somebody spoke in the `samples` heard so far."""
+        found = get_speech_timestamps_from_probs(
+            self.probabilities,
+            sampling_rate=min(self.sampling_rate, 16_000),
+            audio_length_samples=samples // self._step,
+            step=self._step,
+        )
+        return [(stretch["start"], stretch["end"]) for stretch in found]
+
+
+@dataclass(frozen=True, eq=False)
+class _Heard:
+    """A window of a recording that may hold speech, and its samples (T,)."""
+
+    recording: "Recording"
+    span: Span
+    samples: np.ndarray
+
+
+@dataclass(eq=False)
+class Recording:
+    """One recording while it is heard, piece by piece; of its samples only the last few seconds are kept.
+
+    windows:  |----4 s----|
+                    |----4 s----|                 every 2 s; one for the whole if that takes up to 6 s,
+                                 ...  |----4 s----|  and the last one ends where the recording does
+    """
+
+    sampling_rate: int
+    detector: Callable
+    samples: int = 0
+    peak: float = 0.0
+    full_scale_samples: int = 0
+    is_cut: bool = False
+    speech: list[Span] = field(default_factory=list)  # known at the end
+    spans: list[Span] = field(default_factory=list)
+    judged: dict[Span, tuple[np.ndarray, float]] = field(default_factory=dict)  # scores and likeness
+
+    def __post_init__(self):
+        self._window, self._hop = (round(seconds * self.sampling_rate) for seconds in (WINDOW_S, WINDOW_HOP_S))
+        self._voice = VoiceActivity(self.sampling_rate, self.detector)
+        self._kept = np.zeros(0, np.float32)  # the last samples
+        self._next_start = 0
+
+    @property
+    def duration_s(self) -> float:
+        return self.samples / self.sampling_rate
+
+    @property
+    def speech_s(self) -> float:
+        return sum(end - start for start, end in self.speech) / self.sampling_rate
+
+    def hear(self, piece: np.ndarray) -> list[_Heard]:
+        """The next samples (T,) -> the windows that they complete and that may hold speech."""
+        left = round(MAX_DURATION_S * self.sampling_rate) - self.samples
+        self.is_cut |= len(piece) > left
+        piece = piece[:left]
+        magnitude = np.abs(piece)
+        self.peak = max(self.peak, float(magnitude.max(initial=0)))
+        self.full_scale_samples += int((magnitude >= FULL_SCALE).sum())
+        self._voice.hear(piece)
+        self.samples += len(piece)
+        self._kept = np.concatenate([self._kept, piece])
+        complete = []
+        if not self._is_short:
+            while self._next_start + self._window < self.samples:
+                complete.append((self._next_start, self._next_start + self._window))
+                self._next_start += self._hop
+        windows = self._windows(complete)
+        self._kept = self._kept[-(self._window + self._hop) :].copy()
+        return windows
+
+    def end(self) -> list[_Heard]:
+        """Nothing follows -> the last window."""
+        self._voice.end()
+        self.speech = self._voice.stretches(self.samples)
+        return self._windows([(0 if self._is_short else self.samples - self._window, self.samples)])
+
+    @property
+    def refusal(self) -> str | None:
+        """Why it cannot be judged, before any model has heard it."""
+        if self.duration_s < MIN_DURATION_S:
+            return TOO_SHORT
+        if self.peak < TOO_QUIET_PEAK:
+            return TOO_QUIET
+        return NO_VOICE if self.speech_s < MIN_SPEECH_S else None
+
+    def warnings(self) -> tuple[Caution, ...]:
+        found = []
+        if (share := self.full_scale_samples / max(1, self.samples)) > CLIPPED_SHARE:
+            found.append(Caution(CLIPPED, {"share": share}))
+        if TOO_QUIET_PEAK <= self.peak < QUIET_PEAK:
+            found.append(Caution(QUIET, {"peak": self.peak}))
+        if self.is_cut:
+            found.append(Caution(CUT, {"heard_s": self.duration_s}))
+        return tuple(found)
+
+    def heard_spans(self) -> list[Span]:
+        """The windows that count: those that hold enough speech, else the one that holds most."""
+        spoken = overlaps(self.spans, self.speech)
+        least = min(MIN_SPEECH_S * self.sampling_rate, spoken.max())
+        return [span for span, samples in zip(self.spans, spoken, strict=True) if samples >= least]
+
+    @property
+    def _is_short(self) -> bool:
+        return self.samples <= self._window + self._hop
+
+    def _windows(self, spans: Sequence[Span]) -> list[_Heard]:
+        kept_from = self.samples - len(self._kept)
+        heard = [span for span in spans if self._is_short or self._may_hold_speech(span)]
+        self.spans += heard
+        return [_Heard(self, (start, end), self._kept[start - kept_from : end - kept_from]) for start, end in heard]
+
+    def _may_hold_speech(self, span: Span) -> bool:
+        """Wherever `stretches` will find enough: it starts at 0.5, goes on down to 0.35 and adds 30 ms at both ends."""
+        chunks = slice(span[0] // self._voice.chunk_samples, -(-span[1] // self._voice.chunk_samples))
+        return max(self._voice.probabilities[chunks], default=0) >= 0.35
+
+
+def voice_message(label: str, confidence: float) -> str:
+    return f"This voice sounds {adjective(label)}, with {confidence:.0%} confidence."
 
 
 def adjective(label: str) -> str:
@@ -185,20 +444,14 @@ def adjective(label: str) -> str:
     return label.replace("_", " ").replace("disgust", "disgusted")
 
 
-def _windows(samples: int, rate: int, speech: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Stretches to judge, in samples: the whole of a short recording, else overlapping windows that hold speech."""
-    window, hop = round(WINDOW_S * rate), round(WINDOW_HOP_S * rate)
-    if samples <= window + hop:
-        return [(0, samples)]
-    starts = [*range(0, samples - window, hop), samples - window]
-    spans = [(start, start + window) for start in starts]
-    heard = [span for span in spans if _overlap(span, speech) >= MIN_SPEECH_S * rate]
-    return heard or [max(spans, key=lambda span: _overlap(span, speech))]
-
-
-def _overlap(span: tuple[int, int], speech: list[tuple[int, int]]) -> int:
-    """Samples of speech within a span."""
-    return sum(max(0, min(span[1], end) - max(span[0], start)) for start, end in speech)
+def overlaps(spans: Sequence[Span], speech: Sequence[Span]) -> np.ndarray:
+    """Samples of speech within each span (N,), from stretches of speech in their order."""
+    edges = np.array(speech or [(0, 0)], dtype=np.float64)
+    spoken = np.zeros_like(edges)  # up to each edge
+    spoken[:, 1] = np.cumsum(edges[:, 1] - edges[:, 0])
+    spoken[1:, 0] = spoken[:-1, 1]
+    before = np.interp(np.array(spans), edges.ravel(), spoken.ravel())  # (N, 2)
+    return before[:, 1] - before[:, 0]
 
 
 def audio_files(paths: Iterable[str | Path]) -> Iterator[Path]:

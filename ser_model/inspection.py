@@ -29,7 +29,7 @@ import pyarrow as pa
 import torch
 from tqdm import tqdm
 
-from .audio import SAMPLING_RATE_HZ, AudioError, NoSoundError, Watch, load_audio
+from .audio import FULL_SCALE, SAMPLING_RATE_HZ, AudioError, NoSoundError, Watch, load_audio
 from .corpora.base import Problem, Utterance
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 QUIETEST_DB = -100.0  # stands for digital silence, whose level would be minus infinity
 SILENT_SWING = 0.001  # 33 steps of 16 bits; the quietest clip of RAVDESS swings by 0.004
 SHORTEST_S = 0.025  # one analysis frame
-FULL_SCALE = 0.999  # 16-bit converters stop at 32767 / 32768, 10-bit ones at 0.998
 CLIPPED_SHARE = 0.01  # one sample in a hundred at full scale is heard as crackle throughout
 CLIPPED_SAMPLES = 3  # that many may lie at full scale in a recording that was made as loud as it can be
 

@@ -31,6 +31,18 @@ class SERModelOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
+@dataclass
+class SERClassifierOutput(SequenceClassifierOutput):
+    """What `SERForAudioClassification` gives: loss, logits and hidden_states as ever, and one more.
+
+    Args:
+        likeness: how much each recording sounds like a voice of the training (B,), to be compared with
+            `config.likeness_threshold`; None for a model without that score.
+    """
+
+    likeness: Tensor | None = None
+
+
 class InverseDCT(nn.Linear):
     """A learnable map of each frame that starts as the inverse DCT: cepstrum (..., F) -> log-mel spectrum (..., F)."""
 
@@ -61,6 +73,7 @@ class SERPreTrainedModel(PreTrainedModel):
     config_class = SERConfig
     base_model_prefix = "ser"
     main_input_name = "input_features"
+    _keys_to_ignore_on_load_unexpected = ["likeness_weight"]  # a model may be loaded without its score
     input_modalities = ("audio",)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -183,7 +196,19 @@ class SERForAudioClassification(SERPreTrainedModel):
         self.ser = SERModel(config)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(self.ser.pooling.output_size, config.num_labels)
+        weight = None if config.likeness_threshold is None else torch.zeros(self.ser.pooling.output_size)
+        self.register_buffer("likeness_weight", weight)
         self.post_init()
+
+    def set_likeness(self, weight: Tensor, threshold: float) -> None:
+        """Let the model tell how much a recording sounds like the voices of its training.
+
+        Args:
+            weight: (P,), what each unit of the embedding adds to the score.
+            threshold: the lowest score of a recording to be judged.
+        """
+        self.likeness_weight = weight.to(self.classifier.weight)
+        self.config.likeness_threshold = threshold
 
     def forward(
         self,
@@ -192,7 +217,7 @@ class SERForAudioClassification(SERPreTrainedModel):
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> SequenceClassifierOutput | tuple:
+    ) -> SERClassifierOutput | tuple:
         """
         Args:
             input_features: (B, L, C * F) as `SERFeatureExtractor` gives them.
@@ -205,6 +230,7 @@ class SERForAudioClassification(SERPreTrainedModel):
         hidden = self.ser(input_features, attention_mask, output_hidden_states, return_dict=True)
         logits = self.classifier(self.dropout(hidden.pooler_output)) / self.config.calibration_temperature
         loss = None if labels is None else nn.functional.cross_entropy(logits.float(), labels)
-        output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=hidden.hidden_states)
+        likeness = None if self.likeness_weight is None else hidden.pooler_output @ self.likeness_weight  # (B,)
+        output = SERClassifierOutput(loss=loss, logits=logits, hidden_states=hidden.hidden_states, likeness=likeness)
         wants_dict = self.config.return_dict if return_dict is None else return_dict
         return output if wants_dict else output.to_tuple()

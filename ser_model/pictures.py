@@ -10,10 +10,14 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter
 
 from .feature_extraction_ser import SERFeatureExtractor
+from .mfcc import hertz_to_mel
 
 matplotlib.rcParams["svg.fonttype"] = "none"  # letters stay letters: half the size, in the fonts of the page
 matplotlib.rcParams["text.parse_math"] = False  # a label with two dollar signs is no formula
@@ -21,9 +25,17 @@ matplotlib.rcParams["text.parse_math"] = False  # a label with two dollar signs 
 INK = "#010203"  # stands for the page's text colour until the picture is written
 WIDTH_IN = 4.2  # a phone shows it 310 pixels wide, and 9-point letters 9 pixels tall
 LEFT_IN, RIGHT_IN, BOTTOM_IN, TOP_IN = 0.7, 0.15, 0.45, 0.1
+TIMELINE_IN = 2.0  # high, without its legend
 MAX_COLUMNS = 800  # more than a phone or half a laptop screen can show
+MAX_WINDOWS = 300  # of a timeline, each of about one pixel of a phone
 MFCC_MAX_S = 30.0  # beyond, single syllables are no longer seen
 LEGEND_COLUMNS = 3  # "female surprised" three times fills the width
+LOWEST_HZ = 50.0  # below any voice's pitch
+TICKS_HZ = (100, 300, 1000, 2000, 4000, 8000)
+DYNAMIC_RANGE_DB = 80.0  # below the loudest: what is softer is black
+SALIENT_QUANTILE = 0.9
+SALIENT_COLOUR = "#E69F00"  # stands out on every grey, and with any kind of colour vision
+VOICE_BAR = 0.07  # of the height of the shares
 MIN_PEAK = 0.1  # quieter recordings look quiet, instead of their noise filling the picture
 
 # Okabe & Ito's palette, told apart with any kind of colour vision (https://jfly.uni-koeln.de/color/).
@@ -55,40 +67,127 @@ def mfcc_svg(waveform: np.ndarray, sampling_rate: int, extractor: object) -> str
 
     They are those of `extractor` if that is ours and makes any, but of the whole recording: nothing is cut or added.
     """
-    waveform = waveform[: round(MFCC_MAX_S * sampling_rate)]
-    if isinstance(extractor, SERFeatureExtractor) and "mfcc" in extractor.features:
-        extractor = copy.copy(extractor)
-    else:
-        extractor = SERFeatureExtractor(sampling_rate, f_max=sampling_rate / 2)
-    extractor.features, extractor.delta_order, extractor.normalization = ("mfcc",), 0, "none"
-    extractor.trim_db = extractor.max_length_s = None
-    mfcc = extractor(waveform, sampling_rate=sampling_rate, return_tensors="np")["input_features"][0]  # (L, F)
-    starts = np.linspace(0, len(mfcc), min(len(mfcc), MAX_COLUMNS), endpoint=False).astype(int)
-    columns = np.add.reduceat(mfcc, starts) / np.diff(starts, append=len(mfcc))[:, None]
-    columns = (columns - columns.mean(axis=0)) / np.maximum(columns.std(axis=0), 1e-6)  # silence has no spread
-
+    own = isinstance(extractor, SERFeatureExtractor) and "mfcc" in extractor.features
+    extractor = extractor if own else SERFeatureExtractor(sampling_rate, f_max=sampling_rate / 2)
+    mfcc = _feature("mfcc", extractor, waveform)
+    spread = np.maximum(mfcc.std(axis=0), 1e-6)  # silence has none
     figure, axes = _figure(height_in=2.0)
-    extent = (0, len(waveform) / sampling_rate, -0.5, extractor.n_mfcc - 0.5)
-    axes.imshow(
-        columns.T, origin="lower", aspect="auto", extent=extent, cmap="cividis", vmin=-3, vmax=3, interpolation="none"
-    )
+    shown_s, span = _shown_s(waveform, sampling_rate), (-0.5, extractor.n_mfcc - 0.5)
+    _draw_matrix(axes, (mfcc - mfcc.mean(axis=0)) / spread, shown_s, span, "cividis", (-3, 3))
     axes.set(xlabel="seconds", ylabel="coefficient")
     return to_svg(figure)
 
 
-def timeline_svg(windows: Sequence, labels: Sequence[str], duration_s: float) -> str:
-    """The share of each emotion over time from a prediction's `windows`; stretches without a voice stay empty."""
+def log_mel_svg(waveform: np.ndarray, sampling_rate: int) -> str:
+    """Samples (T,) -> log-mel spectrogram of the first `MFCC_MAX_S` seconds, over hertz as the ear spaces them."""
+    figure, axes = _figure(height_in=2.0)
+    _draw_log_mel(axes, waveform, sampling_rate, "cividis")
+    return to_svg(figure)
+
+
+def saliency_svg(waveform: np.ndarray, sampling_rate: int, saliency) -> str:
+    """A grey log-mel spectrogram of samples (T,), and over it what spoke for the answer, of `saliency.saliency`.
+
+    Colour shows how much, and a line goes around the most salient tenth, so that nothing hangs on colour alone.
+    """
+    waveform = waveform[: round(len(saliency.weights[0]) * saliency.hop_s * sampling_rate)]
+    figure, axes = _figure(height_in=2.0)
+    _draw_log_mel(axes, waveform, sampling_rate, "gray")
+    weights = gaussian_filter(saliency.weights, sigma=1).clip(min=0)  # single cells mean little
+    strong = max(float(np.quantile(weights[weights > 0], SALIENT_QUANTILE)) if weights.any() else 0.0, 1e-9)
+    low_mel, high_mel = _mel(saliency.f_min), _mel(saliency.f_max)
+    times_s = np.arange(weights.shape[1]) * saliency.hop_s
+    extent = (0, times_s[-1] + saliency.hop_s, low_mel, high_mel)
+    opacity = np.clip(weights / strong, 0, 1) * 0.7
+    colour = np.concatenate([np.broadcast_to(to_rgb(SALIENT_COLOUR), (*weights.shape, 3)), opacity[..., None]], axis=2)
+    axes.imshow(colour, origin="lower", aspect="auto", extent=extent, interpolation="bilinear")
+    bands_mel = np.linspace(low_mel, high_mel, 2 * len(weights) + 1)[1::2]
+    if weights.max() > strong:
+        axes.contour(times_s, bands_mel, weights, levels=[strong], colors=[SALIENT_COLOUR], linewidths=1.0)
+    axes.set(xlim=(0, len(waveform) / sampling_rate))
+    return to_svg(figure)
+
+
+def _feature(name: str, extractor: SERFeatureExtractor, waveform: np.ndarray) -> np.ndarray:
+    """One feature of the first `MFCC_MAX_S` seconds, whole and as it is: (L, F), L at most MAX_COLUMNS."""
+    extractor = copy.copy(extractor)
+    extractor.features, extractor.delta_order, extractor.normalization = (name,), 0, "none"
+    extractor.trim_db = extractor.max_length_s = None
+    rate = extractor.sampling_rate
+    waveform = waveform[: round(MFCC_MAX_S * rate)]
+    frames = extractor(waveform, sampling_rate=rate, return_tensors="np")["input_features"][0]
+    starts = np.linspace(0, len(frames), min(len(frames), MAX_COLUMNS), endpoint=False).astype(int)
+    return np.add.reduceat(frames, starts) / np.diff(starts, append=len(frames))[:, None]
+
+
+def _draw_log_mel(axes: Axes, waveform: np.ndarray, sampling_rate: int, colours: str) -> None:
+    top_hz = min(sampling_rate / 2, 8000.0)  # there is next to no speech above
+    extractor = SERFeatureExtractor(sampling_rate, features="log_mel", n_mels=64, f_min=LOWEST_HZ, f_max=top_hz)
+    decibels = _feature("log_mel", extractor, waveform)
+    span = (_mel(LOWEST_HZ), _mel(top_hz))
+    loudest_db = float(decibels.max())
+    shown_s = _shown_s(waveform, sampling_rate)
+    _draw_matrix(axes, decibels, shown_s, span, colours, (loudest_db - DYNAMIC_RANGE_DB, loudest_db))
+    ticks_hz = [hertz for hertz in TICKS_HZ if hertz <= top_hz]
+    axes.set_yticks([_mel(hertz) for hertz in ticks_hz], [f"{hertz:g}" for hertz in ticks_hz])
+    axes.set(ylim=span, xlabel="seconds", ylabel="hertz")
+
+
+def _draw_matrix(
+    axes: Axes, rows: np.ndarray, shown_s: float, span: tuple[float, float], colours: str, limits: tuple[float, float]
+) -> None:
+    """(L, F) as colours between two limits: over `shown_s` seconds, and a span of whatever the rows are."""
+    axes.imshow(
+        rows.T,
+        origin="lower",
+        aspect="auto",
+        extent=(0, shown_s, *span),
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        interpolation="none",
+    )
+
+
+def _shown_s(waveform: np.ndarray, sampling_rate: int) -> float:
+    return min(MFCC_MAX_S, len(waveform) / sampling_rate)
+
+
+def _mel(hertz: float) -> float:
+    return float(hertz_to_mel(torch.tensor(hertz)))
+
+
+def timeline_svg(
+    windows: Sequence,
+    labels: Sequence[str],
+    duration_s: float,
+    speech: Sequence[tuple[float, float]] = (),
+    names: Sequence[str] | None = None,
+) -> str:
+    """The share of each emotion over time; stretches without a voice stay empty.
+
+    Args:
+        windows: of a prediction, best `timeline.smoothed`.
+        labels: of the model, which give each emotion its colour and pattern.
+        duration_s: of the whole recording.
+        speech: where somebody speaks, in seconds: a dark bar below the shares.
+        names: how the labels are written.
+    """
+    names = names or [label.replace("_", " ") for label in labels]
     legend_in = 0.1 + 0.18 * math.ceil(len(labels) / LEGEND_COLUMNS)
-    figure, axes = _figure(height_in=2.0 + legend_in, top_in=TOP_IN + legend_in)
-    names = [label.replace("_", " ") for label in labels]
+    figure, axes = _figure(height_in=TIMELINE_IN + legend_in, top_in=TOP_IN + legend_in)
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(labels))]
     hatches = [HATCHES[index // len(COLOURS) % len(HATCHES)] for index in range(len(labels))]
     for group in _adjoining(windows):
-        centres = [(window.start_s + window.end_s) / 2 for window in group]
-        times_s = [group[0].start_s, *centres, group[-1].end_s]
-        rows = [[window.scores[label] for label in labels] for window in (group[0], *group, group[-1])]
+        runs = np.array_split(np.arange(len(group)), math.ceil(len(group) / math.ceil(len(windows) / MAX_WINDOWS)))
+        centres = [(group[run[0]].start_s + group[run[-1]].end_s) / 2 for run in runs]
+        shares = np.array([[window.scores[label] for label in labels] for window in group])
+        rows = [shares[run].mean(axis=0) for run in runs]
+        times_s, rows = [group[0].start_s, *centres, group[-1].end_s], [rows[0], *rows, rows[-1]]
         areas = axes.stackplot(times_s, np.transpose(rows), colors=colours, hatch=hatches, edgecolor=INK, linewidth=0.4)
-    axes.set(xlim=(0, duration_s), ylim=(0, 1), xlabel="seconds", ylabel="share")
+    if speech:
+        axes.broken_barh(_bars(speech, duration_s), (-VOICE_BAR, 0.7 * VOICE_BAR), color=INK, linewidth=0)
+    axes.set(xlim=(0, duration_s), ylim=(-VOICE_BAR if speech else 0, 1), xlabel="seconds", ylabel="share")
     figure.legend(
         areas,
         names,
@@ -100,6 +199,17 @@ def timeline_svg(windows: Sequence, labels: Sequence[str], duration_s: float) ->
         handlelength=1.2,
     )
     return to_svg(figure)
+
+
+def _bars(speech: Sequence[tuple[float, float]], duration_s: float) -> list[tuple[float, float]]:
+    """Starts and lengths; stretches that no pixel parts become one."""
+    bars = [list(speech[0])]
+    for start_s, end_s in speech[1:]:
+        if start_s - bars[-1][1] < duration_s / MAX_WINDOWS:
+            bars[-1][1] = end_s
+        else:
+            bars.append([start_s, end_s])
+    return [(start_s, end_s - start_s) for start_s, end_s in bars]
 
 
 def _adjoining(windows: Sequence) -> list[list]:

@@ -219,6 +219,9 @@ class TrainingSettings(_Section):
     ema_decay: float = Field(default=0.995, ge=0, lt=1)  # averages over the last 200 steps or so
     max_frames: int = Field(default=160, ge=8)  # longer clips are cropped at random: 3.2 s at a 20 ms hop
     mixed_precision: Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_no)] = "no"
+    outlier_sounds: int = Field(
+        default=100, ge=0
+    )  # crowds, and whispers, that the run learns to give no answer; 0: none
     compile: bool = False  # torch.compile; every batch is padded to max_frames, so that all have one shape or two
     checkpoint_minutes: float | None = Field(default=10, gt=0)  # beside the end of each epoch; null: only there
     trackers: list[str] = ["tensorboard"]  # any of Accelerate's that are installed; TensorBoard writes to OUT/logs

@@ -15,7 +15,7 @@ import torch
 import torchaudio
 
 from ser_model import audio
-from ser_model.audio import AudioError, load_audio, prepare_waveform, resample
+from ser_model.audio import AudioError, StreamResampler, Watch, audio_blocks, load_audio, prepare_waveform, resample
 
 TONE_HZ = 1000
 
@@ -527,3 +527,64 @@ def test_native_recordings_match_their_16_khz_copies(data_dir):
         info = soundfile.info(original)
         rates_and_channels.add((info.samplerate, info.channels))
     assert rates_and_channels >= {(48_000, 1), (48_000, 2), (24_414, 1), (96_000, 1)}
+
+
+# ── Piece by piece ──
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        with_soundfile(tone(duration_s=50)),
+        with_av("ipod", "aac", duration_s=50),
+        with_soundfile(tone(16_000, 5), 16_000),
+    ],
+    ids=["wav", "m4a", "nothing to resample"],
+)
+def test_blocks_together_are_the_whole(data):
+    pieces = list(audio_blocks(data))
+    assert len(pieces) > 1 and max(map(len, pieces)) < 31 * 16_000
+    np.testing.assert_array_equal(np.concatenate(pieces), load_audio(data))
+
+
+def test_what_one_decoder_cannot_finish_the_other_goes_on_with(monkeypatch):
+    """Nothing twice and nothing missing, even if the first pieces were already taken."""
+    data = with_soundfile(tone(16_000, duration_s=20), 16_000)
+    whole, blocks_of = load_audio(data), audio._soundfile_blocks
+
+    def breaking(*arguments):
+        for number, block in enumerate(blocks_of(*arguments)):
+            if number == 2:
+                raise soundfile.LibsndfileError(7)
+            yield block
+
+    monkeypatch.setattr(audio, "_soundfile_blocks", breaking)
+    np.testing.assert_allclose(np.concatenate(list(audio_blocks(data))), whole, atol=1e-6)
+
+
+def test_whoever_stops_asking_for_blocks_leaves_the_rest_undecoded(tmp_path):
+    soundfile.write(tmp_path / "long.flac", np.zeros(120 * 16_000), 16_000)
+
+    class Count(Watch):
+        frames = 0
+
+        def block(self, rate_hz, samples, mono):
+            self.frames += len(samples)
+
+    watch = Count()
+    assert len(next(audio_blocks(tmp_path / "long.flac", watch=watch))) and watch.frames < 10 * 16_000
+
+
+@pytest.mark.parametrize("from_hz", [16_000, 24_414, 44_100, 48_000])
+def test_pieces_of_any_size_are_resampled_as_if_they_were_one(from_hz):
+    rng = np.random.default_rng(0)
+    sound = rng.normal(size=3 * from_hz).astype(np.float32)
+    resampler, pieces, start = StreamResampler(from_hz, 16_000, chunk_samples=1024), [], 0
+    while start < len(sound):
+        end = start + int(rng.integers(0, 9000))
+        pieces.append(resampler.push(sound[start:end]))
+        start = end
+    given = sum(map(len, pieces)) / 16_000
+    assert 3 - given < 0.1  # what a live picture lags behind
+    pieces.append(resampler.flush())
+    np.testing.assert_allclose(np.concatenate(pieces), resample(sound, from_hz, 16_000), atol=1e-6)

@@ -26,6 +26,7 @@ SMALL = [
     f"--config={CONFIG}",
     "--training.epochs=1",
     "--training.batch_size=16",
+    "--training.outlier_sounds=2",
     "--data.num_proc=1",
     "--model.backbone_options={widths: [8, 8, 8, 8], hidden_size: 16}",
 ]

@@ -141,7 +141,13 @@ def test_frozen_backbone_spares_the_map_before_it_and_thaws():
 
 # ── Whole runs ──
 
-RUN = ["--training.batch_size=16", "--split.kind=random", "--split.test=0.2", "--split.validation=0.2"]
+RUN = [
+    "--training.batch_size=16",
+    "--training.outlier_sounds=2",
+    "--split.kind=random",
+    "--split.test=0.2",
+    "--split.validation=0.2",
+]
 
 
 @pytest.fixture(scope="module")

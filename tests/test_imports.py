@@ -12,12 +12,12 @@ from transformers.dynamic_module_utils import get_imports, get_relative_imports
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "ser_model"
 LAYERS = [
-    {"configuration_ser", "mfcc", "layers", "labels", "audio", "distributed", "archives", "spreadsheet"},
+    {"configuration_ser", "mfcc", "layers", "labels", "audio", "sounds", "distributed", "archives", "spreadsheet"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults", "library"},
-    {"modeling_ser", "splits", "inspection", "augment", "pictures", "checkpoints", "predictions"},
+    {"modeling_ser", "splits", "inspection", "augment", "pictures", "saliency", "checkpoints", "predictions"},
     {"registration"},
     {"data", "download", "inference", "reports", "hub", "diagram", "build", "conditions", "__init__"},
-    {"explore", "evaluation", "crossvalidation", "bulk", "finetune"},
+    {"explore", "evaluation", "crossvalidation", "bulk", "finetune", "likeness", "timeline", "streaming"},
     {"page"},
     {"__main__"},
 ]
@@ -32,7 +32,7 @@ TRAVELLING = [
 ]
 TRAVELLING_MAY_IMPORT = {*sys.stdlib_module_names, "torch", "numpy", "transformers", "huggingface_hub"}
 ONLY_INSIDE_TRY = {"timm"}
-NOT_FOR_THE_PAGE = {"data", "train", "augment", "splits", "corpora"}
+NOT_FOR_THE_PAGE = {"data", "train", "augment", "likeness", "splits", "corpora"}
 # Lines that transformers, of one version or another, takes for imports wherever they stand, in a docstring too.
 LOOKS_LIKE_IMPORT = re.compile(r"^\s*(import\s+\S+\s*$|from\s+\S+\s+import\b)")
 

@@ -89,6 +89,7 @@ def test_batch_endpoint(server, voices, recognizer):
         "label": None,
         "confidence": None,
         "scores": {},
+        "warnings": [],
     }
     assert client.predict(None, api_name="/batch") == {
         "rows": [],

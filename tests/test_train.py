@@ -29,6 +29,7 @@ SMALL = [
     "--training.epochs=3",
     "--training.batch_size=16",
     "--model.backbone_options={widths: [8, 16, 16, 16], hidden_size: 32}",
+    "--training.outlier_sounds=2",
 ]
 
 

@@ -21,6 +21,7 @@ TINY = [
     "--training.epochs=3",
     "--training.batch_size=16",
     "--model.backbone_options={widths: [8, 16, 16, 16], hidden_size: 32}",
+    "--training.outlier_sounds=2",
 ]
 TIMEOUT_S = 120
 FSDP = yaml.safe_load((ROOT / "configs" / "accelerate" / "fsdp.yaml").read_text())["fsdp_config"]

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
 import gradio as gr
@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 from gradio.utils import get_upload_folder
 
-from ..audio import SAMPLING_RATE_HZ, load_audio
+from ..audio import SAMPLING_RATE_HZ, audio_blocks
 from ..library.errors import LibraryError
 from .answers import answer_html, bars_html
 from .context import Page
@@ -35,6 +35,7 @@ from .texts import Say, Texts, language
 if TYPE_CHECKING:
     from ..inference import Prediction
 
+PICTURED_S = 600  # from the start, so that a long clip need not lie in memory
 MAX_CLIPS = 100  # of one visitor; then the oldest goes
 MAX_BYTES = 500 * 2**20  # ten hours of speech or so
 
@@ -64,7 +65,7 @@ class Clip:
 def remember(
     clips: list[Clip],
     prediction: "Prediction",
-    sound: str | Path | np.ndarray,
+    sound: str | Path | BinaryIO | np.ndarray,
     *,
     name: str,
     model: str,
@@ -76,16 +77,23 @@ def remember(
     Args:
         clips: the value of `Page.clips`, which the event then returns to it; changed in place, so that two tabs at work
             at once lose nothing.
-        sound: a file that can be decoded, or samples (T,) in [-1, 1] at `sampling_rate`.
+        sound: a recording that could be decoded, or samples (T,) in [-1, 1] at `sampling_rate`.
         name: what the visitor calls it.
         model: the name of the model that was asked.
         upload: the file that Gradio keeps, where `sound` is no path to it; it goes when the clip goes.
     """
-    if not isinstance(sound, np.ndarray):
+    from ..inference import MAX_DURATION_S
+
+    if isinstance(sound, str | Path):
         upload = sound
-        sound = load_audio(sound, sampling_rate)
     path = _folder() / f"{uuid4().hex}.flac"
-    soundfile.write(path, np.clip(sound, -1, 1), sampling_rate, subtype="PCM_16")
+    samples_left = round(MAX_DURATION_S * sampling_rate)  # what lies beyond was not judged either
+    with soundfile.SoundFile(path, "w", sampling_rate, 1, subtype="PCM_16") as file:
+        for piece in [sound] if isinstance(sound, np.ndarray) else audio_blocks(sound, sampling_rate):
+            file.write(np.clip(piece[:samples_left], -1, 1))
+            samples_left -= len(piece)
+            if samples_left <= 0:
+                break
     clips.append(Clip(name, model, prediction, path, path.stat().st_size, _ours(upload)))
     while len(clips) > MAX_CLIPS or (len(clips) > 1 and sum(clip.size_bytes for clip in clips) > MAX_BYTES):
         forget(clips, clips[:1])
@@ -117,9 +125,9 @@ def _folder() -> Path:
 
 def _ours(upload: str | Path | None) -> Path | None:
     """A file among the uploads; not an example of the repository, which is to stay."""
-    return (
-        Path(upload) if upload and Path(upload).resolve().is_relative_to(Path(get_upload_folder()).resolve()) else None
-    )
+    if upload and Path(upload).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        return Path(upload)
+    return None
 
 
 def _remove(path: Path, upload: Path | None) -> None:
@@ -265,9 +273,13 @@ def _csv(clips: list[Clip]) -> tuple[list[str], list[list[str]]]:
 def _picture_html(say: Say, clip: Clip) -> str:
     from ..pictures import waveform_svg
 
-    waveform, rate = soundfile.read(clip.path, dtype="float32")
-    picture = figure_svg(waveform_svg(waveform, rate), say("clips.waveform", name=clip.name))
-    return f'<div class="pictures">{picture}</div>'
+    with soundfile.SoundFile(clip.path) as file:
+        rate, duration_s = file.samplerate, file.frames / file.samplerate
+        waveform = file.read(PICTURED_S * rate, dtype="float32")
+    description = say("clips.waveform", name=clip.name)
+    if duration_s > PICTURED_S:
+        description += " " + say("try.pictures.start_only", seconds=str(PICTURED_S))
+    return f'<div class="pictures">{figure_svg(say, waveform_svg(waveform, rate), description)}</div>'
 
 
 def _keep(library, say: Say, clip: Clip | None) -> str:

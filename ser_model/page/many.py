@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from html import escape
 from pathlib import Path
+from typing import BinaryIO
 
 import gradio as gr
-import numpy as np
 
 from ..archives import REASONS, TOO_MANY, ArchiveError, Limits, Skipped, count, recordings
 from .answers import UNREADABLE, emoji
@@ -24,14 +23,14 @@ PERCENT_DECIMALS = 1  # enough to sort by; more would feign what no model knows
 
 @dataclass(frozen=True)
 class Judged:
-    """One file. `sound` (T,) at the model's rate is None where nothing could be read; then the prediction says why.
+    """One file. `sound` can be decoded until the next one comes, and is None where nothing could be read.
 
     The prediction's status may be one of `archives.REASONS` beside those of `answers.states`.
     """
 
     name: str
     prediction: object
-    sound: np.ndarray | None
+    sound: Path | BinaryIO | None
     upload: Path
 
 
@@ -53,11 +52,11 @@ def analyse(recognizer, paths: Sequence[str | Path], recognize: Callable | None 
     """Every file, and every entry of a file named .zip, in order; one at a time is in memory.
 
     Args:
-        recognize: what makes a `Prediction` of a waveform; the recognizer's own if left out.
+        recognize: what makes a `Prediction` of a path or an open file; the recognizer itself if left out.
     """
     from ..inference import AudioError, Prediction
 
-    recognize = recognize or (lambda waveform: recognizer.recognize([waveform])[0])
+    recognize = recognize or recognizer
     taken = 0
     for path in map(Path, paths):
         for name, source in _sources(path, MAX_RECORDINGS - taken):
@@ -66,11 +65,11 @@ def analyse(recognizer, paths: Sequence[str | Path], recognize: Callable | None 
                 continue
             taken += 1
             try:
-                sound = recognizer.load(source)
+                prediction = recognize(source)
             except AudioError as error:
                 yield Judged(name, Prediction(UNREADABLE, str(error), 0.0, 0.0), None, path)
                 continue
-            yield Judged(name, recognize(sound), sound, path)
+            yield Judged(name, prediction, source, path)
 
 
 def summary(predictions: Sequence) -> Summary:
@@ -85,16 +84,19 @@ def build(context: Page) -> None:
     texts = context.texts
 
     @on_gpu
-    def recognize(model: str, waveform: np.ndarray):
-        return context.models.get(model).recognize([waveform])[0]
+    def recognize(model: str, source: Path | bytes):
+        return context.models.get(model)(source)
 
     def judged_by(model: str, paths: Sequence[str]) -> Iterator[Judged]:
-        return analyse(_loaded(context.models, model), paths, partial(recognize, model))
+        def sent(source: Path | BinaryIO):  # to where a GPU is lent, which may be another process
+            return recognize(model, source if isinstance(source, Path) else source.read())
+
+        return analyse(_loaded(context.models, model), paths, sent)
 
     def batch(files: list[str] | None, model: str) -> dict:
         """The emotion in each of several recordings, or zips of recordings: `rows` in their order, and a `summary`.
 
-        A row is what /predict gives, without windows, beside the `name` of the file.
+        A row is what /predict gives, without what is said over time, beside the `name` of the file.
 
         Args:
             files: uploaded recordings in any format, and zips of them.
@@ -105,7 +107,8 @@ def build(context: Page) -> None:
         for judged in judged_by(model, files or []):
             predictions.append(judged.prediction)
             answer = asdict(judged.prediction) | {"scores": judged.prediction.scores or {}}
-            answer.pop("windows")
+            for long in ("windows", "speech"):
+                del answer[long]
             rows.append({"name": judged.name} | answer)
         return {"rows": rows, "summary": asdict(summary(predictions))}
 
@@ -137,7 +140,6 @@ def build(context: Page) -> None:
                     judged.sound,
                     name=judged.name,
                     model=model,
-                    sampling_rate=recognizer.sampling_rate,
                     upload=judged.upload,
                 )
         names = [say(f"many.{column}") for column in COLUMNS]

@@ -1,0 +1,134 @@
+"""The tab "Live": the emotion in a voice while it speaks, from the browser's microphone."""
+
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from itertools import groupby
+
+import gradio as gr
+import numpy as np
+
+from .answers import bars_html, clock, emoji, sentence_html
+from .context import Page
+from .models import ModelError, on_gpu
+from .texts import Say, Texts
+
+MINUTES = 10  # a forgotten microphone ends then
+EVERY_S = 0.25  # the browser sends what it recorded; an answer needs 0.4 s of new sound
+VISITORS = 8  # at once: each takes about a tenth of a core
+
+TRACK_CSS = """
+.track { display: flex; flex-wrap: wrap; gap: .25rem .5rem; margin: .25rem 0 0; padding: 0; list-style: none; }
+.track li { padding: .1rem .5rem; border: 1px solid var(--border-color-primary); border-radius: 6px;
+  font-variant-numeric: tabular-nums; }
+"""
+
+
+@dataclass
+class Session:
+    """Of one visitor who is listened to, from Record to Stop."""
+
+    model: str
+    live: object  # a `LiveRecognizer`
+    said: str = ""
+
+
+def build(context: Page) -> None:
+    """The tab's components and events; it has no public endpoint."""
+    texts = context.texts
+
+    @on_gpu
+    def recognize(model: str, clips: list[np.ndarray]):
+        return context.models.get(model).recognize(clips)
+
+    def start(model: str, request: gr.Request):
+        """-> session, sentence, bars, track"""
+        from ..streaming import LiveRecognizer
+
+        try:
+            rate = context.models.get(model).sampling_rate
+        except ModelError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        session = Session(model, LiveRecognizer(partial(recognize, model), rate))
+        return session, *blank(request, "🎙️", "live.listening")
+
+    def listen(
+        chunk: tuple[int, np.ndarray] | None, session: Session | None, threshold_percent: float, request: gr.Request
+    ):
+        """-> sentence, bars, track; nothing before Record or after Stop, whatever still arrives"""
+        if chunk is None or session is None:
+            return gr.skip()
+        answer = session.live.push(*chunk)
+        if answer is None:
+            return gr.skip()
+        say = partial(texts.say, request)
+        symbol, said, advice = sentence(texts, say, answer.prediction, threshold_percent / 100)
+        shown = (
+            sentence_html(symbol, said, advice) if said != session.said else gr.skip()
+        )  # a screen reader says it once
+        session.said = said
+        return shown, bars_html(texts, say, answer.prediction.scores or {}), track_html(texts, say, answer.track)
+
+    def stop(request: gr.Request):
+        """-> no session, sentence; bars and track stay to be looked at"""
+        return None, sentence_html("⏹️", texts.say(request, "live.stopped"))
+
+    def blank(request: gr.Request, symbol: str, key: str):
+        return sentence_html(symbol, texts.say(request, key)), "", ""
+
+    session = gr.State(time_to_live=60 * (MINUTES + 1))
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=300):
+            microphone = gr.Audio(
+                label=texts.label("live.microphone"),
+                sources=["microphone"],
+                type="numpy",  # pieces of plain wav, which need no ffmpeg
+                streaming=True,
+                buttons=[],
+                elem_id="live-microphone",
+            )
+            advice = texts.rendered("live.limits", lambda say: say("live.advice", minutes=MINUTES))
+            gr.Markdown(advice, elem_id="live-limits")
+        with gr.Column(min_width=300):
+            waiting = texts.rendered("live.waiting", lambda say: sentence_html("🎙️", say("live.hint")))
+            said = gr.HTML(waiting, elem_id="live-status")
+            bars = gr.HTML(elem_id="live-scores")
+            track = gr.HTML(elem_id="live-track", css_template=TRACK_CSS)
+
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    microphone.start_recording(start, context.choice, [session, said, bars, track], queue=False, **quiet)
+    listening = microphone.stream(
+        listen,
+        [microphone, session, context.threshold],
+        [said, bars, track],
+        stream_every=EVERY_S,
+        time_limit=60 * MINUTES,
+        concurrency_limit=VISITORS,
+        **quiet,
+    )
+    microphone.stop_recording(stop, None, [session, said], cancels=[listening], queue=False, **quiet)
+
+
+def sentence(texts: Texts, say: Say, prediction, threshold: float) -> tuple[str, str, str]:
+    """Emoji, what is said, and advice. No number, which would change with every answer: the bars hold them."""
+    if prediction.label is None:
+        if prediction.status in ("no_voice", "too_short"):
+            return "🎙️", say("live.listening"), ""
+        return emoji(None), say(f"states.{prediction.status}.said"), say(f"states.{prediction.status}.advice")
+    key = "live.unsure" if prediction.confidence < threshold else "live.said"
+    return emoji(prediction.label), say(key, emotion=texts.emotion(say, prediction.label)), ""
+
+
+def track_html(texts: Texts, say: Say, track) -> str:
+    """What it sounded like in the last minute, in words, newest last: "0:03 😠 angry"."""
+    runs = [next(run) for _, run in groupby(track, key=likeliest)]
+    items = "".join(
+        f'<li>{clock(window.start_s)} <span aria-hidden="true">{emoji(likeliest(window))}</span> '
+        f"{escape(texts.emotion(say, likeliest(window)))}</li>"
+        for window in runs
+    )
+    return f'<ol class="track" aria-label="{escape(say("live.track"))}">{items}</ol>'
+
+
+def likeliest(window) -> str:
+    return next(iter(window.scores))

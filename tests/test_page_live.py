@@ -1,0 +1,90 @@
+"""The tab "Live" in Chromium, whose microphone plays a clip over and over."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from ser_model.labels import EMOTIONS
+
+KEEP_STREAMS = """() => {
+  window.streams = [];
+  const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    const stream = await ask(wanted);
+    window.streams.push(stream);
+    return stream;
+  };
+}"""
+MICROPHONES_ON = (
+    "() => streams.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState == 'live').length"
+)
+ANSWER = re.compile("sounds|Not sure|Listening")
+
+
+@pytest.fixture
+def live(page):
+    """The tab, with an eye on every microphone that it opens."""
+    page.evaluate(KEEP_STREAMS)
+    page.get_by_role("tab", name="Live").click()
+    return page
+
+
+def said(page):
+    return page.locator("#live-status .said")
+
+
+def record(page):
+    page.locator("#live-microphone .record-button").click()
+
+
+def stop(page):
+    page.locator("#live-microphone .stop-button").click()
+
+
+def test_a_voice_is_named_while_it_speaks(live):
+    expect(said(live)).to_contain_text("Press Record")
+    record(live)
+    expect(said(live)).to_contain_text(re.compile("It sounds|most like"), timeout=60_000)
+    bars = live.locator("#live-scores dt")
+    expect(bars).to_have_count(len(EMOTIONS))
+    expect(live.locator("#live-track li").first).to_contain_text(re.compile(r"^0:\d\d .*[a-z]{3}"))
+    before = live.locator("#live-scores").inner_text()
+    expect(live.locator("#live-scores")).not_to_have_text(before, use_inner_text=True, timeout=20_000)  # it goes on
+    stop(live)
+
+
+def test_stop_turns_the_microphone_off_and_nothing_runs_after_it(live):
+    record(live)
+    expect(live.locator("#live-scores dt")).to_have_count(len(EMOTIONS), timeout=60_000)
+    assert live.evaluate(MICROPHONES_ON) >= 1
+    stop(live)
+    expect(said(live)).to_contain_text("Stopped. The microphone is off.")
+    assert live.evaluate(MICROPHONES_ON) == 0
+    live.wait_for_timeout(500)  # what was on its way when the button was pressed
+    asked, bars = [], live.locator("#live-scores").inner_html()
+    live.on("request", lambda request: asked.append(request.url))
+    live.wait_for_timeout(2000)
+    assert [url for url in asked if "stream" in url or "queue" in url] == []
+    assert live.locator("#live-scores").inner_html() == bars
+    expect(said(live)).to_contain_text("Stopped")
+
+
+def test_it_can_be_started_again(live):
+    for _ in range(2):
+        record(live)
+        expect(said(live)).to_contain_text(re.compile("It sounds|most like"), timeout=60_000)
+        stop(live)
+        expect(said(live)).to_contain_text("Stopped")
+
+
+def test_two_visitors_at_once_hear_only_themselves(browser, server, live):
+    from serving import visit
+
+    with visit(browser, server) as other:
+        other.get_by_role("tab", name="Live").click()
+        record(live)
+        expect(live.locator("#live-track li").first).to_be_visible(timeout=60_000)
+        expect(said(other)).to_contain_text("Press Record")
+        assert other.locator("#live-track li").count() == 0
+        stop(live)
