@@ -24,7 +24,6 @@ import numpy as np
 import soundfile
 from gradio.utils import get_upload_folder
 
-from ..audio import SAMPLING_RATE_HZ, audio_blocks
 from ..library.errors import LibraryError
 from .answers import answer_html, bars_html
 from .context import Page
@@ -35,6 +34,7 @@ from .texts import Say, Texts, language
 if TYPE_CHECKING:
     from ..inference import Prediction
 
+RATE_HZ = 16_000  # as recordings are heard
 PICTURED_S = 600  # from the start, so that a long clip need not lie in memory
 MAX_CLIPS = 100  # of one visitor; then the oldest goes
 MAX_BYTES = 500 * 2**20  # ten hours of speech or so
@@ -69,7 +69,7 @@ def remember(
     *,
     name: str,
     model: str,
-    sampling_rate: int = SAMPLING_RATE_HZ,
+    sampling_rate: int = RATE_HZ,
     upload: str | Path | None = None,
 ) -> None:
     """Put a clip into this visitor's list, which every tab does that analyses something.
@@ -82,6 +82,7 @@ def remember(
         model: the name of the model that was asked.
         upload: the file that Gradio keeps, where `sound` is no path to it; it goes when the clip goes.
     """
+    from ..audio import audio_blocks
     from ..inference import MAX_DURATION_S
 
     if isinstance(sound, str | Path):
