@@ -102,6 +102,7 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .scroll { overflow-x: auto; }
 #limits { border-top: 1px solid var(--border-color-primary); padding-top: 1rem; }
 #limits p { max-width: 60rem; }
+:is(#live-status, #live-scores, #live-track) .html-container { padding: 0; }
 footer .divider { display: none; }
 """
 
