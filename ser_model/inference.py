@@ -133,24 +133,32 @@ class EmotionRecognizer:
         Raises:
             AudioError: the recording cannot be read; its message says why and what to do.
         """
-        total_s = None
+        pieces, total_s = self._pieces(source, sampling_rate), None
         if progress is not None:
-            total_s = len(source) / sampling_rate if isinstance(source, np.ndarray) else stated_duration_s(source)
-            total_s = None if total_s is None else min(total_s, MAX_DURATION_S)
+            is_samples = isinstance(source, np.ndarray) and sampling_rate
+            total_s = len(source) / sampling_rate if is_samples else stated_duration_s(source)
+            total_s = total_s and min(total_s, MAX_DURATION_S)
+        waiting = []
         with self.voice_detector() as detector:
-            recording, waiting = Recording(self.sampling_rate, detector), []
-            for piece in self._pieces(source, sampling_rate):
-                waiting += recording.hear(piece)
-                if len(waiting) >= BATCH_SIZE:
-                    self._judge(waiting)
-                    waiting = []
-                if progress is not None:
-                    progress(recording.duration_s, total_s)
-                if recording.is_cut:
-                    break
-            waiting += recording.end()
+            recording = self._heard(
+                pieces, detector, waiting, progress and (lambda heard_s: progress(heard_s, total_s))
+            )
         self._judge(waiting)
         return self._answer(recording)
+
+    def recognize_files(self, paths: Iterable[str | Path]) -> list[Prediction | AudioError]:
+        """One prediction a file, or why it cannot be read; windows of several go through the model together, and of
+        none is more than a few seconds kept.
+        """
+        outcomes, waiting = [], []
+        with self.voice_detector() as detector:
+            for path in paths:
+                try:
+                    outcomes.append(self._heard(self._pieces(path, None), detector, waiting))
+                except AudioError as error:
+                    outcomes.append(error)
+        self._judge(waiting)
+        return [outcome if isinstance(outcome, AudioError) else self._answer(outcome) for outcome in outcomes]
 
     def load(
         self,
@@ -237,6 +245,29 @@ class EmotionRecognizer:
                     f"the samples peak at {peak:g} where full scale is 1; convert the recording to 16-bit wav"
                 )
             yield piece
+
+    def _heard(
+        self,
+        pieces: Iterable[np.ndarray],
+        detector: Callable,
+        waiting: list["_Heard"],
+        progress: Callable[[float], None] | None = None,
+    ) -> "Recording":
+        """A recording from its first piece to its last. Its windows are judged as soon as a batch of them is there;
+        the rest stays in `waiting`.
+        """
+        recording = Recording(self.sampling_rate, detector)
+        for piece in pieces:
+            waiting += recording.hear(piece)
+            if len(waiting) >= BATCH_SIZE:
+                self._judge(waiting)
+                waiting.clear()
+            if progress is not None:
+                progress(recording.duration_s)
+            if recording.is_cut:
+                break
+        waiting += recording.end()
+        return recording
 
     def _judge(self, windows: Sequence["_Heard"]) -> None:
         rows, likeness = self.scores_and_likeness([window.samples for window in windows])
@@ -469,10 +500,8 @@ def header(recognizer: EmotionRecognizer) -> list[str]:
 
 
 def predicted_rows(recognizer: EmotionRecognizer, paths: Sequence[str | Path]) -> list[list[str]]:
-    """One row a file, in their order; all are in memory together. One that cannot be judged says so as its error."""
-    loaded = [_loaded(recognizer, path) for path in paths]
-    predictions = iter(recognizer.recognize([sound for sound in loaded if not isinstance(sound, AudioError)]))
-    outcomes = [sound if isinstance(sound, AudioError) else next(predictions) for sound in loaded]
+    """One row a file, in their order. One that cannot be judged says so as its error."""
+    outcomes = recognizer.recognize_files(paths)
     return [predicted_row(path, outcome, recognizer.labels) for path, outcome in zip(paths, outcomes, strict=True)]
 
 
@@ -495,13 +524,6 @@ def write_predictions(
         failed += sum(bool(row[-1]) for row in rows)
         answered += sum(not row[-1] for row in rows)
     return answered, failed
-
-
-def _loaded(recognizer: EmotionRecognizer, path: str | Path) -> np.ndarray | AudioError:
-    try:
-        return recognizer.load(path)
-    except AudioError as error:
-        return error
 
 
 def predicted_row(path: str | Path, outcome: Prediction | AudioError, labels: list[str]) -> list[str]:

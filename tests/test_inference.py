@@ -2,6 +2,7 @@ import csv
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,10 +12,17 @@ import torch
 from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
 from ser_model.audio import AudioError
 from ser_model.inference import (
+    CLIPPED,
+    CUT,
     NO_VOICE,
+    QUIET,
+    QUIET_PEAK,
+    TOO_QUIET,
     TOO_SHORT,
     VOICE,
+    Caution,
     EmotionRecognizer,
+    Recording,
     adjective,
     audio_files,
     write_predictions,
@@ -160,3 +168,126 @@ def test_command_line_writes_a_row_a_file_and_exits_1_if_one_failed(model_dir, v
     (tmp_path / "out.csv").unlink()
     run = subprocess.run([*command, str(tmp_path / "out.csv"), str(tmp_path)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+# ── States and cautions ──
+
+
+def test_silence_and_what_nobody_hears_are_too_quiet(recognizer, voice):
+    for sound in (np.zeros(2 * RATE, np.float32), voice * (0.001 / np.abs(voice).max())):
+        prediction = recognizer(sound, RATE)
+        assert prediction.status == TOO_QUIET and prediction.scores is None
+        assert "microphone" in prediction.message
+
+
+def test_the_softest_clips_of_the_corpora_are_not_too_quiet(recognizer, data_dir):
+    """Calm and sad ones of actor 20 are the softest of RAVDESS."""
+    folder = data_dir / "RAVDESS" / "Audio_Speech_Actors_01-24" / "Actor_20"
+    clips = [recognizer.load(path) for path in sorted(folder.glob("03-01-0[24]-*"))]
+    predictions = recognizer.recognize(clips)
+    assert min(np.abs(clip).max() for clip in clips) < QUIET_PEAK
+    assert TOO_QUIET not in {prediction.status for prediction in predictions}
+    for clip, prediction in zip(clips, predictions, strict=True):
+        [caution] = prediction.warnings if np.abs(clip).max() < QUIET_PEAK else [None]
+        assert caution is None or caution == Caution(QUIET, {"peak": float(np.abs(clip).max())})
+
+
+@pytest.mark.parametrize("loudness", [3.0, 10.0])
+def test_clipping_is_said_with_its_share(recognizer, voice, loudness):
+    assert recognizer(voice, RATE).warnings == ()
+    clipped = np.clip(voice / np.abs(voice).max() * loudness, -1, 1)
+    [caution] = recognizer((clipped * 32_767).astype(np.int16), RATE).warnings
+    assert caution.code == CLIPPED
+    assert caution.values["share"] == pytest.approx(np.mean(np.abs(clipped) == 1), abs=1e-3)
+
+
+def test_clipping_survives_another_sampling_rate(recognizer, voice_path):
+    samples, rate = soundfile.read(voice_path)
+    [caution] = recognizer(np.clip(samples / np.abs(samples).max() * 5, -1, 1), rate).warnings
+    assert caution.code == CLIPPED
+
+
+# ── Long recordings ──
+
+
+@pytest.fixture(scope="module")
+def half_a_minute(voice):
+    rng = np.random.default_rng(0)
+    pauses = [0.001 * rng.standard_normal(round(seconds * RATE)).astype(np.float32) for seconds in (0.3, 6, 1)]
+    return np.concatenate([part for pause in pauses for part in (voice, pause, voice)])
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 400])
+def test_piece_by_piece_answers_as_the_whole_at_once(recognizer, voice, half_a_minute, monkeypatch, pieces):
+    for sound in (voice, voice[: 5 * RATE // 2], half_a_minute, half_a_minute[: 6 * RATE + 1], np.zeros(9 * RATE)):
+        sound = sound.astype(np.float32)
+        [whole] = recognizer.recognize([sound])
+        monkeypatch.setattr(
+            "ser_model.inference.prepared_blocks", lambda array, *_: iter(np.array_split(array, pieces))
+        )
+        same = recognizer(sound, RATE)
+        monkeypatch.undo()
+        assert (same.status, same.label, same.speech) == (whole.status, whole.label, whole.speech)
+        assert (same.duration_s, same.warnings, len(same.windows)) == (
+            whole.duration_s,
+            whole.warnings,
+            len(whole.windows),
+        )
+        for one, other in zip(same.windows, whole.windows, strict=True):
+            assert (one.start_s, one.end_s) == (other.start_s, other.end_s)
+            assert one.scores == pytest.approx(other.scores, abs=1e-5)
+
+
+def test_speech_is_found_as_the_detector_itself_finds_it(recognizer, half_a_minute):
+    from silero_vad import get_speech_timestamps, load_silero_vad
+
+    prediction = recognizer(half_a_minute, RATE)
+    stretches = get_speech_timestamps(torch.from_numpy(half_a_minute), load_silero_vad())
+    expected = [(stretch["start"] / RATE, stretch["end"] / RATE) for stretch in stretches]
+    assert list(prediction.speech) == expected and len(expected) > 4
+    assert prediction.speech_s == pytest.approx(sum(end - start for start, end in expected))
+
+
+def test_what_is_kept_of_a_recording_does_not_grow_with_it(recognizer, voice):
+    with recognizer.voice_detector() as detector:
+        recording, kept = Recording(RATE, detector), []
+        for _ in range(20):
+            windows = recording.hear(voice)
+            kept.append(len(recording._kept))
+            assert all(len(window.samples) == 4 * RATE for window in windows)
+        recording.end()
+    assert max(kept) <= 6 * RATE
+    assert recording.duration_s == pytest.approx(20 * len(voice) / RATE)
+
+
+def test_progress_is_told_in_seconds(recognizer, half_a_minute, tmp_path):
+    soundfile.write(tmp_path / "long.wav", half_a_minute, RATE)
+    soundfile.write(tmp_path / "long.ogg", half_a_minute, RATE)
+    for name in ("long.wav", "long.ogg"):
+        told = []
+        prediction = recognizer(tmp_path / name, progress=lambda *seconds, told=told: told.append(seconds))
+        heard = [heard_s for heard_s, _ in told]
+        assert heard == sorted(heard) and len(heard) > 2 and heard[-1] == prediction.duration_s
+        assert [total_s for _, total_s in told] == pytest.approx([prediction.duration_s] * len(told), abs=0.1)
+
+
+def test_beyond_two_hours_the_rest_is_left_out_and_that_is_said(recognizer, half_a_minute, monkeypatch):
+    monkeypatch.setattr("ser_model.inference.MAX_DURATION_S", 10.0)
+    prediction = recognizer(half_a_minute, RATE)
+    assert prediction.duration_s == 10 and prediction.windows[-1].end_s == 10
+    assert prediction.warnings == (Caution(CUT, {"heard_s": 10.0}),)
+    assert recognizer(half_a_minute[: 10 * RATE], RATE).warnings == ()
+
+
+def test_the_start_of_a_recording_can_be_had_alone(recognizer, half_a_minute):
+    np.testing.assert_array_equal(recognizer.load(half_a_minute, RATE, max_s=3), half_a_minute[: 3 * RATE])
+
+
+def test_two_at_once_do_not_disturb_each_other(recognizer, half_a_minute, voice):
+    """The voice detector remembers what it heard last, so that each listener needs one alone."""
+    alone = [recognizer(half_a_minute, RATE), recognizer(voice, RATE)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda sound: recognizer(sound, RATE), [half_a_minute, voice] * 3))
+    for prediction, expected in zip(together, alone * 3, strict=True):
+        assert prediction.speech == expected.speech
+        assert prediction.scores == pytest.approx(expected.scores, abs=1e-5)

@@ -18,6 +18,7 @@ from ser_model.__main__ import main
 from ser_model.inference import NO_VOICE, UNLIKE_TRAINING, VOICE, EmotionRecognizer, write_predictions
 from ser_model.likeness import fit_weight
 from ser_model.sounds import DURATION_S, LEVELS_DB, OUTLIERS, RATE, make_sounds
+from train import main as train
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "ser-cnn-8"
@@ -156,14 +157,28 @@ def test_training_leaves_a_score_that_the_command_finds_again(run, synthetic_cor
         main(["likeness", str(run), "--data-dir", str(synthetic_corpora)])
 
 
+def test_a_run_that_breaks_while_it_learns_the_score_makes_it_up_when_resumed(synthetic_corpora, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("the power is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.fit_likeness", broken)
+        with pytest.raises(RuntimeError, match="power"):
+            small_run(synthetic_corpora, tmp_path)
+    assert SERForAudioClassification.from_pretrained(tmp_path).likeness_weight is None  # and yet the model is there
+    small_run(synthetic_corpora, tmp_path, "--resume")
+    assert SERForAudioClassification.from_pretrained(tmp_path).likeness_weight.any()
+
+
 @pytest.fixture(scope="module")
 def run(synthetic_corpora, tmp_path_factory) -> Path:
-    from train import main as train
-
     folder = tmp_path_factory.mktemp("run") / "out"
+    small_run(synthetic_corpora, folder)
+    return folder
+
+
+def small_run(data_dir: Path, folder: Path, *more: str) -> None:
     arguments = [f"--config={ROOT / 'configs' / 'ravdess_tess_cnn.yaml'}", "--training.epochs=1"]
     arguments += ["--split.test=[ravdess-01, tess-YAF]", "--split.validation=[ravdess-03, ravdess-04]"]
     arguments += ["--model.backbone_options={widths: [8, 8, 8, 8], hidden_size: 16}", "--training.outlier_sounds=4"]
-    arguments += ["--data.num_proc=1"]
-    train([*arguments, f"--data-dir={synthetic_corpora}", f"--output-dir={folder}"])
-    return folder
+    train([*arguments, "--data.num_proc=1", f"--data-dir={data_dir}", f"--output-dir={folder}", *more])

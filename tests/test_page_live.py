@@ -4,6 +4,7 @@ import re
 
 import pytest
 from playwright.sync_api import expect
+from serving import visit
 
 from ser_model.labels import EMOTIONS
 
@@ -22,11 +23,25 @@ MICROPHONES_ON = (
 ANSWER = re.compile("sounds|Not sure|Listening")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def patience():
+    """The first answer waits for torch and the model, on a busy machine for many seconds."""
+    expect.set_options(timeout=60_000)
+    yield
+    expect.set_options(timeout=5_000)
+
+
 @pytest.fixture
 def live(page):
     """The tab, with an eye on every microphone that it opens."""
     page.evaluate(KEEP_STREAMS)
+    return opened(page)
+
+
+def opened(page):
+    """As a visitor who takes three seconds to find the button; until then Gradio has loaded its recorder."""
     page.get_by_role("tab", name="Live").click()
+    page.wait_for_timeout(3000)
     return page
 
 
@@ -45,18 +60,18 @@ def stop(page):
 def test_a_voice_is_named_while_it_speaks(live):
     expect(said(live)).to_contain_text("Press Record")
     record(live)
-    expect(said(live)).to_contain_text(re.compile("It sounds|most like"), timeout=60_000)
+    expect(said(live)).to_contain_text(re.compile("It sounds|most like"))
     bars = live.locator("#live-scores dt")
     expect(bars).to_have_count(len(EMOTIONS))
     expect(live.locator("#live-track li").first).to_contain_text(re.compile(r"^0:\d\d .*[a-z]{3}"))
     before = live.locator("#live-scores").inner_text()
-    expect(live.locator("#live-scores")).not_to_have_text(before, use_inner_text=True, timeout=20_000)  # it goes on
+    expect(live.locator("#live-scores")).not_to_have_text(before, use_inner_text=True)  # it goes on
     stop(live)
 
 
 def test_stop_turns_the_microphone_off_and_nothing_runs_after_it(live):
     record(live)
-    expect(live.locator("#live-scores dt")).to_have_count(len(EMOTIONS), timeout=60_000)
+    expect(live.locator("#live-scores dt")).to_have_count(len(EMOTIONS))
     assert live.evaluate(MICROPHONES_ON) >= 1
     stop(live)
     expect(said(live)).to_contain_text("Stopped. The microphone is off.")
@@ -73,18 +88,26 @@ def test_stop_turns_the_microphone_off_and_nothing_runs_after_it(live):
 def test_it_can_be_started_again(live):
     for _ in range(2):
         record(live)
-        expect(said(live)).to_contain_text(re.compile("It sounds|most like"), timeout=60_000)
+        expect(said(live)).to_contain_text(re.compile("It sounds|most like"))
         stop(live)
         expect(said(live)).to_contain_text("Stopped")
 
 
 def test_two_visitors_at_once_hear_only_themselves(browser, server, live):
-    from serving import visit
-
     with visit(browser, server) as other:
-        other.get_by_role("tab", name="Live").click()
+        opened(other)
         record(live)
         expect(live.locator("#live-track li").first).to_be_visible(timeout=60_000)
         expect(said(other)).to_contain_text("Press Record")
         assert other.locator("#live-track li").count() == 0
         stop(live)
+
+
+def test_whoever_leaves_while_it_listens_leaves_nothing_broken(browser, server, live):
+    """The server's log is read at the end: it may hold no traceback."""
+    with visit(browser, server) as other:
+        record(opened(other))
+        expect(other.locator("#live-track li").first).to_be_visible()
+    record(live)
+    expect(live.locator("#live-track li").first).to_be_visible()
+    stop(live)

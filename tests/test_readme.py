@@ -109,11 +109,11 @@ def test_push_command(checkout, tmp_path):
 def test_predict_command(tmp_path):
     line = command("python -m ser_model predict")
     result = run(line.replace("predictions.csv", str(tmp_path / "predictions.csv")), cwd=ROOT)
-    assert result.returncode == 1, result.stderr  # the calm synthesiser is refused, as the README says
+    assert result.returncode == 0, result.stderr
     with open(tmp_path / "predictions.csv", newline="") as file:
         rows = {Path(row["path"]).stem: row for row in csv.DictReader(file)}
     assert rows.keys() == {file.stem for file in (ROOT / "examples").glob("*.flac")}
-    assert rows["synthetic_lively_voice"]["label"] and "unlike" in rows["synthetic_calm_voice"]["error"]
+    assert all(row["label"] and not row["error"] for row in rows.values())
 
 
 def test_evaluate_command_gives_the_figures_of_the_readme(data_dir):

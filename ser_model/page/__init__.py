@@ -62,7 +62,8 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
                 module = f"{__name__}.{MODULES.get(name, name)}"
                 if not find_spec(module) or (name == "library" and not library):
                     continue
-                with gr.Tab(texts.label(f"{name}.tab"), id=name):
+                # "live" loads its recorder in the background; Gradio's fails if Record is pressed before that is there.
+                with gr.Tab(texts.label(f"{name}.tab"), id=name, render_children=name == "live"):
                     import_module(module).build(context)
         with gr.Accordion(texts.label("page.settings"), open=False, elem_id="settings"):
             with gr.Row():

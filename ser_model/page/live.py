@@ -18,7 +18,8 @@ EVERY_S = 0.25  # the browser sends what it recorded; an answer needs 0.4 s of n
 VISITORS = 8  # at once: each takes about a tenth of a core
 
 TRACK_CSS = """
-.track { display: flex; flex-wrap: wrap; gap: .25rem .5rem; margin: .25rem 0 0; padding: 0; list-style: none; }
+.track { display: flex; flex-wrap: wrap; gap: .25rem .5rem; align-items: center; margin: .25rem 0 0; padding: 0;
+  list-style: none; }
 .track li { padding: .1rem .5rem; border: 1px solid var(--border-color-primary); border-radius: 6px;
   font-variant-numeric: tabular-nums; }
 """
@@ -28,7 +29,7 @@ TRACK_CSS = """
 class Session:
     """Of one visitor who is listened to, from Record to Stop."""
 
-    model: str
+    labels: list[str]  # in the order of the model, so that no bar changes its place
     live: object  # a `LiveRecognizer`
     said: str = ""
 
@@ -46,10 +47,10 @@ def build(context: Page) -> None:
         from ..streaming import LiveRecognizer
 
         try:
-            rate = context.models.get(model).sampling_rate
+            recognizer = context.models.get(model)
         except ModelError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        session = Session(model, LiveRecognizer(partial(recognize, model), rate))
+        session = Session(recognizer.labels, LiveRecognizer(partial(recognize, model), recognizer.sampling_rate))
         return session, *blank(request, "🎙️", "live.listening")
 
     def listen(
@@ -67,7 +68,8 @@ def build(context: Page) -> None:
             sentence_html(symbol, said, advice) if said != session.said else gr.skip()
         )  # a screen reader says it once
         session.said = said
-        return shown, bars_html(texts, say, answer.prediction.scores or {}), track_html(texts, say, answer.track)
+        scores = answer.prediction.scores and {label: answer.prediction.scores[label] for label in session.labels}
+        return shown, bars_html(texts, say, scores), track_html(texts, say, answer.track)
 
     def stop(request: gr.Request):
         """-> no session, sentence; bars and track stay to be looked at"""
@@ -123,7 +125,7 @@ def track_html(texts: Texts, say: Say, track) -> str:
     """What it sounded like in the last minute, in words, newest last: "0:03 😠 angry"."""
     runs = [next(run) for _, run in groupby(track, key=likeliest)]
     items = "".join(
-        f'<li>{clock(window.start_s)} <span aria-hidden="true">{emoji(likeliest(window))}</span> '
+        f'<li>{clock(window.start_s)} <span class="emoji" aria-hidden="true">{emoji(likeliest(window))}</span> '
         f"{escape(texts.emotion(say, likeliest(window)))}</li>"
         for window in runs
     )

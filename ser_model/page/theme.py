@@ -121,6 +121,7 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 #library-player audio { width: 100%; }
 #limits { border-top: 1px solid var(--border-color-primary); padding-top: 1rem; }
 #limits p { max-width: 60rem; }
+:is(#live-status, #live-scores, #live-track) .html-container { padding: 0; }
 footer .divider { display: none; }
 """
 
@@ -152,7 +153,12 @@ TAKE_ANY_RECORDING = """
 SPEAK_ONE_LANGUAGE = f"""
   const first = navigator.language.split("-")[0];
   document.documentElement.lang = {list(LANGUAGES)}.includes(first) ? first : "en";
-  document.title = document.querySelector("#head h1")?.textContent.trim() || document.title;
+  const entitle = () => {{
+    const heading = document.querySelector("#head h1");
+    if (heading) document.title = heading.textContent.trim();
+    else requestAnimationFrame(entitle);
+  }};
+  entitle();
 """
 
 # A click on the timeline plays from there, a drag plays that part, and so does a segment's button; a line shows where.
