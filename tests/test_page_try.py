@@ -5,7 +5,7 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from serving import ROOT, submit, upload, visit
+from serving import ROOT, open_tab, submit, upload, visit
 
 pytestmark = pytest.mark.browser
 
@@ -119,7 +119,7 @@ def test_a_phone_needs_no_sideways_scroll(browser, server, clips, tab):
         submit(page, ANSWERED)
         page.get_by_role("button", name="Look inside").click()
         page.get_by_role("button", name="Model and threshold").click()
-        page.get_by_role("tab", name=tab).click()
+        open_tab(page, tab)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 

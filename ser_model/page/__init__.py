@@ -56,7 +56,7 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
             elem_id="threshold",
             render=False,
         )
-        context = Page(demo, models, choice, threshold, texts, new_state(kept_s), library)
+        context = Page(demo, models, choice, threshold, texts, new_state(kept_s), gr.State(0), library)
         with gr.Tabs():
             for name in TABS:
                 module = f"{__name__}.{MODULES.get(name, name)}"

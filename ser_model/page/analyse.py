@@ -190,7 +190,7 @@ def build(context: Page) -> None:
     for new in (recording.input, recording.clear, context.choice.change):
         new(None, None, answer, js=f"() => {blank}", cancels=answered)
         new(lambda: None, None, heard, **quick)
-    context.clips.change(forget_deleted, heard, [recording, *answer, heard], **quick)
+    context.deleted.change(forget_deleted, heard, [recording, *answer, heard], **quick)
     context.threshold.change(reword, [heard, context.threshold], status, **quick)
 
     # Components, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.

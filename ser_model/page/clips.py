@@ -175,15 +175,15 @@ def build(context: Page) -> None:
         )
         return gr.Audio(str(clip.path), label=clip.name, visible=True), html
 
-    def delete_one(clips: list[Clip], key: str | None, request: gr.Request):
-        """-> this visitor's clips, what happened."""
+    def delete_one(clips: list[Clip], key: str | None, deleted: int, request: gr.Request):
+        """-> this visitor's clips, how often some were deleted, what happened."""
         forget(clips, [clip for clip in clips if clip.key == key])
-        return clips, status_html(texts.say(request, "clips.deleted"))
+        return clips, deleted + 1, status_html(texts.say(request, "clips.deleted"))
 
-    def delete_all(clips: list[Clip], request: gr.Request):
+    def delete_all(clips: list[Clip], deleted: int, request: gr.Request):
         """-> as `delete_one`."""
         forget(clips)
-        return clips, status_html(texts.say(request, "clips.all_deleted"))
+        return clips, deleted + 1, status_html(texts.say(request, "clips.all_deleted"))
 
     def keep(clips: list[Clip], key: str | None, request: gr.Request) -> str:
         """-> what happened."""
@@ -225,9 +225,9 @@ def build(context: Page) -> None:
             [player, heard],
             **quietly,
         )
-    after = [context.clips, happened]
-    one.click(delete_one, [context.clips, chosen], after, **quietly)
-    everything.click(delete_all, [context.clips], after, **quietly)
+    after = [context.clips, context.deleted, happened]
+    one.click(delete_one, [context.clips, chosen, context.deleted], after, **quietly)
+    everything.click(delete_all, [context.clips, context.deleted], after, **quietly)
     if context.library:
         keeper.click(keep, [context.clips, chosen], happened, **quietly)
 

@@ -22,6 +22,7 @@ class Page:
     threshold: below this confidence an answer is "unsure".
     texts: every sentence, in the visitor's language.
     clips: what this visitor analysed in this session; nobody else's. `clips.remember` puts something in.
+    deleted: changes when this visitor has deleted clips, for tabs that still show one.
     library: the team's, if there is one.
     """
 
@@ -31,4 +32,5 @@ class Page:
     threshold: gr.Slider
     texts: Texts
     clips: gr.State
+    deleted: gr.State
     library: "Library | None" = None

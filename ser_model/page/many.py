@@ -181,7 +181,7 @@ def build(context: Page) -> None:
         api_visibility="private",
         show_progress_on=[status],
     )
-    context.clips.change(
+    context.deleted.change(
         forget_deleted, taken, [files, *results, taken], api_visibility="private", show_progress="hidden", queue=False
     )
     # Components, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.
