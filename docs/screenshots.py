@@ -1,34 +1,45 @@
-"""Make the pictures of the page again: `make screenshots`. Needs Chromium; the voice is one of examples/."""
+"""Make the pictures of the page again: `make screenshots`. Needs Chromium; the voices are those of examples/."""
 
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import soundfile
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
-from serving import running_app, running_browser, submit, upload, visit  # noqa: E402
+from serving import chromium, running_app, running_browser, submit, upload, visit  # noqa: E402
 
-CLIP = ROOT / "examples" / "synthetic_lively_voice.flac"
-WIDTHS_PX = {"page.png": 1280, "page-phone.png": 390}
+# name -> options of the browser's page
+PICTURES = {
+    "page.png": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
+    "page-phone.png": {"viewport": {"width": 390, "height": 800}, "color_scheme": "dark", "locale": "es-ES"},
+}
 
 
 def main() -> None:
-    chromium = shutil.which("chromium") or sys.exit(
-        "this needs the program chromium; on Debian: apt-get install chromium"
-    )
     with (
         tempfile.TemporaryDirectory() as folder,
         running_app(Path(folder)) as url,
-        running_browser(chromium) as browser,
+        running_browser(chromium()) as browser,
     ):
-        for name, width_px in WIDTHS_PX.items():
-            with visit(browser, url, viewport={"width": width_px, "height": 800}, color_scheme="light") as page:
-                upload(page, CLIP)
-                submit(page, "sounds")
-                page.locator("#pictures svg").first.wait_for()
+        conversation = write_conversation(Path(folder) / "two_voices.flac")
+        for name, options in PICTURES.items():
+            with visit(browser, url, **options) as page:
+                upload(page, conversation)
+                submit(page, "%")
+                page.locator(".over-time").wait_for()
                 page.screenshot(path=ROOT / "docs" / name, full_page=True)
+
+
+def write_conversation(path: Path) -> Path:
+    """Both examples one after the other, with a pause between them."""
+    calm, rate = soundfile.read(ROOT / "examples" / "synthetic_calm_voice.flac")
+    lively, _ = soundfile.read(ROOT / "examples" / "synthetic_lively_voice.flac")
+    soundfile.write(path, np.concatenate([calm, np.zeros(3 * rate), lively, lively]), rate)
+    return path
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ matplotlib.rcParams["text.parse_math"] = False  # a label with two dollar signs 
 INK = "#010203"  # stands for the page's text colour until the picture is written
 WIDTH_IN = 4.2  # a phone shows it 310 pixels wide, and 9-point letters 9 pixels tall
 LEFT_IN, RIGHT_IN, BOTTOM_IN, TOP_IN = 0.7, 0.15, 0.45, 0.1
+TIMELINE_IN = 2.0  # high, without its legend
 MAX_COLUMNS = 800  # more than a phone or half a laptop screen can show
 MAX_WINDOWS = 300  # of a timeline, each of about one pixel of a phone
 MFCC_MAX_S = 30.0  # beyond, single syllables are no longer seen
@@ -174,7 +175,7 @@ def timeline_svg(
     """
     names = names or [label.replace("_", " ") for label in labels]
     legend_in = 0.1 + 0.18 * math.ceil(len(labels) / LEGEND_COLUMNS)
-    figure, axes = _figure(height_in=2.0 + legend_in, top_in=TOP_IN + legend_in)
+    figure, axes = _figure(height_in=TIMELINE_IN + legend_in, top_in=TOP_IN + legend_in)
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(labels))]
     hatches = [HATCHES[index // len(COLOURS) % len(HATCHES)] for index in range(len(labels))]
     for group in _adjoining(windows):

@@ -118,8 +118,7 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser(clips):
     """Not for the whole session: while Playwright runs, nothing else in this thread can use asyncio."""
-    executable = program("chromium", "chromium-browser", "google-chrome")
-    with serving.running_browser(executable, microphone=clips / "clip.wav") as browser:
+    with serving.running_browser(program(*serving.CHROMIUM), microphone=clips / "clip.wav") as browser:
         yield browser
 
 

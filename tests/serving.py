@@ -4,6 +4,7 @@ Shared by the tests and by docs/screenshots.py, so without pytest.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,10 +20,17 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 START_S = 120  # of a server on a busy machine; 5 to 10 are usual
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
     "--no-first-run --use-fake-ui-for-media-stream --use-fake-device-for-media-stream"
 )
+
+
+def chromium() -> str:
+    """Where the browser lies; SystemExit if there is none."""
+    found = filter(None, map(shutil.which, CHROMIUM))
+    return next(found, None) or sys.exit("this needs the program chromium; on Debian: apt-get install chromium")
 
 
 def free_port() -> int:
@@ -103,6 +111,15 @@ def visit(browser: Browser, url: str, **options) -> Iterator[Page]:
     assert broken == []
     assert [url_asked for url_asked in elsewhere if not url_asked.startswith((url, "data:", "blob:"))] == []
     page.close()
+
+
+def open_tab(page: Page, name: str) -> None:
+    """On a phone most tabs are in a menu behind three dots."""
+    if not page.get_by_role("tab", name=name).first.is_visible():
+        page.locator(".overflow-menu > button").click()
+        page.locator(".overflow-dropdown button", has_text=name).click()
+    else:
+        page.get_by_role("tab", name=name).first.click()
 
 
 def upload(page: Page, path: Path) -> None:

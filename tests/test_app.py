@@ -69,9 +69,9 @@ def client(server):
     return Client(server, verbose=False, analytics_enabled=False)
 
 
-def test_api_has_one_public_endpoint(client):
+def test_api_has_no_endpoints_but_the_public_ones(client):
     endpoints = client.view_api(return_format="dict", print_info=False)
-    assert list(endpoints["named_endpoints"]) == ["/predict"]
+    assert list(endpoints["named_endpoints"]) == ["/predict", "/timeline", "/batch"]
     assert endpoints["unnamed_endpoints"] == {}
 
 
@@ -90,7 +90,7 @@ def test_predict_answers_as_the_recognizer_does(client, clips, recognizer, name)
 
 
 UNJUDGED = {
-    "silence.wav": ("too_quiet", "too quiet"),
+    "silence.wav": ("too_quiet", "too quiet to judge"),
     "tone.wav": ("no_voice", "No voice was heard"),
     "short.wav": ("too_short", "too short to judge: 0.20 s"),
     "text.wav": ("unreadable", "text.wav"),
@@ -160,8 +160,8 @@ def test_upload(page, clips, recognizer, name):
     assert sentence == recognizer(clips / name).message
     assert sentence.split()[-2] in _scores(page, 8).values()  # "60%"
     page.get_by_role("button", name="Look inside").click()
-    waveform, *_, mfcc = _pictures(page, 2)
-    assert waveform.startswith("Waveform: ") and mfcc.startswith("MFCCs: ")
+    waveform, log_mel, mfcc = _pictures(page, 3)
+    assert waveform.startswith("Waveform: ") and log_mel.startswith("Log-mel") and mfcc.startswith("MFCCs: ")
 
 
 @pytest.mark.browser
@@ -179,6 +179,7 @@ def test_drop_takes_what_the_browser_does_not_call_audio(page):
 
 SAID = {
     "silence.wav": "too quiet to judge",
+    "tone.wav": "No voice was heard",
     "short.wav": "too short to judge: 0.2 s",
     "text.wav": "cannot be read",
 }

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from serving import ROOT, submit, upload, visit
+from serving import ROOT, open_tab, submit, upload, visit
 
 pytestmark = pytest.mark.browser
 
@@ -104,8 +104,9 @@ def test_every_control_has_a_name(page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_what_is_behind_it(browser, server, clips, scheme):
     with visit(browser, server, color_scheme=scheme) as page:
-        upload(page, clips / "clip.wav")
-        submit(page, "This voice sounds")
+        upload(page, clips / "long.wav")
+        submit(page, ANSWERED)
+        page.locator(".over-time").wait_for()
         page.get_by_role("button", name="Model and threshold").click()
         page.get_by_role("button", name="Look inside").click()
         assert page.evaluate(PALE) == []
@@ -118,7 +119,7 @@ def test_a_phone_needs_no_sideways_scroll(browser, server, clips, tab):
         submit(page, ANSWERED)
         page.get_by_role("button", name="Look inside").click()
         page.get_by_role("button", name="Model and threshold").click()
-        page.get_by_role("tab", name=tab).click()
+        open_tab(page, tab)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -137,9 +138,9 @@ def test_the_page_speaks_the_language_of_the_browser(browser, server, clips, loc
     title, no_voice = LANGUAGES[locale]
     with visit(browser, server, locale=locale) as page:
         expect(page.get_by_role("heading", level=1)).to_contain_text(title)
-        assert title in page.title()
+        expect(page).to_have_title(f"🎙️ {title}")
         expected = locale[:2] if locale != "pt-BR" else "en"
         assert page.locator("html").get_attribute("lang") == expected
-        upload(page, clips / "silence.wav")
+        upload(page, clips / "tone.wav")
         submit(page, no_voice)
         assert "__i18n__" not in page.locator("body").inner_text()

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import gradio as gr
 
-from .answers import NO_CLIP, UNREADABLE, answer_html, bars_html, sentence_html
+from .answers import NO_CLIP, UNREADABLE, answer_html, bars_html, clock, sentence_html
+from .clips import remember
 from .context import Page
-from .figures import pictures_html
+from .figures import can_explain, pictures_html, saliency_html
 from .models import ModelError, on_gpu
+from .over_time import over_time_html
+from .texts import language
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+LONG_S = 30  # of a recording, from which on a bar tells how far it is heard
 EXAMPLE_NAMES = ("calm_voice", "lively_voice")  # synthetic_<name>.flac; texts.yaml names each
 
 
@@ -26,20 +30,27 @@ class Heard:
 
 
 def build(context: Page) -> None:
-    """The tab's components and events, and the endpoint `/predict`."""
+    """The tab's components and events, and the endpoints `/predict` and `/timeline`."""
     texts = context.texts
 
     @on_gpu
-    def judge(model: str, path: str):
+    def judge(model: str, path: str, language: str, progress: gr.Progress | None):
         """A `Prediction`; that nothing could be read is one too."""
         from ..inference import AudioError, Prediction
 
+        say = texts.speaker(language)
+
+        def tell(heard_s: float, total_s: float | None) -> None:
+            if total_s and total_s > LONG_S:
+                words = say("try.listening", heard=clock(heard_s), total=clock(total_s))
+                progress(min(1.0, heard_s / total_s), desc=words)
+
         try:
-            return context.models.get(model)(path)
+            return context.models.get(model)(path, progress=None if progress is None else tell)
         except AudioError as error:
             return Prediction(UNREADABLE, str(error), 0.0, 0.0)
 
-    def hear(model: str | None, path: str | None):
+    def hear(model: str | None, path: str | None, request: gr.Request | None = None, progress=None):
         from ..inference import Prediction
 
         if path is None:
@@ -49,7 +60,7 @@ def build(context: Page) -> None:
             context.models.get(model)  # loaded here, not where a GPU is lent by the second
         except ModelError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return judge(model, path)
+        return judge(model, path, language(request), progress)
 
     def predict(recording: str | None, model: str) -> dict:
         """The emotion in one recording of a voice, with calibrated scores and how they change over time.
@@ -61,17 +72,39 @@ def build(context: Page) -> None:
         prediction = hear(model, recording)
         return asdict(prediction) | {"scores": prediction.scores or {}}
 
-    def show(recording: str | None, model: str, threshold_percent: float, request: gr.Request):
-        """-> answer, bars, no pictures yet, and what was heard."""
-        say = partial(texts.say, request)
-        prediction = hear(model, recording)
-        heard = Heard(recording, model, prediction) if recording else None
-        answer = answer_html(texts, say, prediction, threshold_percent / 100)
-        return answer, bars_html(texts, say, prediction.scores or {}), *no_pictures(), heard
+    def timeline(recording: str | None, model: str) -> dict:
+        """When a recording of voices sounds how: segments with start and end in seconds, emotion and confidence.
 
-    def show_example(name: str, model: str, threshold_percent: float, request: gr.Request):
+        Args:
+            recording: an uploaded file in any audio format, or the sound of a video.
+            model: one of those on offer.
+        """
+        from ..timeline import segments
+
+        prediction = hear(model, recording)
+        known = {name: getattr(prediction, name) for name in ("status", "message", "duration_s", "speech")}
+        return known | {"segments": [asdict(segment) for segment in segments(prediction)]}
+
+    def show(
+        recording: str | None,
+        model: str,
+        threshold_percent: float,
+        clips: list,
+        request: gr.Request,
+        progress=gr.Progress(),  # noqa: B008  it is there that Gradio looks for it
+    ):
+        """-> answer, bars, nothing yet of what takes longer, what was heard, and this visitor's clips."""
+        say = partial(texts.say, request)
+        prediction = hear(model, recording, request, progress)
+        heard = Heard(recording, model, prediction) if recording else None
+        if recording and prediction.status != UNREADABLE:
+            remember(clips, prediction, recording, name=Path(recording).name, model=model)
+        answer = answer_html(texts, say, prediction, threshold_percent / 100)
+        return answer, bars_html(texts, say, prediction.scores or {}), *no_details(), heard, clips
+
+    def show_example(name: str, model: str, threshold_percent: float, clips: list, request: gr.Request):
         recording = str(EXAMPLES / f"synthetic_{name}.flac")
-        return recording, *show(recording, model, threshold_percent, request)
+        return recording, *show(recording, model, threshold_percent, clips, request, None)
 
     def reword(heard: Heard | None, threshold_percent: float, request: gr.Request):
         """The answer again, in the words of another threshold."""
@@ -79,15 +112,39 @@ def build(context: Page) -> None:
             return gr.skip()
         return answer_html(texts, partial(texts.say, request), heard.prediction, threshold_percent / 100)
 
-    def draw(heard: Heard | None, request: gr.Request):
+    def detail(heard: Heard | None, request: gr.Request):
+        """-> over time, pictures, and whether there is more to ask for."""
         if heard is None or heard.prediction.status in (UNREADABLE, "too_short"):
-            return no_pictures()
+            return no_details()
         say = partial(texts.say, request)
-        return gr.update(visible=True), pictures_html(say, context.models.get(heard.model), heard.path)
+        prediction, recognizer = heard.prediction, context.models.get(heard.model)
+        return (
+            over_time_html(texts, say, prediction, recognizer.labels, heard.path),
+            gr.update(visible=True),
+            pictures_html(say, recognizer, heard.path, prediction.duration_s),
+            "",
+            gr.update(visible=prediction.label is not None and can_explain(recognizer)),
+        )
 
-    def no_pictures():
-        return gr.update(visible=False), ""
+    def no_details():
+        return "", gr.update(visible=False), "", "", gr.update(visible=False)
 
+    def explain(heard: Heard | None, request: gr.Request):
+        """-> what the model listened to; the button that asked for it goes."""
+        if heard is None or heard.prediction.label is None:
+            return gr.skip(), gr.skip()
+        say = partial(texts.say, request)
+        recognizer = context.models.get(heard.model)
+        picture = saliency_html(texts, say, recognizer, heard.path, heard.prediction)
+        return picture, gr.update(visible=False)
+
+    def forget_deleted(heard: Heard | None, request: gr.Request):
+        """Nothing of a clip that the visitor has deleted stays on the page."""
+        if heard is None or Path(heard.path).exists():
+            return gr.skip()
+        return None, sentence_html("👋", texts.say(request, "try.hint")), "", *no_details(), None
+
+    gr.set_static_paths([EXAMPLES])  # no copy of one among the uploads, which one visitor could delete for all
     heard = gr.State(time_to_live=3600)
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
@@ -108,27 +165,35 @@ def build(context: Page) -> None:
             hint = texts.rendered("try.waiting", lambda say: sentence_html("👋", say("try.hint")))
             status = gr.HTML(hint, elem_id="status")
             scores = gr.HTML(elem_id="scores")
+    over_time = gr.HTML(elem_id="over-time")
     with gr.Accordion(texts.label("try.pictures.title"), open=False, visible=False) as inside:
         pictures = gr.HTML(elem_id="pictures")
+        saliency = gr.HTML(elem_id="saliency")
+        more = gr.Button(texts.label("try.pictures.show_saliency"), visible=False, elem_id="explain")
 
     private = {"api_visibility": "private"}
     quick = private | {"queue": False, "show_progress": "hidden"}
-    answer = [status, scores, inside, pictures, heard]
-    settings = [context.choice, context.threshold]
-    answered = [submit.click(show, [recording, *settings], answer, show_progress_on=[status], **private)]
+    details = [over_time, inside, pictures, saliency, more]
+    answer = [status, scores, *details]
+    settings = [context.choice, context.threshold, context.clips]
+    shown = [*answer, heard, context.clips]
+    answered = [submit.click(show, [recording, *settings], shown, show_progress_on=[status], **private)]
     for name, button in examples.items():
-        arguments = (partial(show_example, name), settings, [recording, *answer])
+        arguments = (partial(show_example, name), settings, [recording, *shown])
         answered.append(button.click(*arguments, show_progress_on=[status], **private))
     for event in answered:
-        event.success(draw, heard, [inside, pictures], show_progress="hidden", **private)
+        event.success(detail, heard, details, show_progress="hidden", **private)
+    more.click(explain, heard, [saliency, more], show_progress_on=[more], **private)
     # An old answer never stands beside a new recording. In the browser alone, so that it is never late either.
-    blank = json.dumps([str(hint), "", {"visible": False, "__type__": "update"}, ""])
+    gone = {"visible": False, "__type__": "update"}
+    blank = json.dumps([str(hint), "", "", gone, "", "", gone])
     for new in (recording.input, recording.clear, context.choice.change):
-        new(None, None, answer[:-1], js=f"() => {blank}", cancels=answered)
+        new(None, None, answer, js=f"() => {blank}", cancels=answered)
         new(lambda: None, None, heard, **quick)
+    context.deleted.change(forget_deleted, heard, [recording, *answer, heard], **quick)
     context.threshold.change(reword, [heard, context.threshold], status, **quick)
 
     # Components, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.
-    result = gr.JSON(visible=False)
-    asked = gr.Dropdown(context.models.names, value=context.models.default, label="model", visible=False)
-    gr.Button(visible=False).click(predict, [recording, asked], result, api_name="predict")
+    asked = [recording, gr.Dropdown(context.models.names, value=context.models.default, label="model", visible=False)]
+    for function in (predict, timeline):
+        gr.Button(visible=False).click(function, asked, gr.JSON(visible=False), api_name=function.__name__)

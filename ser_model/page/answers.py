@@ -1,5 +1,6 @@
 """What a prediction looks and reads like, in any tab: one sentence, some advice, bars."""
 
+from collections.abc import Sequence
 from html import escape
 
 from .texts import Say, Texts
@@ -53,18 +54,30 @@ def answer_html(texts: Texts, say: Say, prediction, threshold: float) -> str:
     """Emoji, sentence and advice."""
     said, advice = sentences(texts, say, prediction, threshold)
     reason = prediction.message if prediction.status == UNREADABLE else ""
-    return sentence_html(emoji(prediction.label), said, advice, state(prediction, threshold), reason)
+    cautions = [caution_sentence(say, caution) for caution in prediction.warnings]
+    return sentence_html(emoji(prediction.label), said, advice, state(prediction, threshold), reason, cautions)
 
 
-def sentence_html(emoji: str, said: str, advice: str = "", kind: str = "hint", reason: str = "") -> str:
+def caution_sentence(say: Say, caution) -> str:
+    """What may have made an answer worse."""
+    values = {"heard": clock(caution.values["heard_s"])} if "heard_s" in caution.values else {}
+    return say(f"warnings.{caution.code}", **values)
+
+
+def sentence_html(
+    emoji: str, said: str, advice: str = "", kind: str = "hint", reason: str = "", cautions: Sequence[str] = ()
+) -> str:
     """One place for every answer, which screen readers announce; the emoji only repeats what the sentence says.
 
-    `reason` is what the program reported, in English.
+    Args:
+        reason: what the program reported, in English.
+        cautions: sentences on what may have made the answer worse.
     """
+    warnings = "".join(f'<p class="warning">⚠️ {escape(caution)}</p>' for caution in cautions)
     return (
         f'<div class="answer {kind}" role="status"><span class="emoji" aria-hidden="true">{emoji}</span>'
         f'<div><p class="said">{escape(said)}</p><p class="heard">{escape(advice)}</p>'
-        f'<p class="reason" lang="en">{escape(reason)}</p></div></div>'
+        f'<p class="reason" lang="en">{escape(reason)}</p>{warnings}</div></div>'
     )
 
 

@@ -19,6 +19,10 @@ THEME = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=("system
     button_primary_background_fill_hover="*primary_800",
     button_primary_background_fill_dark="*primary_700",
     button_primary_background_fill_hover_dark="*primary_800",
+    button_cancel_background_fill="#b91c1c",
+    button_cancel_background_fill_hover="#991b1b",
+    button_cancel_background_fill_dark="#b91c1c",
+    button_cancel_background_fill_hover_dark="#991b1b",
     block_shadow="none",
     block_radius="10px",
 )
@@ -60,36 +64,61 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .bars .number { text-align: right; font-variant-numeric: tabular-nums; min-width: 3.2em; }
 
 #examples-hint p { color: var(--body-text-color-subdued); font-size: var(--text-md); margin: 0; }
-#recording .icon:not(.selected), #recording time { color: var(--body-text-color-subdued) !important; }
+:is(#recording, [id^="clips-"]) :is(.icon:not(.selected), time) { color: var(--body-text-color-subdued) !important; }
 
-.over-time h2, .pictures h2 { font-size: var(--text-xl); margin: .5rem 0 .25rem; }
+.over-time h2 { font-size: var(--text-xl); margin: .5rem 0 .25rem; }
 .over-time .hint { color: var(--body-text-color-subdued); margin: 0 0 .5rem; }
-.over-time .plot { position: relative; max-width: 46rem; cursor: pointer; touch-action: pan-y; user-select: none; }
-.over-time svg, .pictures svg { display: block; width: 100%; height: auto; }
-.over-time .chosen, .over-time .now { position: absolute; top: 0; bottom: 0; pointer-events: none; display: none; }
-.over-time .chosen { background: var(--primary-500); opacity: .25; }
+.over-time .plot { position: relative; cursor: pointer; touch-action: pan-y; user-select: none; }
+.over-time svg, #pictures svg, #saliency svg { display: block; width: 100%; height: auto; }
+.over-time .area { position: absolute; pointer-events: none; }
+.over-time .chosen, .over-time .now { position: absolute; top: 0; bottom: 0; display: none; }
+.over-time .chosen { background: var(--primary-500); opacity: .3; }
 .over-time .now { width: 2px; background: var(--body-text-color); }
-.over-time audio { width: 100%; max-width: 46rem; margin: .25rem 0 .5rem; }
+.over-time .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr));
+  gap: 1rem 2rem; }
+.over-time audio { width: 100%; margin: .25rem 0 .5rem; }
 .over-time .unplayable { color: var(--body-text-color-subdued); }
-.over-time .table { max-height: 22rem; overflow: auto; max-width: 46rem; border: 1px solid var(--border-color-primary);
+.over-time .table { max-height: 22rem; overflow: auto; border: 1px solid var(--border-color-primary);
   border-radius: 10px; }
 .over-time table, .models { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .over-time th, .over-time td, .models th, .models td { padding: .35rem .6rem; text-align: left;
   border-bottom: 1px solid var(--border-color-primary); }
 .over-time thead th { position: sticky; top: 0; background: var(--block-background-fill); }
 .over-time tbody tr:last-child td { border-bottom: 0; }
-.over-time td button { width: 2.5rem; height: 2rem; border: 1px solid var(--border-color-primary); border-radius: 6px;
-  background: var(--button-secondary-background-fill); }
+.over-time td button { display: grid; place-items: center; width: 2.25rem; height: 1.75rem; padding: 0;
+  font-size: .8rem; line-height: 1; border-radius: 6px; background: var(--button-secondary-background-fill); }
+.over-time .downloads { margin-top: .5rem; }
 .over-time .downloads a { margin-right: 1rem; text-decoration: underline; }
 
-.pictures { columns: 2 20rem; column-gap: 2rem; }
-.pictures figure { margin: 0 0 1.25rem; break-inside: avoid; }
-.pictures figcaption { color: var(--body-text-color-subdued); font-size: var(--text-md); }
+#saliency figure { max-width: 32rem; }
+#pictures .prose { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 2rem; }
+#pictures figure, #saliency figure { margin: 0 0 1.25rem; }
+#pictures figcaption, #saliency figcaption { color: var(--body-text-color-subdued); font-size: var(--text-md); }
 .models { font-size: var(--text-md); margin: 0; }
-.prose table.models :is(table, tr, th, td), .models :is(tr, th, td) { border-width: 0 0 1px !important;
-  border-color: var(--border-color-primary) !important; vertical-align: top; }
+.prose :is(.models, .over-time table), .prose :is(.models, .over-time) :is(tr, th, td) {
+  border-style: solid !important; border-width: 0 !important; border-color: var(--border-color-primary) !important; }
+.prose :is(.models, .over-time) :is(th, td) { border-bottom-width: 1px !important; vertical-align: top; }
+.dark audio { color-scheme: dark; }
+@media (max-width: 480px) { .over-time :is(th, td) { padding: .3rem .35rem; font-size: var(--text-sm); } }
+#status .wrap.full:not(.hide) { bottom: 0; height: auto; border-radius: 10px;
+  background: var(--background-fill-primary); }
 #examples button { height: auto; align-self: stretch; }
 .scroll { overflow-x: auto; }
+.scroll .rows { width: 100%; margin: 0; border: 0 !important; font-variant-numeric: tabular-nums; }
+.scroll .rows :is(tr, th, td) { border-width: 0 0 1px !important;
+  border-color: var(--border-color-primary) !important; }
+.rows :is(th, td) { padding: .4rem .75rem .4rem 0; text-align: start; vertical-align: top; }
+.rows th { white-space: nowrap; }
+.plain { padding: 0; border: 0; }
+.plain .html-container { padding: 0; }
+#many-table * { font-family: var(--font); }
+#many-table th .cell-menu-button { display: flex; position: static; transform: none; }
+.counts { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: .5rem 0 0; padding: 0; list-style: none; }
+.note { margin: 0; font-size: var(--text-lg); }
+.note code { display: block; margin-top: .5rem; overflow-wrap: anywhere; white-space: normal; }
+.answer + .bars { margin: .75rem 0; }
+.download { text-decoration: underline; }
+#library-player audio { width: 100%; }
 #limits { border-top: 1px solid var(--border-color-primary); padding-top: 1rem; }
 #limits p { max-width: 60rem; }
 :is(#live-status, #live-scores, #live-track) .html-container { padding: 0; }
@@ -124,30 +153,38 @@ TAKE_ANY_RECORDING = """
 SPEAK_ONE_LANGUAGE = f"""
   const first = navigator.language.split("-")[0];
   document.documentElement.lang = {list(LANGUAGES)}.includes(first) ? first : "en";
-  document.title = document.querySelector("#head h1")?.textContent.trim() || document.title;
+  const entitle = () => {{
+    const heading = document.querySelector("#head h1");
+    if (heading) document.title = heading.textContent.trim();
+    else requestAnimationFrame(entitle);
+  }};
+  entitle();
 """
 
 # A click on the timeline plays from there, a drag plays that part, and so does a segment's button; a line shows where.
 PLAY_PARTS = """
   const whole = (element) => element?.closest?.(".over-time");
   const seconds = (plot, event) => {
-    const box = plot.getBoundingClientRect(), { left, right, duration } = plot.dataset;
-    const share = ((event.clientX - box.left) / box.width - left) / (right - left);
-    return Math.min(1, Math.max(0, share)) * duration;
+    const box = plot.querySelector(".area").getBoundingClientRect();
+    return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)) * plot.dataset.duration;
   };
-  const place = (plot, time_s) => {
-    const { left, right, duration } = plot.dataset;
-    return 100 * (+left + (right - left) * time_s / duration);
-  };
+  const place = (plot, time_s) => 100 * time_s / plot.dataset.duration;
   const mark = (section, start_s, end_s) => {
     const plot = section.querySelector(".plot"), chosen = section.querySelector(".chosen");
     chosen.style.display = end_s > start_s ? "block" : "none";
     chosen.style.left = place(plot, start_s) + "%";
     chosen.style.width = place(plot, end_s) - place(plot, start_s) + "%";
   };
+  const load = () => {
+    for (const audio of document.querySelectorAll(".over-time audio")) {
+      const url = `${gradio_config.root}/gradio_api/file=${encodeURI(audio.dataset.file)}`;
+      if (audio.getAttribute("src") !== url) audio.src = url;
+    }
+  };
+  const changes = { childList: true, subtree: true, attributeFilter: ["data-file", "src"] };
+  new MutationObserver(load).observe(document.body, changes);
   const play = (section, start_s, end_s) => {
     const audio = section.querySelector("audio");
-    if (!audio.src) audio.src = `${gradio_config.root}/gradio_api/file=${encodeURI(audio.dataset.file)}`;
     mark(section, start_s, end_s);
     audio.dataset.end = end_s;
     audio.currentTime = start_s;

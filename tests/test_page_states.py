@@ -1,0 +1,57 @@
+"""Every state that a prediction can have has its own words, in every language."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+from serving import submit, upload
+
+from ser_model import inference
+from ser_model.inference import Caution, Prediction
+from ser_model.page.answers import NO_CLIP, UNREADABLE, answer_html, sentences, state
+from ser_model.page.texts import LANGUAGES, Texts
+
+TEXTS = Texts()
+CONSTANTS = {name: value for name, value in vars(inference).items() if name.isupper() and isinstance(value, str)}
+WARNINGS = {name: CONSTANTS[name] for name in ("CLIPPED", "QUIET", "CUT")}
+REFUSALS = {NO_CLIP, UNREADABLE, *CONSTANTS.values()} - {"voice", *WARNINGS.values()}
+HAPPY = Prediction("voice", "", 4.0, 2.0, "happy", 0.6, {"happy": 0.6, "sad": 0.4})
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_status_has_its_own_words(language):
+    say = TEXTS.speaker(language)
+    predictions = [HAPPY, *(Prediction(status, "", 4.0, 2.0) for status in REFUSALS)]
+    said = [sentences(TEXTS, say, prediction, threshold) for prediction in predictions for threshold in (0, 1)]
+    assert len({advice for _, advice in said}) == len({words for words, _ in said}) == len(predictions) + 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_warning_stands_beside_the_answer(language):
+    say = TEXTS.speaker(language)
+    values = {"clipped": {"share": 0.02}, "quiet": {"peak": 0.005}, "cut": {"heard_s": 7200.0}}
+    assert set(values) == set(WARNINGS.values())
+    for code, numbers in values.items():
+        html = answer_html(TEXTS, say, replace(HAPPY, warnings=(Caution(code, numbers),)), 0.5)
+        assert html.count("warning") == 1 and "60" in html
+        assert ("2:00:00" in html) == (code == "cut")
+
+
+def test_unsure_is_below_the_threshold():
+    assert [state(HAPPY, threshold) for threshold in (0.6, 0.61)] == ["voice", "unsure"]
+
+
+@pytest.mark.browser
+def test_a_recording_that_is_too_loud_or_too_soft_says_so(page, clips, tmp_path):
+    voice, rate = soundfile.read(clips / "clip.wav")
+    voice /= np.abs(voice).max()
+    soundfile.write(tmp_path / "clipped.wav", np.clip(8 * voice, -1, 1), rate)
+    upload(page, tmp_path / "clipped.wav")
+    submit(page, re.compile("This voice sounds|Not sure"))
+    assert "The recording is clipped" in page.locator("#status .warning").inner_text()
+    page.get_by_label("Clear").click()
+    soundfile.write(tmp_path / "soft.wav", 0.0015 * voice, rate, subtype="FLOAT")
+    upload(page, tmp_path / "soft.wav")
+    submit(page, "too quiet to judge")
