@@ -15,6 +15,7 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
 def main() -> None:
+    from ser_model.library.errors import LibraryError
     from ser_model.page import KEPT_S, build_demo, launch
     from ser_model.page.developers import mcp_is_on
     from ser_model.page.models import ModelError, Models, checkpoints
@@ -26,7 +27,7 @@ def main() -> None:
     try:
         models = Models(sources)
         demo = build_demo(models, os.environ.get("SER_LIBRARY_URL"), int(os.environ.get("SER_KEPT_S", KEPT_S)))
-    except ModelError as error:
+    except (ModelError, LibraryError) as error:
         raise SystemExit(str(error)) from error
     launch(demo, models)
 

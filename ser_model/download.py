@@ -9,7 +9,6 @@ import errno
 import hashlib
 import re
 import shutil
-import stat
 import sys
 import time
 import zipfile
@@ -27,6 +26,7 @@ import httpx
 from pydantic import AliasPath, BaseModel, Field, TypeAdapter, ValidationError
 from tqdm import tqdm
 
+from .archives import is_plain
 from .corpora import CORPORA, CorpusError, make_corpus
 
 HOSTS = {
@@ -588,9 +588,7 @@ def unpack(archive: Path) -> dict[str, tuple[int, int]]:
 
 def _check_member(member: zipfile.ZipInfo, archive: Path) -> zipfile.ZipInfo:
     _safe(member.filename)
-    kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the archive was not made on Unix
-    common = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & 1
-    if kind not in (0, stat.S_IFREG) or not common:
+    if not is_plain(member):
         raise DownloadError(f"refused {archive}: {member.filename} in it is a link, encrypted or packed in a rare way")
     return member
 

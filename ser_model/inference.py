@@ -502,7 +502,7 @@ def header(recognizer: EmotionRecognizer) -> list[str]:
 def predicted_rows(recognizer: EmotionRecognizer, paths: Sequence[str | Path]) -> list[list[str]]:
     """One row a file, in their order. One that cannot be judged says so as its error."""
     outcomes = recognizer.recognize_files(paths)
-    return [_row(path, outcome, recognizer.labels) for path, outcome in zip(paths, outcomes, strict=True)]
+    return [predicted_row(path, outcome, recognizer.labels) for path, outcome in zip(paths, outcomes, strict=True)]
 
 
 def write_predictions(
@@ -526,7 +526,8 @@ def write_predictions(
     return answered, failed
 
 
-def _row(path: str | Path, outcome: Prediction | AudioError, labels: list[str]) -> list[str]:
+def predicted_row(path: str | Path, outcome: Prediction | AudioError, labels: list[str]) -> list[str]:
+    """What `header` names, of one file."""
     if isinstance(outcome, AudioError):
         return [str(path), "", "", "", *[""] * len(labels), str(outcome)]
     if outcome.label is None:

@@ -69,9 +69,9 @@ def client(server):
     return Client(server, verbose=False, analytics_enabled=False)
 
 
-def test_api_has_no_endpoints_but_the_public_ones(client):
+def test_api_has_the_promised_endpoints(client):
     endpoints = client.view_api(return_format="dict", print_info=False)
-    assert list(endpoints["named_endpoints"]) == ["/predict", "/timeline"]
+    assert list(endpoints["named_endpoints"]) == ["/predict", "/timeline", "/batch"]
     assert endpoints["unnamed_endpoints"] == {}
 
 

@@ -1,12 +1,14 @@
 """The page that visitors meet, tab by tab. Only app.py imports it."""
 
 import math
+import signal
 from html import escape
 from importlib import import_module
 from importlib.util import find_spec
 
 import gradio as gr
 
+from .clips import new_state
 from .context import Page
 from .developers import mcp_is_on
 from .models import Models
@@ -26,7 +28,15 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
 
     Args:
         kept_s: seconds after which an upload is deleted, at the next of the sweeps, which are at most as far apart.
+
+    Raises:
+        LibraryError: the database cannot be used.
     """
+    library = None
+    if library_url:
+        from ..library.store import Library
+
+        library = Library(library_url)
     texts = Texts()
     sweep_s = min(SWEEP_S, kept_s)
     with UploadsOnly(title=texts.speaker("en")("page.title"), delete_cache=(sweep_s, kept_s)) as demo:
@@ -46,11 +56,11 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
             elem_id="threshold",
             render=False,
         )
-        context = Page(demo, models, choice, threshold, texts, gr.State([]), library_url)
+        context = Page(demo, models, choice, threshold, texts, new_state(kept_s), library)
         with gr.Tabs():
             for name in TABS:
                 module = f"{__name__}.{MODULES.get(name, name)}"
-                if not find_spec(module) or (name == "library" and not library_url):
+                if not find_spec(module) or (name == "library" and not library):
                     continue
                 # "live" loads its recorder in the background; Gradio's fails if Record is pressed before that is there.
                 with gr.Tab(texts.label(f"{name}.tab"), id=name, render_children=name == "live"):
@@ -108,4 +118,5 @@ def launch(demo: gr.Blocks, models: Models) -> None:
         prevent_thread_lock=True,
     )
     models.get()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, on which the visitors' files are deleted
     demo.block_thread()

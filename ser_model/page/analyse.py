@@ -8,6 +8,7 @@ from pathlib import Path
 import gradio as gr
 
 from .answers import NO_CLIP, UNREADABLE, answer_html, bars_html, clock, sentence_html
+from .clips import remember
 from .context import Page
 from .figures import can_explain, pictures_html, saliency_html
 from .models import ModelError, on_gpu
@@ -88,19 +89,26 @@ def build(context: Page) -> None:
         recording: str | None,
         model: str,
         threshold_percent: float,
+        clips: list,
         request: gr.Request,
         progress=gr.Progress(),  # noqa: B008  it is there that Gradio looks for it
     ):
-        """-> answer, bars, nothing yet of what takes longer, and what was heard."""
+        """-> answer, bars, nothing yet of what takes longer, what was heard, and this visitor's clips."""
         say = partial(texts.say, request)
         prediction = hear(model, recording, request, progress)
         heard = Heard(recording, model, prediction) if recording else None
+        if recording and prediction.status != UNREADABLE:
+            remember(clips, prediction, recording, name=Path(recording).name, model=model)
         answer = answer_html(texts, say, prediction, threshold_percent / 100)
-        return answer, bars_html(texts, say, prediction.scores or {}), *no_details(), heard
+        return answer, bars_html(texts, say, prediction.scores or {}), *no_details(), heard, clips
 
-    def show_example(name: str, model: str, threshold_percent: float, request: gr.Request):
+    def shown_example(name: str):
         recording = str(EXAMPLES / f"synthetic_{name}.flac")
-        return recording, *show(recording, model, threshold_percent, request, None)
+
+        def show_example(model: str, threshold_percent: float, clips: list, request: gr.Request):
+            return recording, *show(recording, model, threshold_percent, clips, request, None)
+
+        return show_example
 
     def reword(heard: Heard | None, threshold_percent: float, request: gr.Request):
         """The answer again, in the words of another threshold."""
@@ -134,6 +142,13 @@ def build(context: Page) -> None:
         picture = saliency_html(texts, say, recognizer, heard.path, heard.prediction)
         return picture, gr.update(visible=False)
 
+    def forget_deleted(heard: Heard | None, request: gr.Request):
+        """Nothing of a clip that the visitor has deleted stays on the page."""
+        if heard is None or Path(heard.path).exists():
+            return gr.skip()
+        return None, sentence_html("👋", texts.say(request, "try.hint")), "", *no_details(), None
+
+    gr.set_static_paths([EXAMPLES])  # no copy of one among the uploads, which one visitor could delete for all
     heard = gr.State(time_to_live=3600)
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
@@ -164,10 +179,11 @@ def build(context: Page) -> None:
     quick = private | {"queue": False, "show_progress": "hidden"}
     details = [over_time, inside, pictures, saliency, more]
     answer = [status, scores, *details]
-    settings = [context.choice, context.threshold]
-    answered = [submit.click(show, [recording, *settings], [*answer, heard], show_progress_on=[status], **private)]
+    settings = [context.choice, context.threshold, context.clips]
+    shown = [*answer, heard, context.clips]
+    answered = [submit.click(show, [recording, *settings], shown, show_progress_on=[status], **private)]
     for name, button in examples.items():
-        arguments = (partial(show_example, name), settings, [recording, *answer, heard])
+        arguments = (shown_example(name), settings, [recording, *shown])
         answered.append(button.click(*arguments, show_progress_on=[status], **private))
     for event in answered:
         event.success(detail, heard, details, show_progress="hidden", **private)
@@ -178,6 +194,7 @@ def build(context: Page) -> None:
     for new in (recording.input, recording.clear, context.choice.change):
         new(None, None, answer, js=f"() => {blank}", cancels=answered)
         new(lambda: None, None, heard, **quick)
+    context.clips.change(forget_deleted, heard, [recording, *answer, heard], **quick)
     context.threshold.change(reword, [heard, context.threshold], status, **quick)
 
     # Components, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.

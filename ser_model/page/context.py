@@ -1,11 +1,15 @@
 """What the tabs of the page share."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
 from .models import Models
 from .texts import Texts
+
+if TYPE_CHECKING:
+    from ..library.store import Library
 
 
 @dataclass(frozen=True)
@@ -17,8 +21,8 @@ class Page:
     choice: the name of the chosen one.
     threshold: below this confidence an answer is "unsure".
     texts: every sentence, in the visitor's language.
-    clips: what this visitor analysed in this session; nobody else's.
-    library_url: the database of the team's library, if there is one.
+    clips: what this visitor analysed in this session; nobody else's. `clips.remember` puts something in.
+    library: the team's, if there is one.
     """
 
     demo: gr.Blocks
@@ -27,4 +31,4 @@ class Page:
     threshold: gr.Slider
     texts: Texts
     clips: gr.State
-    library_url: str | None = None
+    library: "Library | None" = None

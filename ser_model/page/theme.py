@@ -19,6 +19,10 @@ THEME = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=("system
     button_primary_background_fill_hover="*primary_800",
     button_primary_background_fill_dark="*primary_700",
     button_primary_background_fill_hover_dark="*primary_800",
+    button_cancel_background_fill="#b91c1c",
+    button_cancel_background_fill_hover="#991b1b",
+    button_cancel_background_fill_dark="#b91c1c",
+    button_cancel_background_fill_hover_dark="#991b1b",
     block_shadow="none",
     block_radius="10px",
 )
@@ -60,7 +64,7 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .bars .number { text-align: right; font-variant-numeric: tabular-nums; min-width: 3.2em; }
 
 #examples-hint p { color: var(--body-text-color-subdued); font-size: var(--text-md); margin: 0; }
-#recording .icon:not(.selected), #recording time { color: var(--body-text-color-subdued) !important; }
+:is(#recording, [id^="clips-"]) :is(.icon:not(.selected), time) { color: var(--body-text-color-subdued) !important; }
 
 .over-time h2 { font-size: var(--text-xl); margin: .5rem 0 .25rem; }
 .over-time .hint { color: var(--body-text-color-subdued); margin: 0 0 .5rem; }
@@ -100,6 +104,21 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
   background: var(--background-fill-primary); }
 #examples button { height: auto; align-self: stretch; }
 .scroll { overflow-x: auto; }
+.scroll .rows { width: 100%; margin: 0; border: 0 !important; font-variant-numeric: tabular-nums; }
+.scroll .rows :is(tr, th, td) { border-width: 0 0 1px !important;
+  border-color: var(--border-color-primary) !important; }
+.rows :is(th, td) { padding: .4rem .75rem .4rem 0; text-align: start; vertical-align: top; }
+.rows th { white-space: nowrap; }
+.plain { padding: 0; border: 0; }
+.plain .html-container { padding: 0; }
+#many-table * { font-family: var(--font); }
+#many-table th .cell-menu-button { display: flex; position: static; transform: none; }
+.counts { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: .5rem 0 0; padding: 0; list-style: none; }
+.note { margin: 0; font-size: var(--text-lg); }
+.note code { display: block; margin-top: .5rem; overflow-wrap: anywhere; white-space: normal; }
+.answer + .bars { margin: .75rem 0; }
+.download { text-decoration: underline; }
+#library-player audio { width: 100%; }
 #limits { border-top: 1px solid var(--border-color-primary); padding-top: 1rem; }
 #limits p { max-width: 60rem; }
 :is(#live-status, #live-scores, #live-track) .html-container { padding: 0; }

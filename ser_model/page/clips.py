@@ -1,0 +1,297 @@
+"""The tab "My clips": what one visitor analysed in one session.
+
+The list lies in a `gr.State`, which no other session can read. Each clip is a FLAC file below Gradio's folder for
+uploads, under a name that cannot be guessed, and lives as long as its entry: it is deleted with it, or when the session
+is forgotten, or when the server stops.
+"""
+
+import atexit
+import math
+import shutil
+import tempfile
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from uuid import uuid4
+
+import gradio as gr
+import numpy as np
+import soundfile
+from gradio.utils import get_upload_folder
+
+from ..library.errors import LibraryError
+from .answers import answer_html, bars_html
+from .context import Page
+from .figures import figure_svg
+from .tables import COLUMNS, csv_link_html, note, status_html, table_html
+from .texts import Say, Texts, language
+
+if TYPE_CHECKING:
+    from ..inference import Prediction
+
+PICTURED_S = 600  # from the start, so that a long clip need not lie in memory
+MAX_CLIPS = 100  # of one visitor; then the oldest goes
+MAX_BYTES = 500 * 2**20  # ten hours of speech or so
+
+_uploads: Counter[Path] = Counter()  # of how many clips; visitors who upload the same file share Gradio's copy of it
+_counting = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)  # without eq, Gradio sees by its identity that the list holds another one
+class Clip:
+    """One analysed clip. `upload` is the file that it came in, if that is ours to delete; `discard()` deletes both."""
+
+    name: str
+    model: str
+    prediction: "Prediction"
+    path: Path
+    size_bytes: int
+    upload: Path | None
+    key: str = field(default_factory=lambda: uuid4().hex)
+
+    def __post_init__(self) -> None:
+        if self.upload:
+            with _counting:
+                _uploads[self.upload] += 1
+        object.__setattr__(self, "discard", weakref.finalize(self, _remove, self.path, self.upload))
+
+
+def remember(
+    clips: list[Clip],
+    prediction: "Prediction",
+    sound: str | Path | BinaryIO | np.ndarray,
+    *,
+    name: str,
+    model: str,
+    sampling_rate: int | None = None,
+    upload: str | Path | None = None,
+) -> None:
+    """Put a clip into this visitor's list, which every tab does that analyses something.
+
+    Args:
+        clips: the value of `Page.clips`, which the event then returns to it; changed in place, so that two tabs at work
+            at once lose nothing.
+        sound: a recording that could be decoded, or samples (T,) in [-1, 1].
+        sampling_rate: of samples and of what is kept, in Hz; the usual one if left out.
+        name: what the visitor calls it.
+        model: the name of the model that was asked.
+        upload: the file that Gradio keeps, where `sound` is no path to it; it goes when the clip goes.
+    """
+    from ..audio import SAMPLING_RATE_HZ, audio_blocks
+    from ..inference import MAX_DURATION_S
+
+    sampling_rate = sampling_rate or SAMPLING_RATE_HZ
+    if isinstance(sound, str | Path):
+        upload = sound
+    path = _folder() / f"{uuid4().hex}.flac"
+    samples_left = round(MAX_DURATION_S * sampling_rate)  # what lies beyond was not judged either
+    with soundfile.SoundFile(path, "w", sampling_rate, 1, subtype="PCM_16") as file:
+        for piece in [sound] if isinstance(sound, np.ndarray) else audio_blocks(sound, sampling_rate):
+            file.write(np.clip(piece[:samples_left], -1, 1))
+            samples_left -= len(piece)
+            if samples_left <= 0:
+                break
+    clips.append(Clip(name, model, prediction, path, path.stat().st_size, _ours(upload)))
+    while len(clips) > MAX_CLIPS or (len(clips) > 1 and sum(clip.size_bytes for clip in clips) > MAX_BYTES):
+        forget(clips, clips[:1])
+
+
+def forget(clips: list[Clip], chosen: Iterable[Clip] | None = None) -> None:
+    """Take `chosen`, or all, out of the list and their files off the disk."""
+    for clip in list(clips if chosen is None else chosen):
+        if clip in clips:  # not gone already, at the second click of two
+            clips.remove(clip)
+        clip.discard()
+
+
+def new_state(kept_s: float) -> gr.State:
+    """Where each visitor's list lies; forgotten `kept_s` seconds after its last change."""
+    return gr.State([], time_to_live=kept_s, delete_callback=forget)
+
+
+@cache
+def _folder() -> Path:
+    """Gradio serves it as it is; else it would put a copy of each clip where nobody deletes it with the clip."""
+    uploads = Path(get_upload_folder())
+    uploads.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="clips-", dir=uploads))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    gr.set_static_paths([folder])
+    return folder
+
+
+def _ours(upload: str | Path | None) -> Path | None:
+    """A file among the uploads; not an example of the repository, which is to stay."""
+    if upload and Path(upload).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        return Path(upload)
+    return None
+
+
+def _remove(path: Path, upload: Path | None) -> None:
+    path.unlink(missing_ok=True)
+    if upload:
+        with _counting:
+            _uploads[upload] -= 1
+            if not _uploads[upload]:
+                del _uploads[upload]
+                upload.unlink(missing_ok=True)
+
+
+# ── The tab ──
+
+
+def build(context: Page) -> None:
+    """The tab's components and events."""
+    texts = context.texts
+
+    def refresh(clips: list[Clip], beside: str | None, threshold_percent: float, request: gr.Request):
+        """-> list HTML, both choices, link to the CSV, everything that needs a clip."""
+        say = texts.speaker(language(request))
+        choices = [(_title(texts, say, clips, clip), clip.key) for clip in reversed(clips)]
+        keys = [key for _, key in choices]
+        beside = beside if beside in keys else ""
+        return (
+            _list_html(texts, say, clips, threshold_percent / 100),
+            gr.Dropdown(choices, value=next(iter(keys), None)),
+            gr.Dropdown([(say("clips.none"), ""), *choices], value=beside),
+            csv_link_html(say, "my_clips.csv", *_csv(clips)),
+            gr.Column(visible=bool(clips)),
+        )
+
+    def show(clips: list[Clip], key: str | None, model: str, threshold_percent: float, request: gr.Request):
+        """-> player, what was heard in one clip."""
+        clip = next((clip for clip in clips if clip.key == key), None)
+        if clip is None:
+            return gr.Audio(None, visible=False), ""
+        say = texts.speaker(language(request))
+        html = (
+            answer_html(texts, say, clip.prediction, threshold_percent / 100)
+            + bars_html(texts, say, clip.prediction.scores or {})
+            + _picture_html(say, clip)
+        )
+        return gr.Audio(str(clip.path), label=clip.name, visible=True), html
+
+    def delete_one(clips: list[Clip], key: str | None, request: gr.Request):
+        """-> this visitor's clips, what happened."""
+        forget(clips, [clip for clip in clips if clip.key == key])
+        return clips, status_html(texts.say(request, "clips.deleted"))
+
+    def delete_all(clips: list[Clip], request: gr.Request):
+        """-> as `delete_one`."""
+        forget(clips)
+        return clips, status_html(texts.say(request, "clips.all_deleted"))
+
+    def keep(clips: list[Clip], key: str | None, request: gr.Request) -> str:
+        """-> what happened."""
+        say = texts.speaker(language(request))
+        return status_html(_keep(context.library, say, next((clip for clip in clips if clip.key == key), None)))
+
+    minutes = math.ceil(context.clips.time_to_live / 60)
+    gr.Markdown(texts.rendered("clips.head", lambda say: say("clips.intro", minutes=minutes)))
+    nothing = texts.rendered("clips.empty_list", lambda say: status_html(say("clips.empty")))
+    listed = gr.HTML(nothing, elem_id="clips-list", elem_classes="plain")
+    happened = gr.HTML(elem_id="clips-happened", elem_classes="plain")
+    with gr.Column(visible=False) as some:
+        with gr.Row(equal_height=False):
+            players = []
+            for name in ("chosen", "beside"):
+                with gr.Column(min_width=300):
+                    choice = gr.Dropdown([], label=texts.label(f"clips.{name}"), elem_id=f"clips-{name}")
+                    player = gr.Audio(
+                        visible=False, interactive=False, buttons=["download"], elem_id=f"clips-{name}-player"
+                    )
+                    heard = gr.HTML(elem_id=f"clips-{name}-heard", elem_classes="plain")
+                players.append((choice, player, heard))
+        link = gr.HTML(elem_id="clips-csv", elem_classes="plain")
+        with gr.Row():
+            if context.library:
+                keeper = gr.Button(texts.label("clips.keep"), elem_id="clips-keep")
+            one = gr.Button(texts.label("clips.delete"), elem_id="clips-delete")
+            everything = gr.Button(texts.label("clips.delete_all"), variant="stop", elem_id="clips-delete-all")
+
+    quietly = {"api_visibility": "private", "show_progress": "hidden"}
+    chosen, beside = (choice for choice, _, _ in players)
+    lists = [listed, chosen, beside, link, some]
+    context.clips.change(refresh, [context.clips, beside, context.threshold], lists, **quietly)
+    for choice, player, heard in players:
+        gr.on(
+            [choice.change, context.threshold.release],
+            show,
+            [context.clips, choice, context.choice, context.threshold],
+            [player, heard],
+            **quietly,
+        )
+    after = [context.clips, happened]
+    one.click(delete_one, [context.clips, chosen], after, **quietly)
+    everything.click(delete_all, [context.clips], after, **quietly)
+    if context.library:
+        keeper.click(keep, [context.clips, chosen], happened, **quietly)
+
+
+def _title(texts: Texts, say: Say, clips: list[Clip], clip: Clip) -> str:
+    """What tells a clip from the others, some of which may have its name."""
+    label = clip.prediction.label
+    return f"{clips.index(clip) + 1}. {clip.name}" + (f" · {texts.emotion(say, label)}" if label else "")
+
+
+def _list_html(texts: Texts, say: Say, clips: list[Clip], threshold: float) -> str:
+    if not clips:
+        return status_html(say("clips.empty"))
+    columns = ["№", *(say(f"many.{column}") for column in COLUMNS), say("page.model")]
+    rows = [
+        [
+            str(number),
+            clip.name,
+            texts.emotion(say, clip.prediction.label) if clip.prediction.label else "",
+            f"{100 * clip.prediction.confidence:.0f}" if clip.prediction.label else "",
+            f"{clip.prediction.duration_s:.1f}",
+            note(texts, say, clip.prediction, threshold),
+            clip.model,
+        ]
+        for number, clip in reversed(list(enumerate(clips, 1)))
+    ]
+    return table_html(say("clips.tab"), columns, rows)
+
+
+def _csv(clips: list[Clip]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows; clips of several models may have several sets of emotions."""
+    from ..inference import predicted_row
+
+    labels = list(dict.fromkeys(label for clip in clips for label in sorted(clip.prediction.scores or {})))
+    rows = []
+    for clip in clips:
+        own = clip.prediction.scores or {}
+        name, duration_s, label, confidence, *_, error = predicted_row(clip.name, clip.prediction, list(own))
+        shares = [f"{own[label]:.5f}" if label in own else "" for label in labels]
+        rows.append([name, clip.model, duration_s, label, confidence, *shares, error])
+    return ["name", "model", "duration_s", "label", "confidence", *labels, "error"], rows
+
+
+def _picture_html(say: Say, clip: Clip) -> str:
+    from ..pictures import waveform_svg
+
+    with soundfile.SoundFile(clip.path) as file:
+        rate, duration_s = file.samplerate, file.frames / file.samplerate
+        waveform = file.read(PICTURED_S * rate, dtype="float32")
+    description = say("clips.waveform", name=clip.name)
+    if duration_s > PICTURED_S:
+        description += " " + say("try.pictures.start_only", seconds=str(PICTURED_S))
+    return f'<div class="pictures">{figure_svg(say, waveform_svg(waveform, rate), description)}</div>'
+
+
+def _keep(library, say: Say, clip: Clip | None) -> str:
+    """Put a clip into the team's library; what to say about it."""
+    if clip is None or clip.prediction.label is None:
+        return say("clips.no_answer_to_keep")
+    waveform, rate = soundfile.read(clip.path, dtype="float32")
+    label, scores = clip.prediction.label, clip.prediction.scores
+    try:
+        _, is_new = library.add(waveform, rate, name=clip.name, model=clip.model, label=label, scores=scores)
+    except LibraryError as error:
+        return say("library.failed", reason=str(error))
+    return say("clips.kept" if is_new else "clips.kept_before")

@@ -1,0 +1,193 @@
+"""The tab "Library": what the team keeps. There only when SER_LIBRARY_URL is set."""
+
+import json
+import tempfile
+from base64 import b64encode
+from collections.abc import Callable, Iterable
+from datetime import date
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+from gradio.context import Context
+from gradio.processing_utils import save_file_to_cache
+from gradio.utils import get_upload_folder
+
+from ..library.errors import LibraryError
+from .answers import bars_html
+from .context import Page
+from .tables import status_html, table_html
+from .texts import Say, Texts, language
+
+PAGE_SIZE = 20  # clips; a phone shows about as many lines
+
+
+def build(context: Page) -> None:
+    """The tab's components and events."""
+    texts, library = context.texts, context.library
+
+    def find(
+        label: str | None, since: str | None, until: str | None, page: int, chosen: int | None, request: gr.Request
+    ):
+        """-> page number, list HTML, choice of a clip, choice of an emotion, the two buttons that turn the page."""
+        say = texts.speaker(language(request))
+        try:
+            days = _day(since), _day(until)
+        except ValueError:
+            return page, status_html(say("library.no_date")), *[gr.skip()] * 5
+        try:
+            found = library.find(label or None, *days, page=page, page_size=PAGE_SIZE)
+            if page and not found.clips:  # the last clip of the last page has gone
+                page = 0
+                found = library.find(label or None, *days, page_size=PAGE_SIZE)
+            labels = library.labels()
+        except LibraryError as error:
+            return page, _failed_html(say, error), *[gr.skip()] * 5
+        emotions = [(f"{texts.emotion(say, own)} ({count})", own) for own, count in labels.items()]
+        choices = [(f"{clip.id} · {clip.name} · {texts.emotion(say, clip.label)}", clip.id) for clip in found.clips]
+        ids = [clip.id for clip in found.clips]
+        return (
+            page,
+            _list_html(texts, say, found, page),
+            gr.Dropdown(choices, value=chosen if chosen in ids else next(iter(ids), None)),
+            gr.Dropdown([(say("library.all"), ""), *emotions], value=label if label in labels else ""),
+            gr.Row(visible=found.total > PAGE_SIZE),
+            gr.Button(interactive=page > 0),
+            gr.Button(interactive=(page + 1) * PAGE_SIZE < found.total),
+        )
+
+    def show(clip_id: int | None, request: gr.Request):
+        """-> player and scores HTML, the label in its field, what can be done with a clip."""
+        say = texts.speaker(language(request))
+        if clip_id is None:
+            return "", gr.skip(), gr.Column(visible=False)
+        try:
+            clip, sound = library.get(clip_id), library.audio(clip_id)
+        except LibraryError as error:
+            return _failed_html(say, error), gr.skip(), gr.Column(visible=False)
+        choices = [(texts.emotion(say, label), label) for label in dict.fromkeys([*sorted(clip.scores), clip.label])]
+        return _clip_html(texts, say, clip, sound), gr.Dropdown(choices, value=clip.label), gr.Column(visible=True)
+
+    def correct(clip_id: int, label: str | None, request: gr.Request) -> str:
+        """-> what happened."""
+        return done(request, lambda: library.correct(clip_id, label or None), "library.corrected")
+
+    def delete(clip_id: int, request: gr.Request):
+        """-> what happened, the button that asks first, the row that asks."""
+        happened = done(request, lambda: library.delete(clip_id), "library.deleted")
+        return happened, gr.Button(visible=True), gr.Row(visible=False)
+
+    def done(request: gr.Request, act: Callable[[], object], key: str) -> str:
+        say = texts.speaker(language(request))
+        try:
+            act()
+        except LibraryError as error:
+            return _failed_html(say, error)
+        return status_html(say(key))
+
+    def export(request: gr.Request):
+        """-> the zip to download, what to do with it."""
+        say = texts.speaker(language(request))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "library.zip"
+            try:
+                with path.open("wb") as file:
+                    labels = library.export(file)
+                held = save_file_to_cache(path, get_upload_folder())  # from where Gradio deletes it like an upload
+            except LibraryError as error:
+                return gr.DownloadButton(visible=False), _failed_html(say, error)
+            except OSError as error:
+                return gr.DownloadButton(visible=False), _failed_html(say, error.strerror)
+        how = f"{escape(say('library.exported'))}<br><code>{escape(training_command(labels))}</code>"
+        return gr.DownloadButton(value=held, visible=True), f'<div role="status" class="note">{how}</div>'
+
+    gr.Markdown(texts.label("library.intro"), elem_id="library-notice")
+    with gr.Row():
+        emotion = gr.Dropdown([], label=texts.label("library.emotion"), elem_id="library-emotion")
+        day = {"include_time": False, "type": "string", "min_width": 240}
+        since = gr.DateTime(label=texts.label("library.since"), elem_id="library-since", **day)
+        until = gr.DateTime(label=texts.label("library.until"), elem_id="library-until", **day)
+        search = gr.Button(texts.label("library.search"), variant="primary", elem_id="library-search")
+    listed = gr.HTML(elem_id="library-list", elem_classes="plain")
+    page = gr.State(0)
+    with gr.Row(visible=False) as turning:
+        before = gr.Button(texts.label("library.newer"), interactive=False, elem_id="library-newer")
+        after = gr.Button(texts.label("library.older"), interactive=False, elem_id="library-older")
+    happened = gr.HTML(elem_id="library-happened", elem_classes="plain")
+    chosen = gr.Dropdown([], label=texts.label("library.clip"), elem_id="library-clip")
+    clip = gr.HTML(elem_id="library-player", elem_classes="plain")
+    with gr.Column(visible=False) as actions:
+        with gr.Row():
+            label = gr.Dropdown(
+                [], allow_custom_value=True, label=texts.label("library.label"), elem_id="library-label"
+            )
+            save = gr.Button(texts.label("library.correct"), elem_id="library-correct")
+        ask = gr.Button(texts.label("library.delete"), elem_id="library-delete")
+        with gr.Row(visible=False) as asking:
+            sure = gr.Button(texts.label("library.delete_surely"), variant="stop", elem_id="library-delete-surely")
+            no = gr.Button(texts.label("library.delete_not"), elem_id="library-delete-not")
+    make = gr.Button(texts.label("library.export"), elem_id="library-export")
+    ready = gr.DownloadButton(texts.label("library.download"), visible=False, elem_id="library-download")
+    how = gr.HTML(elem_id="library-how", elem_classes="plain")
+
+    quietly = {"api_visibility": "private", "show_progress": "hidden"}
+    outputs = [page, listed, chosen, emotion, turning, before, after]
+    finding = {"fn": find, "inputs": [emotion, since, until, page, chosen], "outputs": outputs} | quietly
+    showing = {"fn": show, "inputs": [chosen], "outputs": [clip, label, actions]} | quietly
+    tab = Context.block  # the one that this is built in
+    gr.on([tab.select, search.click, emotion.input], lambda: 0, None, page, **quietly).then(**finding)
+    before.click(lambda number: number - 1, page, page, **quietly).then(**finding)
+    after.click(lambda number: number + 1, page, page, **quietly).then(**finding)
+    chosen.change(**showing)
+    save.click(correct, [chosen, label], happened, **quietly).then(**finding).then(**showing)
+    ask.click(lambda: (gr.Button(visible=False), gr.Row(visible=True)), None, [ask, asking], **quietly)
+    no.click(lambda: (gr.Button(visible=True), gr.Row(visible=False)), None, [ask, asking], **quietly)
+    sure.click(delete, [chosen], [happened, ask, asking], **quietly).then(**finding)
+    make.click(export, None, [ready, how], api_visibility="private", show_progress_on=[how])
+
+
+def training_command(labels: Iterable[str]) -> str:
+    """What a contributor types once the export is unpacked in data/."""
+    names = json.dumps(list(labels), ensure_ascii=False)  # quoted, for a label such as no is no word in YAML
+    return (
+        f"accelerate launch train.py --config configs/finetune_folder.yaml --labels.names '{names}' "
+        "--data-dir data --output-dir runs/library"
+    )
+
+
+def _day(text: str | None) -> date | None:
+    """ "2026-11-20" -> that day; ValueError for other texts."""
+    return date.fromisoformat(text.strip()[:10]) if text and text.strip() else None
+
+
+def _list_html(texts: Texts, say: Say, found, page: int) -> str:
+    if not found.total:
+        return status_html(say("library.nothing"))
+    columns = [say(key) for key in ("many.file", "many.emotion", "library.said", "many.length", "library.added")]
+    rows = [
+        [
+            str(clip.id),
+            clip.name,
+            texts.emotion(say, clip.label),
+            texts.emotion(say, clip.predicted),
+            f"{clip.duration_s:.1f}",
+            f"{clip.added_at:%Y-%m-%d %H:%M} UTC",
+        ]
+        for clip in found.clips
+    ]
+    first = page * PAGE_SIZE + 1
+    shown = say("library.shown", first=first, last=first + len(rows) - 1, total=found.total)
+    return f'<p role="status">{escape(shown)}</p>' + table_html(say("library.tab"), ["№", *columns], rows)
+
+
+def _clip_html(texts: Texts, say: Say, clip, sound: bytes) -> str:
+    """The sound lies in the page itself, so that no copy of it stays on the disk after it is deleted."""
+    source = f"data:audio/flac;base64,{b64encode(sound).decode()}"
+    said = say("library.heard", model=clip.model, emotion=texts.emotion(say, clip.predicted))
+    scores = dict(sorted(clip.scores.items(), key=lambda item: -item[1]))
+    player = f'<audio controls src="{source}" aria-label="{escape(clip.name)}"></audio>'
+    return f"{player}<p>{escape(said)}</p>{bars_html(texts, say, scores)}"
+
+
+def _failed_html(say: Say, reason: object) -> str:
+    return status_html(say("library.failed", reason=str(reason)))

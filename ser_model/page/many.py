@@ -1,0 +1,246 @@
+"""The tab "Many files": several recordings, or zips of them, to one table. One bad file does not spoil the rest."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import BinaryIO
+
+import gradio as gr
+
+from ..archives import REASONS, TOO_MANY, ArchiveError, Limits, Skipped, count, recordings
+from .answers import UNREADABLE, emoji
+from .clips import remember
+from .context import Page
+from .models import ModelError, Models, on_gpu
+from .tables import COLUMNS, csv_link_html, note, status_html
+from .texts import Say, Texts, language
+
+MAX_RECORDINGS = 500  # of one go; other visitors wait meanwhile
+PERCENT_DECIMALS = 1  # enough to sort by; more would feign what no model knows
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One file. `sound` can be decoded until the next one comes, and is None where nothing could be read.
+
+    The prediction's status may be one of `archives.REASONS` beside those of `answers.states`.
+    """
+
+    name: str
+    prediction: object
+    sound: Path | BinaryIO | None
+    upload: Path
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many files got an answer, how many did not, and how often each emotion came, most frequent first."""
+
+    judged: int
+    failed: int
+    emotions: dict[str, int]
+
+
+def how_many(paths: Sequence[str | Path]) -> int:
+    """How many rows `analyse` gives."""
+    return sum(_count(Path(path)) for path in paths)
+
+
+def analyse(recognizer, paths: Sequence[str | Path], recognize: Callable | None = None) -> Iterator[Judged]:
+    """Every file, and every entry of a file named .zip, in order; one at a time is in memory.
+
+    Args:
+        recognize: what makes a `Prediction` of a path or an open file; the recognizer itself if left out.
+    """
+    from ..inference import AudioError, Prediction
+
+    recognize = recognize or recognizer
+    taken = 0
+    for path in map(Path, paths):
+        for name, source in _sources(path, MAX_RECORDINGS - taken):
+            if isinstance(source, str):
+                yield Judged(name, Prediction(source, REASONS[source], 0.0, 0.0), None, path)
+                continue
+            taken += 1
+            try:
+                prediction = recognize(source)
+            except AudioError as error:
+                yield Judged(name, Prediction(UNREADABLE, str(error), 0.0, 0.0), None, path)
+                continue
+            yield Judged(name, prediction, source, path)
+
+
+def summary(predictions: Sequence) -> Summary:
+    """Of what `analyse` said."""
+    emotions = Counter(prediction.label for prediction in predictions if prediction.label is not None)
+    judged = emotions.total()
+    return Summary(judged, len(predictions) - judged, dict(emotions.most_common()))
+
+
+def build(context: Page) -> None:
+    """The tab's components and events, and the endpoint `/batch`."""
+    texts = context.texts
+
+    @on_gpu
+    def recognize(model: str, source: Path | bytes):
+        return context.models.get(model)(source)
+
+    def judged_by(model: str, paths: Sequence[str]) -> Iterator[Judged]:
+        def sent(source: Path | BinaryIO):  # to where a GPU is lent, which may be another process
+            return recognize(model, source if isinstance(source, Path) else source.read())
+
+        return analyse(_loaded(context.models, model), paths, sent)
+
+    def batch(files: list[str] | None, model: str) -> dict:
+        """The emotion in each of several recordings, or zips of recordings: `rows` in their order, and a `summary`.
+
+        A row is what /predict gives, without what is said over time, beside the `name` of the file.
+
+        Args:
+            files: uploaded recordings in any format, and zips of them.
+            model: one of those on offer.
+        """
+        rows = []
+        predictions = []
+        for judged in judged_by(model, files or []):
+            predictions.append(judged.prediction)
+            answer = asdict(judged.prediction) | {"scores": judged.prediction.scores or {}}
+            for long in ("windows", "speech"):
+                del answer[long]
+            rows.append({"name": judged.name} | answer)
+        return {"rows": rows, "summary": asdict(summary(predictions))}
+
+    def show(
+        files: list[str] | None,
+        model: str,
+        threshold_percent: float,
+        clips: list,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio's way
+    ):
+        """-> summary HTML, table, link to the CSV, this visitor's clips."""
+        from ..inference import header, predicted_row
+
+        say = texts.speaker(language(request))
+        if not files:
+            return status_html(say("many.nothing")), gr.Dataframe(visible=False), "", clips, []
+        recognizer = _loaded(context.models, model)
+        total, rows, csv_rows, predictions = how_many(files), [], [], []
+        for judged in judged_by(model, files):
+            predictions.append(judged.prediction)
+            progress((len(predictions), total), desc=judged.name, unit=say("many.files"))
+            rows.append(_row(texts, say, judged, recognizer.labels, threshold_percent / 100))
+            csv_rows.append(predicted_row(judged.name, judged.prediction, recognizer.labels))
+            if judged.sound is not None:
+                remember(
+                    clips,
+                    judged.prediction,
+                    judged.sound,
+                    name=judged.name,
+                    model=model,
+                    upload=judged.upload,
+                )
+        names = [say(f"many.{column}") for column in COLUMNS]
+        names += [f"{texts.emotion(say, label)} (%)" for label in recognizer.labels]
+        kinds = ["str", "str", "number", "number", "str", *["number"] * len(recognizer.labels)]
+        return (
+            summary_html(texts, say, summary(predictions)),
+            gr.Dataframe({"headers": names, "data": rows}, headers=names, datatype=kinds, visible=True),
+            csv_link_html(say, "emotions.csv", ["name", *header(recognizer)[1:]], csv_rows),
+            clips,
+            files,
+        )
+
+    def forget_deleted(taken: list[str]):
+        """Files that the visitor has deleted cannot be analysed again, and their results go with them."""
+        if all(Path(path).exists() for path in taken):
+            return gr.skip()
+        return None, "", gr.Dataframe(visible=False), "", []
+
+    gr.Markdown(texts.label("many.intro"))
+    files = gr.File(label=texts.label("many.choose"), file_count="multiple", height=200, elem_id="many-files")
+    start = gr.Button(texts.label("many.start"), variant="primary", size="lg", elem_id="many-start")
+    status = gr.HTML(elem_id="many-summary", elem_classes="plain")
+    link = gr.HTML(elem_id="many-csv", elem_classes="plain")
+    table = gr.Dataframe(
+        visible=False,
+        interactive=False,
+        label=texts.label("many.table"),
+        show_search="none",
+        wrap=False,
+        elem_id="many-table",
+    )
+    taken = gr.State([])  # the files behind what is shown
+    results = [status, table, link]
+    start.click(
+        show,
+        [files, context.choice, context.threshold, context.clips],
+        [*results, context.clips, taken],
+        api_visibility="private",
+        show_progress_on=[status],
+    )
+    context.clips.change(
+        forget_deleted, taken, [files, *results, taken], api_visibility="private", show_progress="hidden", queue=False
+    )
+    # Components, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.
+    result = gr.JSON(visible=False)
+    asked = gr.Dropdown(context.models.names, value=context.models.default, label="model", visible=False)
+    gr.Button(visible=False).click(batch, [files, asked], result, api_name="batch")
+
+
+def summary_html(texts: Texts, say: Say, counts: Summary) -> str:
+    """One sentence, and how often each emotion was heard."""
+    emotions = "".join(
+        f'<li><span class="emoji" aria-hidden="true">{emoji(label)}</span> '
+        f"{escape(texts.emotion(say, label))}: {number}</li>"
+        for label, number in counts.emotions.items()
+    )
+    said = status_html(say("many.summary", judged=counts.judged, failed=counts.failed))
+    return f'{said}<ul class="counts">{emotions}</ul>'
+
+
+def _row(texts: Texts, say: Say, judged: Judged, labels: Sequence[str], threshold: float) -> list:
+    prediction = judged.prediction
+    length_s = None if judged.sound is None else round(prediction.duration_s, 1)
+    emotion, confidence, percentages = "", None, [None] * len(labels)
+    if prediction.label is not None:
+        emotion = texts.emotion(say, prediction.label)
+        confidence = round(100 * prediction.confidence, PERCENT_DECIMALS)
+        percentages = [round(100 * prediction.scores[label], PERCENT_DECIMALS) for label in labels]
+    remark = note(texts, say, prediction, threshold)
+    return [judged.name, emotion, confidence, length_s, remark, *percentages]
+
+
+def _loaded(models: Models, name: str):
+    """Here and not where a GPU is lent by the second."""
+    try:
+        return models.get(name)
+    except ModelError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip"
+
+
+def _count(path: Path) -> int:
+    try:
+        return count(path) if _is_zip(path) else 1
+    except ArchiveError:
+        return 1
+
+
+def _sources(path: Path, room: int) -> Iterator[tuple[str, object]]:
+    """Name, and what to hear or a reason of `archives.REASONS` why there is nothing."""
+    from ..inference import AUDIO_SUFFIXES
+
+    if not _is_zip(path):
+        yield path.name, path if room else TOO_MANY
+        return
+    try:
+        for entry in recordings(path, AUDIO_SUFFIXES, Limits(recordings=room)):
+            yield entry.name, entry.reason if isinstance(entry, Skipped) else entry.file
+    except ArchiveError as error:
+        yield path.name, error.reason

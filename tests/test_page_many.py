@@ -1,0 +1,164 @@
+"""The tab "Many files" and the endpoint `/batch`, as visitors and programs meet them."""
+
+import base64
+import csv
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+from playwright.sync_api import Page, expect
+from serving import ROOT
+
+from ser_model.archives import REASONS
+from ser_model.inference import EmotionRecognizer
+from ser_model.page import many
+from ser_model.page.many import analyse, how_many, summary
+from ser_model.page.texts import Texts
+
+CALM, LIVELY = (ROOT / "examples" / f"synthetic_{name}_voice.flac" for name in ("calm", "lively"))
+FORMULA = '=HYPERLINK("x").flac'
+
+
+@pytest.fixture(scope="session")
+def voices(tmp_path_factory) -> Path:
+    """A zip as people make them: folders, other scripts, notes, what macOS adds, a file that is no sound."""
+    path = tmp_path_factory.mktemp("zips") / "voices.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(CALM, "Ordner/ruhig ü.flac")
+        archive.write(LIVELY, "録音.flac")
+        archive.writestr("notes.txt", "not a recording")
+        archive.writestr("broken.wav", "no sound either")
+        archive.writestr("__MACOSX/._録音.flac", "")
+        archive.write(LIVELY, FORMULA)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> EmotionRecognizer:
+    return EmotionRecognizer.from_pretrained(ROOT / "checkpoints" / "ser-cnn-8")
+
+
+def test_every_file_and_every_entry_gets_a_row_in_order(recognizer, voices, tmp_path):
+    (tmp_path / "no.zip").write_text("no zip")
+    paths = [CALM, voices, tmp_path / "no.zip", ROOT / "README.md", LIVELY]
+    judged = list(analyse(recognizer, paths))
+    assert len(judged) == how_many(paths)
+    assert [(one.name, one.prediction.status) for one in judged] == [
+        (CALM.name, "voice"),
+        ("Ordner/ruhig ü.flac", "voice"),
+        ("録音.flac", "voice"),
+        ("notes.txt", "not_audio"),
+        ("broken.wav", "unreadable"),
+        ("__MACOSX/._録音.flac", "system_file"),
+        (FORMULA, "voice"),
+        ("no.zip", "no_zip"),
+        ("README.md", "unreadable"),
+        (LIVELY.name, "voice"),
+    ]
+    assert judged[1].prediction == judged[0].prediction == recognizer(CALM)
+    counts = summary([one.prediction for one in judged])
+    assert (counts.judged, counts.failed) == (5, 5)
+    assert counts.emotions == {recognizer(LIVELY).label: 3, recognizer(CALM).label: 2}
+
+
+def test_one_go_has_an_end(recognizer, voices, monkeypatch):
+    monkeypatch.setattr(many, "MAX_RECORDINGS", 2)
+    statuses = [one.prediction.status for one in analyse(recognizer, [CALM, voices, LIVELY])]
+    assert statuses == ["voice", "voice", "too_many", "not_audio", "too_many", "system_file", "too_many", "too_many"]
+
+
+def test_every_reason_has_its_sentence_in_six_languages():
+    keys = Texts().keys
+    assert all(f"many.reasons.{reason}" in keys for reason in REASONS)
+
+
+def test_batch_endpoint(server, voices, recognizer):
+    client = Client(server, verbose=False, analytics_enabled=False)
+    answer = client.predict([handle_file(voices), handle_file(CALM)], api_name="/batch")
+    assert answer["summary"]["judged"] == 4 and answer["summary"]["failed"] == 3
+    assert answer["rows"][-1]["name"] == CALM.name
+    assert answer["rows"][0]["scores"] == pytest.approx(recognizer(CALM).scores, abs=1e-5)
+    assert answer["rows"][2] == {
+        "name": "notes.txt",
+        "status": "not_audio",
+        "message": REASONS["not_audio"],
+        "duration_s": 0.0,
+        "speech_s": 0.0,
+        "label": None,
+        "confidence": None,
+        "scores": {},
+        "warnings": [],
+    }
+    assert client.predict(None, api_name="/batch") == {
+        "rows": [],
+        "summary": {"judged": 0, "failed": 0, "emotions": {}},
+    }
+
+
+# ── In a browser ──
+
+
+def choose(page: Page, *paths: Path) -> None:
+    page.get_by_role("tab", name="Many files").click()
+    page.locator("#many-files input[type=file]").set_input_files(paths)
+    expect(page.locator("#many-files .file-preview tr")).to_have_count(len(paths))
+
+
+def run(page: Page) -> str:
+    """What the summary says."""
+    page.locator("#many-start").click()
+    said = page.locator("#many-summary .note")
+    expect(said).to_be_visible(timeout=60_000)
+    return said.inner_text()
+
+
+def column(page: Page, number: int) -> list[str]:
+    cells = page.locator(f'#many-table [role=gridcell][aria-colindex="{number}"]').all_inner_texts()
+    return [cell.strip() for cell in cells]
+
+
+@pytest.mark.browser
+def test_a_zip_and_a_file_become_a_table_that_sorts_and_a_csv(page, voices):
+    choose(page, voices, CALM)
+    assert run(page) == "Judged: 4. Not judged: 3."
+    names = ["Ordner/ruhig ü.flac", "録音.flac", "notes.txt", "broken.wav", "__MACOSX/._録音.flac", FORMULA, CALM.name]
+    table = page.locator("#many-table")
+    expect(table.get_by_role("row")).to_have_count(1 + len(names))
+    assert column(page, 1) == names
+    assert column(page, 5)[2:5] == [
+        "Not a recording.",
+        "This file cannot be read as a recording.",
+        "A hidden system file, without sound.",
+    ]
+    confidences = sorted(float(cell) for cell in column(page, 3) if cell)
+    table.locator("th .cell-menu-button").nth(2).click()
+    page.get_by_role("menuitem", name="Sort descending").click()
+    expect(page.get_by_role("menuitem")).to_have_count(0)
+    expect(table.get_by_role("row").nth(1)).to_contain_text(str(confidences[-1]))
+    assert [float(cell) for cell in column(page, 3) if cell] == confidences[::-1] and len(confidences) == 4
+    link = page.locator("#many-csv a.download")
+    with page.expect_download() as downloading:
+        link.click()
+    assert downloading.value.suggested_filename == "emotions.csv"
+    content = Path(downloading.value.path()).read_bytes()
+    assert content == base64.b64decode(link.get_attribute("href").partition("base64,")[2])
+    rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    assert [row["name"] for row in rows] == [*names[:5], f"'{FORMULA}", CALM.name]
+    assert float(rows[0]["confidence"]) > 0.1 and rows[2]["error"] == REASONS["not_audio"]
+
+
+@pytest.mark.browser
+def test_nothing_chosen_is_said(page):
+    page.get_by_role("tab", name="Many files").click()
+    assert run(page) == "There are no files yet. Choose some first."
+
+
+@pytest.mark.browser
+def test_it_fits_a_phone(page, voices):
+    page.set_viewport_size({"width": 390, "height": 844})
+    choose(page, voices)
+    run(page)
+    expect(page.locator("#many-table").get_by_role("row")).to_have_count(1 + 6)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
