@@ -112,7 +112,7 @@ def test_text_stands_out_from_what_is_behind_it(browser, server, clips, scheme):
         assert page.evaluate(PALE) == []
 
 
-@pytest.mark.parametrize("tab", ["Try it", "For developers"])
+@pytest.mark.parametrize("tab", ["Try it", "Live", "Many files", "My clips", "For developers"])
 def test_a_phone_needs_no_sideways_scroll(browser, server, clips, tab):
     with visit(browser, server, viewport={"width": 390, "height": 844}) as page:
         upload(page, clips / "long.wav")
