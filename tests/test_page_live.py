@@ -8,6 +8,8 @@ from serving import visit
 
 from ser_model.labels import EMOTIONS
 
+pytestmark = pytest.mark.browser
+
 KEEP_STREAMS = """() => {
   window.streams = [];
   const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
