@@ -69,7 +69,7 @@ def client(server):
     return Client(server, verbose=False, analytics_enabled=False)
 
 
-def test_api_has_the_promised_endpoints(client):
+def test_api_has_no_endpoints_but_the_public_ones(client):
     endpoints = client.view_api(return_format="dict", print_info=False)
     assert list(endpoints["named_endpoints"]) == ["/predict", "/timeline", "/batch"]
     assert endpoints["unnamed_endpoints"] == {}

@@ -23,13 +23,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, undefer
 
 from ..archives import shown
-from ..audio import SAMPLING_RATE_HZ, resample
 from .errors import LibraryError
 from .tables import LABEL_CHARS, NAME_CHARS, Clip
 
 WAIT_S = 10  # for a lock or a connection; then the library is said to be busy or away
 MIGRATION_LOCK = 0x5E21  # any number that no other program of the same database takes
 LABEL = re.compile(rf"[^\W_][\w -]{{0,{LABEL_CHARS - 1}}}")  # it becomes the name of a folder
+SAMPLING_RATE_HZ = 16_000
 MAX_CLIP_S = 600  # 10 minutes, 10 MB: a page can hold it to play it
 EXPORT_FOLDER = "mine"  # where configs/finetune_folder.yaml looks, below the data folder
 
@@ -89,6 +89,8 @@ class Library:
 
         The same sound twice is one clip, whatever it is called: the first stays as it is.
         """
+        from ..audio import resample  # torch, for which a page that starts need not wait
+
         waveform = resample(waveform, sampling_rate, SAMPLING_RATE_HZ)
         if (duration_s := len(waveform) / SAMPLING_RATE_HZ) > MAX_CLIP_S:
             raise LibraryError(f"a clip of {duration_s:.0f} s came; keep at most {MAX_CLIP_S} s, so cut it first")

@@ -34,6 +34,7 @@ from .texts import Say, Texts, language
 if TYPE_CHECKING:
     from ..inference import Prediction
 
+RATE_HZ = 16_000  # as recordings are heard
 PICTURED_S = 600  # from the start, so that a long clip need not lie in memory
 MAX_CLIPS = 100  # of one visitor; then the oldest goes
 MAX_BYTES = 500 * 2**20  # ten hours of speech or so
@@ -68,7 +69,7 @@ def remember(
     *,
     name: str,
     model: str,
-    sampling_rate: int | None = None,
+    sampling_rate: int = RATE_HZ,
     upload: str | Path | None = None,
 ) -> None:
     """Put a clip into this visitor's list, which every tab does that analyses something.
@@ -76,16 +77,14 @@ def remember(
     Args:
         clips: the value of `Page.clips`, which the event then returns to it; changed in place, so that two tabs at work
             at once lose nothing.
-        sound: a recording that could be decoded, or samples (T,) in [-1, 1].
-        sampling_rate: of samples and of what is kept, in Hz; the usual one if left out.
+        sound: a recording that could be decoded, or samples (T,) in [-1, 1] at `sampling_rate`.
         name: what the visitor calls it.
         model: the name of the model that was asked.
         upload: the file that Gradio keeps, where `sound` is no path to it; it goes when the clip goes.
     """
-    from ..audio import SAMPLING_RATE_HZ, audio_blocks
+    from ..audio import audio_blocks
     from ..inference import MAX_DURATION_S
 
-    sampling_rate = sampling_rate or SAMPLING_RATE_HZ
     if isinstance(sound, str | Path):
         upload = sound
     path = _folder() / f"{uuid4().hex}.flac"
