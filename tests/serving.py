@@ -113,15 +113,6 @@ def visit(browser: Browser, url: str, **options) -> Iterator[Page]:
     page.close()
 
 
-def open_tab(page: Page, name: str) -> None:
-    """On a phone most tabs are in a menu behind three dots."""
-    if not page.get_by_role("tab", name=name).first.is_visible():
-        page.locator(".overflow-menu > button").click()
-        page.locator(".overflow-dropdown button", has_text=name).click()
-    else:
-        page.get_by_role("tab", name=name).first.click()
-
-
 def upload(page: Page, path: Path) -> None:
     page.locator("#recording input[type=file]").set_input_files(path)
     page.locator("#recording audio[data-testid]").wait_for(state="attached")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import serving
 from playwright.sync_api import Page, expect
-from serving import ROOT, open_tab, submit, upload
+from serving import ROOT, submit, upload
 
 from ser_model.inference import Prediction
 from ser_model.page import clips as clips_module
@@ -191,7 +191,7 @@ def test_the_clip_is_heard_again(page):
 def test_it_fits_a_phone(page):
     page.set_viewport_size({"width": 390, "height": 844})
     analyse(page, CALM)
-    open_tab(page, "My clips")
+    page.get_by_role("tab", name="My clips").click()
     expect(page.locator("#clips-chosen-heard .bars dt")).to_have_count(8)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     empty(page)

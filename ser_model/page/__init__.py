@@ -3,21 +3,18 @@
 import math
 import signal
 from html import escape
-from importlib import import_module
-from importlib.util import find_spec
 
 import gradio as gr
 
-from .clips import new_state
+from . import analyse, clips, developers, library, live, many
 from .context import Page
-from .developers import mcp_is_on
 from .models import Models
 from .server import UploadsOnly
 from .texts import Say, Texts
 from .theme import BROWSER_SCRIPT, CSS, THEME
 
-TABS = ("try", "live", "many", "clips", "library", "developers")  # in this order; texts.yaml has a group for each
-MODULES = {"try": "analyse"}  # "try" cannot name a module
+# In this order; texts.yaml has a group for each.
+TABS = {"try": analyse, "live": live, "many": many, "clips": clips, "library": library, "developers": developers}
 KEPT_S = 3600  # how long a recording may lie on the server's disk
 MAX_UPLOAD = "200mb"  # an hour and a half at 16 kHz in 16-bit wav
 SWEEP_S = 600  # how often old ones are looked for
@@ -32,11 +29,11 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
     Raises:
         LibraryError: the database cannot be used.
     """
-    library = None
+    team_library = None
     if library_url:
         from ..library.store import Library
 
-        library = Library(library_url)
+        team_library = Library(library_url)
     texts = Texts()
     sweep_s = min(SWEEP_S, kept_s)
     with UploadsOnly(title=texts.speaker("en")("page.title"), delete_cache=(sweep_s, kept_s)) as demo:
@@ -56,15 +53,14 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
             elem_id="threshold",
             render=False,
         )
-        context = Page(demo, models, choice, threshold, texts, new_state(kept_s), gr.State(0), library)
-        with gr.Tabs():
-            for name in TABS:
-                module = f"{__name__}.{MODULES.get(name, name)}"
-                if not find_spec(module) or (name == "library" and not library):
+        context = Page(demo, models, choice, threshold, texts, clips.new_state(kept_s), gr.State(0), team_library)
+        with gr.Tabs(overflow_behavior="wrap"):  # a phone shows them all
+            for name, tab in TABS.items():
+                if name == "library" and not team_library:
                     continue
                 # "live" loads its recorder in the background; Gradio's fails if Record is pressed before that is there.
                 with gr.Tab(texts.label(f"{name}.tab"), id=name, render_children=name == "live"):
-                    import_module(module).build(context)
+                    tab.build(context)
         with gr.Accordion(texts.label("page.settings"), open=False, elem_id="settings"):
             with gr.Row():
                 choice.render()
@@ -114,7 +110,7 @@ def launch(demo: gr.Blocks, models: Models) -> None:
         footer_links=["api"],
         run_history=False,  # would keep answers in the visitor's browser
         enable_monitoring=False,
-        mcp_server=True if mcp_is_on() else None,  # None leaves it to GRADIO_MCP_SERVER
+        mcp_server=True if developers.mcp_is_on() else None,  # None leaves it to GRADIO_MCP_SERVER
         prevent_thread_lock=True,
     )
     models.get()

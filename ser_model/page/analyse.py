@@ -102,9 +102,13 @@ def build(context: Page) -> None:
         answer = answer_html(texts, say, prediction, threshold_percent / 100)
         return answer, bars_html(texts, say, prediction.scores or {}), *no_details(), heard, clips
 
-    def show_example(name: str, model: str, threshold_percent: float, clips: list, request: gr.Request):
+    def shown_example(name: str):
         recording = str(EXAMPLES / f"synthetic_{name}.flac")
-        return recording, *show(recording, model, threshold_percent, clips, request, None)
+
+        def show_example(model: str, threshold_percent: float, clips: list, request: gr.Request):
+            return recording, *show(recording, model, threshold_percent, clips, request, None)
+
+        return show_example
 
     def reword(heard: Heard | None, threshold_percent: float, request: gr.Request):
         """The answer again, in the words of another threshold."""
@@ -179,7 +183,7 @@ def build(context: Page) -> None:
     shown = [*answer, heard, context.clips]
     answered = [submit.click(show, [recording, *settings], shown, show_progress_on=[status], **private)]
     for name, button in examples.items():
-        arguments = (partial(show_example, name), settings, [recording, *shown])
+        arguments = (shown_example(name), settings, [recording, *shown])
         answered.append(button.click(*arguments, show_progress_on=[status], **private))
     for event in answered:
         event.success(detail, heard, details, show_progress="hidden", **private)

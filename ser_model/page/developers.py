@@ -5,6 +5,7 @@ import os
 import gradio as gr
 
 from .context import Page
+from .texts import Say
 
 ADDRESS = "http://127.0.0.1:7860"  # until the browser, which knows better, puts its own there
 FILE = "examples/synthetic_lively_voice.flac"
@@ -47,14 +48,12 @@ def mcp_is_on() -> bool:
 
 def build(context: Page) -> None:
     texts = context.texts
-    address = f"{ADDRESS}/gradio_api/mcp/"
-    mcp = "mcp_on" if mcp_is_on() else "mcp_off"
-    gr.Markdown(
-        texts.rendered(
-            "developers.text",
-            lambda say: f"{say('developers.intro')}\n\n{say(f'developers.{mcp}', address=address)}",
-        )
-    )
+    keys = ("intro", "endpoints", "mcp_on" if mcp_is_on() else "mcp_off")
+
+    def text(say: Say) -> str:
+        return "\n\n".join(say(f"developers.{key}", address="/gradio_api/mcp/") for key in keys)
+
+    gr.Markdown(texts.rendered("developers.text", text))
     codes = [
         gr.Code(snippet, language=language, label=TITLES[language], interactive=False, elem_id=f"code-{language}")
         for language, snippet in SNIPPETS.items()
