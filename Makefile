@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 NEWEST := build/newest
 TRAVELLING := configuration_ser mfcc layers feature_extraction_ser backbones modeling_ser
 
-.PHONY: demo test test-newest lint format results reproduce screenshots checkpoint-code clean
+.PHONY: demo test test-newest lint format results reproduce torture screenshots checkpoint-code clean
 
 demo: $(VENV)/.installed
 	GRADIO_SERVER_NAME=$(HOST) GRADIO_SERVER_PORT=$(PORT) $(BIN)/python app.py
@@ -50,6 +50,10 @@ results: $(VENV)/.installed
 # Trains a protocol of results/protocols.yaml again and replaces its predictions; goes on where it was stopped.
 reproduce: $(VENV)/.installed
 	$(BIN)/python -m results.reproduce $(PROTOCOL) --data-dir $(DATA) $(if $(MODEL),--only $(MODEL))
+
+# Tries to break it, for hours, and writes docs/reliability.md; `make test` runs a little of it.
+torture: $(VENV)/.installed-dev
+	$(BIN)/python -m torture --data-dir $(DATA) --write docs/reliability.md
 
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python docs/screenshots.py

@@ -28,6 +28,7 @@ CONFIG = ROOT / "configs" / "ravdess_speakers.yaml"
 SMALL = [
     f"--config={CONFIG}",
     "--training.epochs=1",
+    "--training.mixed_precision=no",  # as in every run of this process: Accelerate allows one
     "--training.batch_size=16",
     "--training.outlier_sounds=2",
     "--data.num_proc=1",

@@ -13,14 +13,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import httpx
 import numpy as np
 
 from ser_model import SERFeatureExtractor
 from ser_model.audio import AudioError, load_audio
 
 from .bad_inputs import BAD_INPUTS, flips, write_all
+from .page import answer_of, memory_mib, served
 from .recordings import tone, with_soundfile
 from .report import Part
 
@@ -49,6 +52,7 @@ def run(short: bool = False) -> Iterator[Part]:
     names = list(SHORT) if short else None
     yield through_the_decoder(300 if short else 10_000)
     with files(names) as paths:
+        yield through_the_api(paths)
         yield through_the_command_line(paths)
         yield through_the_trainer(paths)
     yield through_the_extractor()
@@ -144,6 +148,40 @@ def through_the_trainer(paths: list[Path]) -> Part:
         ],
         problems,
     )
+
+
+def through_the_api(paths: list[Path]) -> Part:
+    """Each uploaded to the page as a visitor would, and behind every tenth a good recording that must be answered."""
+    good = with_soundfile(tone(16_000, 2.0), 16_000)
+    outcomes, problems, slowest = Counter(), [], (0.0, "")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder) / "scratch"
+        scratch.mkdir()
+        with served(Path(folder), {"TMPDIR": str(scratch)}) as (url, server), httpx.Client(base_url=url) as client:
+            say = partial(answer_of, client)
+            idle_mib = highest_mib = memory_mib(server) if say("good.wav", good) else 0.0
+            for number, path in enumerate(paths):
+                content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+                started_s = time.monotonic()
+                answer = say(path.name, content)
+                slowest = max(slowest, (time.monotonic() - started_s, path.name))
+                highest_mib = max(highest_mib, memory_mib(server))
+                if isinstance(answer, str):
+                    outcomes["refused at the door"] += 1
+                    problems += [f"{path.name!r}: {answer[:100]}"] * ("Traceback" in answer or answer.startswith("5"))
+                else:
+                    outcomes["answered" if answer["label"] else f"told: {answer['status']}"] += 1
+                    problems += [f"{path.name!r}: no word of why"] * (not answer["message"])
+                if number % 10 == 9 and not isinstance(say("good.wav", good), dict):
+                    problems.append(f"after {path.name!r} a good recording got no answer")
+        left = [file.name for file in scratch.rglob("*") if file.is_file()]
+        problems += ["a traceback in the log"] * ("Traceback" in (Path(folder) / "log.txt").read_text())
+    problems += [f"left behind: {', '.join(sorted(left)[:3])}"] * bool(left)
+    problems += [f"{slowest[1]!r} took {slowest[0]:.1f} s"] * (slowest[0] > MAX_SECONDS)
+    problems += [f"memory grew by {highest_mib - idle_mib:.0f} MiB"] * (highest_mib - idle_mib > MAX_EXTRA_MIB)
+    rows = [(outcome, str(count)) for outcome, count in sorted(outcomes.items())]
+    rows += [("slowest", f"{slowest[0]:.2f} s"), ("memory above idle", f"{highest_mib - idle_mib:.0f} MiB")]
+    return Part("Bad inputs through the page's API", [("files", str(len(paths))), *rows], problems)
 
 
 def through_the_extractor() -> Part:

@@ -4,7 +4,6 @@ Each visitor sends a recording of a length of its own, and knows its answer by t
 """
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,13 +16,13 @@ import psutil
 
 from ser_model.audio import load_audio
 
+from .page import PATIENCE_S, answer_soon, memory_mib
 from .recordings import with_soundfile
 from .report import Part
 
 VISITORS, SECONDS = (1, 8, 32, 128), 60.0
 REQUESTS_FOR_MEMORY = 5000
 MARK_S = 0.01  # two visitors' recordings differ by at least so much
-PATIENCE_S = 120.0
 BUSY = ("full", "busy", "many")  # words of an answer that turns a visitor away
 
 
@@ -89,7 +88,7 @@ async def visit(
             content = with_soundfile(own, 16_000, subtype="PCM_16")
             while next(asked, None) is not None:
                 await ask(client, f"visitor {number}.wav", content, len(own) / 16_000, tally)
-                tally.memory_mib.append((len(tally.latencies_s), server.memory_info().rss / 2**20))
+                tally.memory_mib.append((len(tally.latencies_s), memory_mib(server)))
                 if time.monotonic() >= until_s:
                     return
 
@@ -100,7 +99,7 @@ async def visit(
 async def ask(client: httpx.AsyncClient, name: str, content: bytes, duration_s: float, tally: Tally) -> None:
     started_s = time.monotonic()
     try:
-        answer = await predict(client, name, content)
+        answer = await answer_soon(client, name, content)
     except httpx.HTTPError as error:
         tally.errors[type(error).__name__] += 1
         return
@@ -113,23 +112,3 @@ async def ask(client: httpx.AsyncClient, name: str, content: bytes, duration_s: 
         return
     tally.latencies_s.append(time.monotonic() - started_s)
     tally.strangers += abs(answer["duration_s"] - duration_s) > MARK_S / 2
-
-
-async def predict(client: httpx.AsyncClient, name: str, content: bytes) -> dict | str:
-    """Upload, call, wait: the answer of /predict, or the words in which the server declined."""
-    uploaded = await client.post("/gradio_api/upload", files={"files": (name, content)})
-    if uploaded.is_error:
-        return f"{uploaded.status_code} {uploaded.text}"
-    file = {"path": uploaded.json()[0], "meta": {"_type": "gradio.FileData"}}
-    called = await client.post("/gradio_api/call/predict", json={"data": [file]})
-    if called.is_error:
-        return f"{called.status_code} {called.text}"
-    event = ""
-    async with client.stream("GET", f"/gradio_api/call/predict/{called.json()['event_id']}") as stream:
-        async for line in stream.aiter_lines():
-            key, _, value = line.partition(": ")
-            if key == "event":
-                event = value
-            elif key == "data" and event in ("complete", "error"):
-                return json.loads(value)[0] if event == "complete" else value
-    return "the stream ended without an answer"
