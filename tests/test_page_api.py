@@ -11,11 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from gradio_client import Client, handle_file
 from serving import ROOT, free_port, running_app, submit, upload, visit
 
 from ser_model.page.developers import ADDRESS, SNIPPETS
+from torture.page import call
 
 CLIP = ROOT / "examples" / "synthetic_calm_voice.flac"
 
@@ -56,6 +58,11 @@ def test_an_upload_is_gone_from_the_disk_after_the_stated_time(tmp_path):
         while Path(path).exists():
             assert time.monotonic() < give_up
             time.sleep(0.5)
+        # The page may still show it: whoever asks about it is told, in words of their own.
+        with httpx.Client(base_url=url, headers={"accept-language": "de"}, timeout=60) as client:
+            called = client.post("/gradio_api/call/predict", json=call(path)).json()["event_id"]
+            told = client.get(f"/gradio_api/call/predict/{called}").text
+        assert told.startswith("event: error") and "liegt nicht mehr auf dem Server" in told
 
 
 class Proxy(BaseHTTPRequestHandler):
