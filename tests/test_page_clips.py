@@ -14,6 +14,7 @@ from serving import ROOT, submit, upload
 from ser_model.inference import Prediction
 from ser_model.page import clips as clips_module
 from ser_model.page.clips import forget, remember
+from ser_model.page.server import DeletedMeanwhile
 
 ANSWER = "confidence"
 CALM, LIVELY = (ROOT / "examples" / f"synthetic_{name}_voice.flac" for name in ("calm", "lively"))
@@ -204,3 +205,23 @@ def test_a_server_that_stops_leaves_no_voice_on_the_disk(browser, tmp_path):
         open_clips(page, 1)
         assert list((tmp_path / "uploads").rglob("*.flac"))
     assert list((tmp_path / "uploads").rglob("*.flac")) == []
+
+
+def test_a_clip_that_is_deleted_while_it_is_sent_ends_one_answer_and_no_more(tmp_path, caplog):
+    clip = tmp_path / "clip.flac"
+    clip.write_bytes(CALM.read_bytes())
+
+    async def deleting(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        clip.unlink()
+        clip.read_bytes()
+
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    with caplog.at_level("INFO"):
+        with pytest.raises(StopIteration):  # it comes to its end; Playwright's loop runs here, so not asyncio.run
+            DeletedMeanwhile(deleting)({"type": "http"}, None, send).send(None)
+    assert sent == ["http.response.start"] and "clip.flac" in caplog.text

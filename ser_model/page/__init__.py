@@ -5,11 +5,12 @@ import signal
 from html import escape
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from . import analyse, clips, developers, library, live, many
 from .context import Page
 from .models import Models
-from .server import UploadsOnly
+from .server import DeletedMeanwhile, UploadsOnly
 from .texts import Say, Texts
 from .theme import BROWSER_SCRIPT, CSS, THEME
 
@@ -111,6 +112,7 @@ def launch(demo: gr.Blocks, models: Models) -> None:
         run_history=False,  # would keep answers in the visitor's browser
         enable_monitoring=False,
         mcp_server=True if developers.mcp_is_on() else None,  # None leaves it to GRADIO_MCP_SERVER
+        app_kwargs={"middleware": [Middleware(DeletedMeanwhile)]},
         prevent_thread_lock=True,
     )
     models.get()

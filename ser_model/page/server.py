@@ -1,5 +1,6 @@
 """How the page takes files: those that its caller uploads, and no others."""
 
+import logging
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from .texts import Texts
 
 REFUSED = "Only an uploaded file is taken, no URL and no path of the server: upload it first, to {prefix}/upload."
 
+logger = logging.getLogger(__name__)
 asking: ContextVar[gr.Request | None] = ContextVar("asking", default=None)  # whose call is worked on
 
 
@@ -48,3 +50,16 @@ class UploadsOnly(gr.Blocks):
 
         client_utils.traverse(inputs, expect, client_utils.is_file_obj_with_meta)  # by now they are uploads
         return values
+
+
+class DeletedMeanwhile:
+    """ASGI middleware: a clip that is deleted between the headers of an answer and its sound ends that answer alone."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        try:
+            await self.app(scope, receive, send)
+        except FileNotFoundError as error:
+            logger.info("deleted while a browser asked for it: %s", error.filename)
