@@ -178,8 +178,9 @@ class BatchAugmentation:
         return torch.minimum(torch.maximum(waveform, -limit), limit)
 
     def _band(self, waveform: Tensor, row: int) -> Tensor:
-        settings = self.settings.band
-        return band_limited(waveform, self.augmenter.sampling_rate, settings.low_hz, settings.high_hz)
+        low_hz = self._draw(row, "band.low", *self.settings.band.low_hz)
+        high_hz = self._draw(row, "band.high", *self.settings.band.high_hz)
+        return band_limited(waveform, self.augmenter.sampling_rate, low_hz, high_hz)
 
     def _codec(self, waveform: Tensor, row: int) -> Tensor:
         kbit_s = round(self._draw(row, "codec.kbit_s", *self.settings.codec.kbit_s))

@@ -97,10 +97,10 @@ class ReverberationSettings(_Distortion):
 
 
 class BandSettings(_Distortion):
-    """What a telephone leaves."""
+    """What a line leaves: a telephone's 300 to 3400 Hz (ITU-T G.712), and around it."""
 
-    low_hz: float = Field(default=300.0, ge=0)
-    high_hz: float = Field(default=3400.0, gt=0)
+    low_hz: tuple[float, float] = (100.0, 400.0)
+    high_hz: tuple[float, float] = (3000.0, 5000.0)
 
 
 class CodecSettings(_Distortion):

@@ -168,9 +168,17 @@ def test_pitch_moves_by_its_factor_and_time_stays(factor):
 
 
 def test_band_removes_what_lies_outside_it(batch):
-    kept = augmenter(band={"low_hz": 800.0, "high_hz": 1500.0})(0, INDICES).waveforms(*batch)
+    kept = augmenter(band={"low_hz": (800.0, 800.0), "high_hz": (1500.0, 1500.0)})(0, INDICES).waveforms(*batch)
     share = kept.square().sum(dim=1) / batch[0].square().sum(dim=1)
     assert share[1] > 0.99 and share[0] < 0.01 and share[2] < 0.01
+
+
+def test_bands_differ_from_clip_to_clip(batch):
+    noise = torch.randn(3, RATE, generator=torch.Generator().manual_seed(0))
+    kept = augmenter(band={})(0, INDICES).waveforms(noise, torch.full((3,), RATE))
+    heard = [torch.fft.rfft(clip).abs().square().cumsum(0) for clip in kept]
+    tops = [float(torch.searchsorted(power, 0.999 * power[-1])) for power in heard]  # 1 Hz a bin
+    assert all(2990 <= top <= 5010 for top in tops) and len(set(tops)) == 3
 
 
 def test_reverberation_sounds_on_after_the_voice_has_stopped():
