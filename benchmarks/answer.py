@@ -24,8 +24,8 @@ import soundfile
 import torch
 
 from .alternating import machine, table
+from .recording import ROOT, write_recording
 
-ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "checkpoints" / "ser-cnn-8"
 CLIP_S, RATE_HZ, ROUNDS, CALLS = 4.0, 48_000, 3, 8
 CACHE_BYTES = 2**26  # twice the last level of most processors
@@ -39,7 +39,7 @@ def main() -> None:
     if args.candidate:
         return timed(args.candidate, args.clip)
     with tempfile.TemporaryDirectory() as folder:
-        clip = write_clip(Path(folder) / "clip.wav")
+        clip = write_recording(Path(folder) / "clip.wav", CLIP_S, RATE_HZ)
         runs = {name: [] for name in CANDIDATES}
         for _ in range(ROUNDS):  # in turn, so that whatever slows the machine slows all of them
             for name in CANDIDATES:
@@ -54,13 +54,6 @@ def main() -> None:
     for name, own in runs.items():
         middle = {key: statistics.median(run[key] for run in own) for key in ("peak_mib", "weights_mb", "load_s")}
         print(f"| {name} | {middle['peak_mib']:.0f} | {middle['weights_mb']:.1f} | {middle['load_s']:.2f} |")
-
-
-def write_clip(path: Path) -> Path:
-    samples, rate = soundfile.read(ROOT / "examples" / "synthetic_calm_voice.flac")
-    sound = np.interp(np.arange(round(CLIP_S * RATE_HZ)) / RATE_HZ, np.arange(len(samples)) / rate, samples)
-    soundfile.write(path, sound, RATE_HZ, subtype="PCM_16")
-    return path
 
 
 def timed(name: str, clip: Path) -> None:

@@ -13,21 +13,21 @@ import time
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from gradio_client import Client, handle_file
 
-ROOT = Path(__file__).resolve().parent.parent
+from .recording import ROOT, write_recording
+
 sys.path.append(str(ROOT / "tests"))
 
 from serving import chromium, running_app, running_browser  # noqa: E402
 
-RUNS, WARM_UP, CLIP_S = 100, 5, 4.0
+RUNS, WARM_UP, CLIP_S, RATE_HZ = 100, 5, 4.0, 48_000
 PAINT_MS = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, running_browser(chromium()) as browser:
-        clip = write_clip(Path(folder) / "clip.wav")
+        clip = write_recording(Path(folder) / "clip.wav", CLIP_S, RATE_HZ)
         started = time.perf_counter()
         with running_app(Path(folder)) as url:
             served_s = time.perf_counter() - started
@@ -49,13 +49,6 @@ def main() -> None:
     print("| what | time |\n| --- | --- |")
     for what, measured in rows.items():
         print(f"| {what} | {measured} |")
-
-
-def write_clip(path: Path) -> Path:
-    """The first seconds of an example, as a phone would record them."""
-    samples, rate = soundfile.read(ROOT / "examples" / "synthetic_calm_voice.flac")
-    soundfile.write(path, samples[: round(CLIP_S * rate)], rate)
-    return path
 
 
 def answer_ms(client: Client, clip: Path) -> float:

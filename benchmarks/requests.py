@@ -16,19 +16,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import numpy as np
 import psutil
 
-from ser_model.audio import load_audio
 from ser_model.inference import EmotionRecognizer
 from torture.load import visit
 from torture.page import answer_of, served
 from torture.recordings import with_soundfile
 
 from .alternating import machine
+from .recording import ROOT, recording
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
 from serving import free_port, wait_until_it_answers  # noqa: E402
@@ -45,7 +43,7 @@ gr.Interface.from_pipeline(classify).queue(max_size=32).launch(server_port=int(s
 
 
 def main() -> None:
-    sound = load_audio(ROOT / "examples" / "synthetic_calm_voice.flac")[: round(CLIP_S * 16_000)]
+    sound = recording(CLIP_S)
     servers = {"ours": ours, "from_pipeline, wav2vec2-base": bare}
     print(f"{machine()}; a recording of {CLIP_S:.0f} s, {ROUNDS} rounds of {SECONDS:.0f} s\n")
     first_s = {name: [first_answer_s(serve, sound) for _ in range(ROUNDS)] for name, serve in servers.items()}
@@ -96,8 +94,8 @@ def bare(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 def first_answer_s(serve, sound: np.ndarray) -> float:
     before = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, serve(Path(folder)) as (url, _), httpx.Client(base_url=url) as client:
-        answer = answer_of(client, "first.wav", with_soundfile(sound, 16_000, subtype="PCM_16"))
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder)) as (url, _):
+        answer = answer_of(url, "first.wav", with_soundfile(sound, 16_000, subtype="PCM_16"))
         assert isinstance(answer, dict), answer
         return time.perf_counter() - before
 

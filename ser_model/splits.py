@@ -238,41 +238,6 @@ def load_manifest(path: str | Path, utterances: Sequence[Utterance], root: str |
     return split
 
 
-def require_speaker_disjoint(
-    split_manifest: Mapping | str | Path, utterances: Sequence[Utterance], root: str | Path
-) -> None:
-    """Refuse to call a split speaker-disjoint when it isn't: for whoever reports a figure as one on unseen speakers.
-
-    What a manifest (its content or its file) says of itself does not count: the speakers are looked up in `utterances`,
-    which must hold all its clips and may hold more. `root` as in `manifest`.
-
-    Raises:
-        LeakError: a test speaker is heard in train or validation, a speaker is unknown, or the manifest was altered.
-        SplitError: it is no manifest, or some of its clips are not in the data, so that nobody can tell.
-    """
-    if isinstance(split_manifest, Mapping):
-        content = _checked_manifest(dict(split_manifest), "the split manifest")
-    else:
-        content = _read_manifest(split_manifest)
-    found = {_id(utterance, root): utterance for utterance in utterances}
-    heard = _heard(content)
-    if absent := {*heard, *content["test"]} - found.keys():
-        raise SplitError(
-            f"{len(absent)} clips of the split are not in the data: {_some(absent)}. Whether it is speaker-disjoint "
-            "cannot be told"
-        )
-    if unknown := [found[clip] for clip in sorted({*heard, *content["test"]}) if not found[clip].speaker_known]:
-        raise LeakError(
-            f"{len(unknown)} clips of the split name no speaker, the first is {unknown[0].path}: do not call it "
-            "speaker-disjoint"
-        )
-    if shared := {found[clip].speaker for clip in content["test"]} & {found[clip].speaker for clip in heard}:
-        raise LeakError(
-            f"{len(shared)} test speaker{'s are' if len(shared) > 1 else ' is'} heard in train or validation too: "
-            f"{_some(shared)}. This is no speaker-disjoint split; report it as a random one"
-        )
-
-
 def speakers_heard(path: str | Path, utterances: Sequence[Utterance], root: str | Path) -> tuple[str, set[str]]:
     """The hash of a manifest, and the speakers that a model trained on it has heard, as far as `utterances` hold them.
 

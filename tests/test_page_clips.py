@@ -223,5 +223,8 @@ def test_a_clip_that_is_deleted_while_it_is_sent_ends_one_answer_and_no_more(tmp
 
     with caplog.at_level("INFO"):
         with pytest.raises(StopIteration):  # it comes to its end; Playwright's loop runs here, so not asyncio.run
-            DeletedMeanwhile(deleting)({"type": "http"}, None, send).send(None)
-    assert sent == ["http.response.start"] and "clip.flac" in caplog.text
+            DeletedMeanwhile(deleting)({"path": f"/gradio_api/file={clip}"}, None, send).send(None)
+        assert sent == ["http.response.start"] and "clip.flac" in caplog.text
+        clip.touch()
+        with pytest.raises(FileNotFoundError):  # elsewhere a missing file is a fault, and is heard of
+            DeletedMeanwhile(deleting)({"path": "/gradio_api/upload"}, None, send).send(None)

@@ -23,7 +23,6 @@ from ser_model.splits import (
     manifest,
     published_split,
     random_split,
-    require_speaker_disjoint,
     speaker_split,
 )
 
@@ -395,48 +394,6 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path, content):
     (tmp_path / "split.json").write_text(content)
     with pytest.raises(SplitError, match=r"split\.json"):
         load_manifest(tmp_path / "split.json", RAVDESS, ROOT)
-
-
-# who may call a split speaker-disjoint
-
-
-def test_a_speaker_disjoint_manifest_may_be_called_so_even_beside_other_data(good, tmp_path):
-    content = manifest(good, RAVDESS, ROOT)
-    require_speaker_disjoint(content, RAVDESS, ROOT)
-    require_speaker_disjoint(write_manifest(tmp_path / "split.json", content), RAVDESS + TESS, ROOT)
-
-
-def test_a_random_split_may_not_be_called_speaker_disjoint():
-    content = manifest(random_split(RAVDESS, labels(RAVDESS), seed=0), RAVDESS, ROOT)
-    with pytest.raises(LeakError, match=r"24 test speakers are heard .* report it as a random one"):
-        require_speaker_disjoint(content, RAVDESS, ROOT)
-
-
-def test_what_a_manifest_claims_does_not_count(good):
-    liar = replace(moved(good, good.test[0], "test", "train"), kind="speakers", speaker_disjoint=True)
-    speaker = RAVDESS[good.test[0]].speaker
-    with pytest.raises(LeakError, match=f"1 test speaker is heard in train or validation too: {speaker}"):
-        require_speaker_disjoint(manifest(liar, RAVDESS, ROOT), RAVDESS, ROOT)
-
-
-def test_speakers_that_data_and_manifest_tell_apart_differently_are_told_by_the_data(good):
-    merged = [
-        replace(clip, speaker="ravdess-01") if index in (good.train[0], good.test[0]) else clip
-        for index, clip in enumerate(RAVDESS)
-    ]
-    with pytest.raises(LeakError, match="ravdess-01"):
-        require_speaker_disjoint(manifest(good, RAVDESS, ROOT), merged, ROOT)
-
-
-def test_unknown_speakers_absent_clips_and_altered_manifests_cannot_be_called_speaker_disjoint(good):
-    content = manifest(good, RAVDESS, ROOT)
-    unknown = [replace(RAVDESS[0], speaker_known=False), *RAVDESS[1:]]
-    with pytest.raises(LeakError, match="1 clips of the split name no speaker"):
-        require_speaker_disjoint(content, unknown, ROOT)
-    with pytest.raises(SplitError, match=r"1 clips of the split are not in the data.*cannot be told"):
-        require_speaker_disjoint(content, RAVDESS[1:], ROOT)
-    with pytest.raises(LeakError, match="altered"):
-        require_speaker_disjoint({**content, "test": content["test"][1:]}, RAVDESS, ROOT)
 
 
 # the real corpora

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import httpx
 import numpy as np
 
 from ser_model import SERFeatureExtractor
@@ -157,8 +156,8 @@ def through_the_api(paths: list[Path]) -> Part:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder) / "scratch"
         scratch.mkdir()
-        with served(Path(folder), {"TMPDIR": str(scratch)}) as (url, server), httpx.Client(base_url=url) as client:
-            say = partial(answer_of, client)
+        with served(Path(folder), {"TMPDIR": str(scratch)}) as (url, server):
+            say = partial(answer_of, url)
             idle_mib = highest_mib = memory_mib(server) if say("good.wav", good) else 0.0
             for number, path in enumerate(paths):
                 content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""

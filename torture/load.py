@@ -16,7 +16,7 @@ import psutil
 
 from ser_model.audio import load_audio
 
-from .page import PATIENCE_S, answer_soon, memory_mib
+from .page import PATIENCE_S, answer_among, memory_mib
 from .recordings import with_soundfile
 from .report import Part
 
@@ -108,7 +108,7 @@ async def visit(
 async def ask(client: httpx.AsyncClient, name: str, content: bytes, duration_s: float | None, tally: Tally) -> None:
     started_s = time.monotonic()
     try:
-        answer = await answer_soon(client, name, content)
+        answer = await answer_among(client, name, content)
     except httpx.HTTPError as error:
         tally.errors[type(error).__name__] += 1
         return

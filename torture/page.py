@@ -1,5 +1,6 @@
 """The page as a program meets it: `app.py` in a process of its own, asked over HTTP."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -29,20 +30,18 @@ def memory_mib(server: psutil.Process) -> float:
     return server.memory_info().rss / 2**20
 
 
-def answer_of(client: httpx.Client, name: str, content: bytes) -> dict | str:
+def answer_of(url: str, name: str, content: bytes) -> dict | str:
+    """Of one visitor alone."""
+
+    async def alone() -> dict | str:
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client:
+            return await answer_among(client, name, content)
+
+    return asyncio.run(alone())
+
+
+async def answer_among(client: httpx.AsyncClient, name: str, content: bytes) -> dict | str:
     """Upload, call, wait: the answer of /predict, or the words in which the server declined."""
-    uploaded = client.post("/gradio_api/upload", files={"files": (name, content)}, timeout=PATIENCE_S)
-    if uploaded.is_error:
-        return f"{uploaded.status_code} {uploaded.text}"
-    called = client.post("/gradio_api/call/predict", json=call(uploaded.json()[0]), timeout=PATIENCE_S)
-    if called.is_error:
-        return f"{called.status_code} {called.text}"
-    with client.stream("GET", f"/gradio_api/call/predict/{called.json()['event_id']}", timeout=PATIENCE_S) as stream:
-        return answer_in(stream.iter_lines())
-
-
-async def answer_soon(client: httpx.AsyncClient, name: str, content: bytes) -> dict | str:
-    """The same among others."""
     uploaded = await client.post("/gradio_api/upload", files={"files": (name, content)})
     if uploaded.is_error:
         return f"{uploaded.status_code} {uploaded.text}"

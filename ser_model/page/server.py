@@ -12,6 +12,8 @@ from .texts import Texts
 
 REFUSED = "Only an uploaded file is taken, no URL and no path of the server: upload it first, to {prefix}/upload."
 
+FILE_ROUTE = "/gradio_api/file="
+
 logger = logging.getLogger(__name__)
 asking: ContextVar[gr.Request | None] = ContextVar("asking", default=None)  # whose call is worked on
 
@@ -62,4 +64,6 @@ class DeletedMeanwhile:
         try:
             await self.app(scope, receive, send)
         except FileNotFoundError as error:
+            if FILE_ROUTE not in scope.get("path", ""):
+                raise
             logger.info("deleted while a browser asked for it: %s", error.filename)
