@@ -2,7 +2,8 @@
 
 `python app.py` serves it. Settings are environment variables: Gradio's own (GRADIO_SERVER_NAME, GRADIO_SERVER_PORT,
 GRADIO_ROOT_PATH, ...), SER_MODELS (folders or Hub ids, separated by commas; SER_MODEL for one), SER_LIBRARY_URL,
-SER_MCP=1 (the API as MCP tools) and SER_KEPT_S (seconds until an upload is deleted).
+SER_MCP=1 (the API as MCP tools), SER_KEPT_S (seconds until an upload is deleted) and SER_RATE (how often one address
+may ask: "600/minute"; empty for no limit).
 """
 
 import os
@@ -11,25 +12,37 @@ from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at import: nothing of a visitor leaves this machine
 
+if "SPACE_ID" in os.environ:  # reached through its proxy alone, which names the visitor's address
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
+
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
 def main() -> None:
+    from limits import parse
+
     from ser_model.library.errors import LibraryError
-    from ser_model.page import KEPT_S, build_demo, launch
+    from ser_model.page import KEPT_S, RATE, build_demo, launch
     from ser_model.page.developers import mcp_is_on
     from ser_model.page.models import ModelError, Models, checkpoints
 
     if mcp_is_on() and find_spec("mcp") is None:
         raise SystemExit("SER_MCP=1 needs the package mcp: install it with pip install 'gradio[mcp]'.")
+    kept_s, rate = os.environ.get("SER_KEPT_S", str(KEPT_S)), os.environ.get("SER_RATE", RATE)
+    if not kept_s.isdecimal():
+        raise SystemExit(f"SER_KEPT_S is {kept_s!r}; give seconds, such as 3600.")
+    try:
+        limit = parse(rate) if rate else None
+    except ValueError as error:
+        raise SystemExit(f"SER_RATE is {rate!r}; give a rate such as {RATE}, or nothing for no limit.") from error
     named = os.environ.get("SER_MODELS") or os.environ.get("SER_MODEL")
     sources = [source.strip() for source in named.split(",")] if named else checkpoints(CHECKPOINTS)
     try:
         models = Models(sources)
-        demo = build_demo(models, os.environ.get("SER_LIBRARY_URL"), int(os.environ.get("SER_KEPT_S", KEPT_S)))
+        demo = build_demo(models, os.environ.get("SER_LIBRARY_URL"), int(kept_s))
     except (ModelError, LibraryError) as error:
         raise SystemExit(str(error)) from error
-    launch(demo, models)
+    launch(demo, models, limit)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -63,6 +64,41 @@ def test_an_upload_is_gone_from_the_disk_after_the_stated_time(tmp_path):
             called = client.post("/gradio_api/call/predict", json=call(path)).json()["event_id"]
             told = client.get(f"/gradio_api/call/predict/{called}").text
         assert told.startswith("event: error") and "liegt nicht mehr auf dem Server" in told
+
+
+def test_one_address_may_not_ask_without_end_but_others_may(tmp_path):
+    settings = {"SER_RATE": "3/minute", "FORWARDED_ALLOW_IPS": "*"}
+    with running_app(tmp_path, settings) as url, httpx.Client(base_url=url, timeout=60) as client:
+
+        def ask(visitor: str) -> httpx.Response:
+            files = {"files": ("clip.flac", CLIP.read_bytes())}
+            return client.post("/gradio_api/upload", files=files, headers={"x-forwarded-for": visitor})
+
+        answers = [ask("192.0.2.1") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        seconds = answers[-1].headers["retry-after"]
+        assert 1 <= int(seconds) <= 60 and f"Try again in {seconds} s" in answers[-1].json()["detail"]
+        assert ask("192.0.2.2").status_code == 200
+        assert client.get("/", headers={"x-forwarded-for": "192.0.2.1"}).status_code == 200
+
+
+def test_an_upload_beyond_the_limit_is_turned_away_with_413(server, tmp_path):
+    large = tmp_path / "large.wav"
+    with large.open("wb") as file:
+        file.truncate(201 * 2**20)
+    with large.open("rb") as file:
+        answer = httpx.post(f"{server}/gradio_api/upload", files={"files": ("large.wav", file)}, timeout=60)
+    assert answer.status_code == 413 and "size" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [({"SER_RATE": "many"}, "SER_RATE is 'many'; give a rate"), ({"SER_KEPT_S": "1h"}, "SER_KEPT_S is '1h'; give")],
+)
+def test_a_setting_that_is_none_is_told_at_the_start(setting, told):
+    command, settings = [sys.executable, "app.py"], os.environ | setting
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(told)
 
 
 class Proxy(BaseHTTPRequestHandler):

@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 from serving import running_app  # noqa: E402
 
 PATIENCE_S = 120.0
+NO_LIMIT = {"SER_RATE": ""}  # all visitors come from one address here
 
 
 @contextmanager

@@ -5,12 +5,13 @@ import signal
 from html import escape
 
 import gradio as gr
+from limits import RateLimitItem
 from starlette.middleware import Middleware
 
 from . import analyse, clips, developers, library, live, many
 from .context import Page
 from .models import Models
-from .server import DeletedMeanwhile, UploadsOnly
+from .server import DeletedMeanwhile, RateLimit, UploadsOnly
 from .texts import Say, Texts
 from .theme import BROWSER_SCRIPT, CSS, THEME
 
@@ -18,6 +19,7 @@ from .theme import BROWSER_SCRIPT, CSS, THEME
 TABS = {"try": analyse, "live": live, "many": many, "clips": clips, "library": library, "developers": developers}
 KEPT_S = 3600  # how long a recording may lie on the server's disk
 MAX_UPLOAD = "200mb"  # an hour and a half at 16 kHz in 16-bit wav
+RATE = "600/minute"  # of uploads and calls of one address; a live microphone makes two a second
 SWEEP_S = 600  # how often old ones are looked for
 
 
@@ -100,8 +102,14 @@ def cards_html(say: Say, models: Models) -> str:
     )
 
 
-def launch(demo: gr.Blocks, models: Models) -> None:
-    """Serve the page until it is stopped; the default model is loaded while the first visitors read."""
+def launch(demo: gr.Blocks, models: Models, rate: RateLimitItem | None = None) -> None:
+    """Serve the page until it is stopped; the default model is loaded while the first visitors read.
+
+    Args:
+        rate: how often one address may upload and call; None for no limit.
+    """
+    middleware = [Middleware(DeletedMeanwhile)]
+    middleware += [Middleware(RateLimit, rate=rate)] if rate else []
     demo.launch(
         theme=THEME,
         css=CSS,
@@ -112,7 +120,7 @@ def launch(demo: gr.Blocks, models: Models) -> None:
         run_history=False,  # would keep answers in the visitor's browser
         enable_monitoring=False,
         mcp_server=True if developers.mcp_is_on() else None,  # None leaves it to GRADIO_MCP_SERVER
-        app_kwargs={"middleware": [Middleware(DeletedMeanwhile)]},
+        app_kwargs={"middleware": middleware},
         prevent_thread_lock=True,
     )
     models.get()

@@ -1,17 +1,24 @@
-"""How the page takes files: those that its caller uploads, and no others."""
+"""How the page takes files: those that its caller uploads, no others, and not without end."""
 
 import logging
+import math
+import time
 from contextvars import ContextVar
 from pathlib import Path
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
 from gradio_client import utils as client_utils
+from limits import RateLimitItem
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.responses import JSONResponse
 
 from .texts import Texts
 
 REFUSED = "Only an uploaded file is taken, no URL and no path of the server: upload it first, to {prefix}/upload."
 
+TOO_MANY = "Too many requests came from this address. Try again in {seconds} s."
 FILE_ROUTE = "/gradio_api/file="
 
 logger = logging.getLogger(__name__)
@@ -67,3 +74,24 @@ class DeletedMeanwhile:
             if FILE_ROUTE not in scope.get("path", ""):
                 raise
             logger.info("deleted while a browser asked for it: %s", error.filename)
+
+
+class RateLimit:
+    """ASGI middleware: of one address, uploads and calls beyond `rate` are answered 429, with a Retry-After.
+
+    The address is uvicorn's: behind a proxy that FORWARDED_ALLOW_IPS trusts, the one that the proxy names.
+    """
+
+    def __init__(self, app, rate: RateLimitItem):
+        self.app, self.rate, self.limiter = app, rate, MovingWindowRateLimiter(MemoryStorage())
+
+    async def __call__(self, scope, receive, send):
+        address = (scope.get("client") or ("unknown",))[0]
+        if scope["type"] != "http" or scope["method"] != "POST" or self.limiter.hit(self.rate, address):
+            return await self.app(scope, receive, send)
+        left_s = self.limiter.get_window_stats(self.rate, address).reset_time - time.time()
+        seconds = max(1, math.ceil(left_s))
+        words = TOO_MANY.format(seconds=seconds)
+        # Gradio's page and clients read "detail" or "error".
+        refusal = JSONResponse({"detail": words, "error": words}, 429, {"Retry-After": str(seconds)})
+        await refusal(scope, receive, send)
