@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ser_model.audio import AudioError, load_audio
-from torture import inputs
+from torture import inputs, security
 from torture.bad_inputs import BAD_INPUTS, bytes_flipped, flips, write_all
 from torture.recordings import FORMATS
 from torture.report import Part
@@ -60,6 +60,12 @@ def test_the_page_answers_every_file(paths):
     part = inputs.through_the_api(paths)
     assert part.problems == []
     assert dict(part.rows)["files"] == str(len(paths))
+
+
+def test_a_stranger_gets_nothing_of_the_server_and_a_word_for_every_call():
+    [part] = security.run()
+    assert part.problems == []
+    assert dict(part.rows)["requests that the server made for somebody"] == "0"
 
 
 def test_what_goes_wrong_is_told(monkeypatch):

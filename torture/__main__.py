@@ -1,4 +1,4 @@
-"""python -m torture --data-dir DIR [--only inputs load agreement] [--short] [--write docs/reliability.md]"""
+"""python -m torture --data-dir DIR [--only PART...] [--short] [--write docs/reliability.md]"""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import agreement, inputs, load
+from . import agreement, faults, inputs, load, security
 from .page import NO_LIMIT, served
 from .report import Part
 
@@ -50,7 +50,21 @@ def same_answers(args: argparse.Namespace) -> Iterator[Part]:
         yield from agreement.run(MODEL, args.data_dir, url, 8 if args.short else 100)
 
 
-PARTS = {"inputs": bad_inputs, "load": visitors, "agreement": same_answers}
+def machine_faults(args: argparse.Namespace) -> Iterator[Part]:
+    yield from faults.run(agreement.real_clips(args.data_dir, 1)[0], args.data_dir)
+
+
+def strangers(_: argparse.Namespace) -> Iterator[Part]:
+    yield from security.run()
+
+
+PARTS = {
+    "inputs": bad_inputs,
+    "security": strangers,
+    "faults": machine_faults,
+    "agreement": same_answers,
+    "load": visitors,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

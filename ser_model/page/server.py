@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from contextvars import ContextVar
 from pathlib import Path
@@ -12,12 +13,14 @@ from gradio_client import utils as client_utils
 from limits import RateLimitItem
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
 from .texts import Texts
 
 REFUSED = "Only an uploaded file is taken, no URL and no path of the server: upload it first, to {prefix}/upload."
 
+NO_FILE = 'A recording is {"path": PATH, "meta": {"_type": "gradio.FileData"}}, PATH being what the upload answered.'
 TOO_MANY = "Too many requests came from this address. Try again in {seconds} s."
 FILE_ROUTE = "/gradio_api/file="
 
@@ -39,18 +42,28 @@ class UploadsOnly(gr.Blocks):
     async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
         refusal = gr.Error(REFUSED.format(prefix="/gradio_api"), print_exception=False)
 
-        def refuse_url(file: dict) -> dict:
+        def refuse_others(file: dict) -> dict:
             if client_utils.is_http_url_like(file.get("path")):
                 raise refusal
+            try:
+                os.stat(file["path"])
+            except FileNotFoundError:
+                pass  # an upload that was deleted, perhaps: told below
+            except (OSError, ValueError) as error:  # too long for any file, or a NUL in it
+                raise refusal from error
+            except TypeError as error:
+                raise gr.Error(NO_FILE, print_exception=False) from error
             return file
 
-        client_utils.traverse(inputs, refuse_url, client_utils.is_file_obj_with_meta)
+        client_utils.traverse(inputs, refuse_others, client_utils.is_file_obj_with_meta)
         # A caller may leave out what has a default.
         inputs = [*inputs, *(block.value for block in block_fn.inputs[len(inputs) :])]
         try:
             values = await super().preprocess_data(block_fn, inputs, state, explicit_call)
         except InvalidPathError as error:
             raise refusal from error
+        except ValidationError as error:
+            raise gr.Error(NO_FILE, print_exception=False) from error
 
         def expect(file: dict) -> dict:
             if not Path(file["path"]).exists():  # deleted while the page still showed it
