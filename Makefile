@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 NEWEST := build/newest
 TRAVELLING := configuration_ser mfcc layers feature_extraction_ser backbones modeling_ser
 
-.PHONY: demo test test-newest lint format results reproduce torture screenshots checkpoint-code clean
+.PHONY: demo test test-newest lint format results reproduce torture audit screenshots checkpoint-code clean
 
 demo: $(VENV)/.installed
 	GRADIO_SERVER_NAME=$(HOST) GRADIO_SERVER_PORT=$(PORT) $(BIN)/python app.py
@@ -54,6 +54,10 @@ reproduce: $(VENV)/.installed
 # Tries to break it, for hours, and writes docs/reliability.md; `make test` runs a little of it.
 torture: $(VENV)/.installed-dev
 	$(BIN)/python -m torture --data-dir $(DATA) --write docs/reliability.md
+
+# Known faults of the installed packages; asks the advisories' service.
+audit: $(VENV)/.installed-dev
+	$(BIN)/pip-audit
 
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python docs/screenshots.py

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .build import build_extractor, build_network
+from .disk import in_words
 from .feature_extraction_ser import SERFeatureExtractor
 from .hub import HubError, export_onnx, load_pretrained, push_model
 from .labels import LabelError, label_scheme
@@ -95,6 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
         return args.run(args)
     except (HubError, SettingsError) as error:
         sys.exit(f"{parser.prog}: {error}")
+    except OSError as error:
+        if error.errno is None:  # not from the operating system
+            raise
+        sys.exit(f"{parser.prog}: {in_words(error)}")
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -114,6 +119,8 @@ def predict(args: argparse.Namespace) -> int:
                 answered, failed = predict_files(recognizer, files, args.output, own)
             except BulkError as error:
                 sys.exit(f"predict: {error}")
+            except OSError as error:
+                sys.exit(f"predict: {in_words(error)}; the same command goes on from here")
             except KeyboardInterrupt:
                 print("stopped; the same command goes on from here", file=sys.stderr)
                 return 130

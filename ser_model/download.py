@@ -5,7 +5,6 @@ once unpacked, need a note of what came out of them: `.unpacked.json` in the cor
 """
 
 import asyncio
-import errno
 import hashlib
 import re
 import shutil
@@ -28,6 +27,7 @@ from tqdm import tqdm
 
 from .archives import is_plain
 from .corpora import CORPORA, CorpusError, make_corpus
+from .disk import FULL_DISK
 
 HOSTS = {
     "zenodo": "https://zenodo.org/api",
@@ -229,7 +229,7 @@ def download(
     except CorpusError as error:
         raise DownloadError(str(error)) from error
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in FULL_DISK
         remedy = "free some space and run the same command again: what has arrived is kept" if full else "check --dest"
         raise DownloadError(f"cannot write below {dest}: {error.strerror or error}; {remedy}") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:

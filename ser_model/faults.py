@@ -1,6 +1,5 @@
 """How a run ends before its end: told to stop, or by a fault outside the program, in a sentence either way."""
 
-import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -10,8 +9,8 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 
 from .audio import AudioError
+from .disk import in_words
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LAUNCHERS = ("ACCELERATE_DYNAMO_BACKEND", "TORCHELASTIC_RUN_ID")  # set by `accelerate launch` and torchrun
 LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused", "NCCL")
 
@@ -67,8 +66,7 @@ def faults_in_words() -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # not from the operating system
             raise
-        remedy = "free some space on the disk" if error.errno in FULL_DISK else "see that its folder is there"
-        raise Stopped(f"{error.filename or 'a file'}: {error.strerror}; {remedy}") from error
+        raise Stopped(in_words(error)) from error
     except RuntimeError as error:
         if type(error) is not RuntimeError and not isinstance(error, dist.DistError):
             raise

@@ -18,6 +18,7 @@ from ser_model.__main__ import main
 from ser_model.bulk import BATCH_SIZE, BulkError, predict_files
 from ser_model.inference import EmotionRecognizer, predicted_rows, write_predictions
 from ser_model.labels import EMOTIONS
+from torture.faults import fill, small_disk
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -119,6 +120,19 @@ def test_killed_in_the_middle_and_finished_by_two_processes_gives_the_same_bytes
     assert f"{done} batches of {BATCH_SIZE} files are done, {11 - done} to go" in again.stderr + again.stdout
     assert again.stderr.count("answered") == 1  # one process speaks for both
     assert output.read_bytes() == whole and not parts.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a small disk")
+def test_a_full_disk_is_told_and_the_same_command_goes_on_once_there_is_room(model_dir, clips, whole, tmp_path):
+    with small_disk(tmp_path / "disk", size_mb=1) as disk:
+        command = ["predict", str(clips), f"--model={model_dir}", f"--output={disk / 'out.csv'}"]
+        fill(disk, left_kb=8)  # of some 25
+        with pytest.raises(SystemExit, match="free some space on the disk; the same command goes on from here"):
+            main(command)
+        assert not (disk / "out.csv").exists()
+        (disk / "filler").unlink()
+        assert main(command) == 1  # one of the files is no recording
+        assert (disk / "out.csv").read_bytes() == whole
 
 
 def test_a_half_written_line_is_judged_again_and_what_is_whole_is_not(recognizer, files, whole, tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ from transformers.dynamic_module_utils import get_imports, get_relative_imports
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "ser_model"
 LAYERS = [
-    {"configuration_ser", "mfcc", "layers", "labels", "audio", "sounds", "distributed", "archives", "spreadsheet"},
+    {"configuration_ser", "mfcc", "layers", "labels", "audio", "sounds", "distributed", "archives", "spreadsheet"}
+    | {"disk"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults", "library"},
     {"modeling_ser", "splits", "inspection", "augment", "pictures", "saliency", "checkpoints", "predictions"},
     {"registration"},

@@ -10,6 +10,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from shutil import disk_usage
 from urllib.parse import urlsplit
 
 import httpx
@@ -18,7 +19,9 @@ from gradio_client import Client, handle_file
 from serving import ROOT, free_port, running_app, submit, upload, visit
 
 from ser_model.page.developers import ADDRESS, SNIPPETS
-from torture.page import call
+from torture.faults import fill, small_disk
+from torture.page import answer_of, call
+from torture.recordings import tone, with_soundfile
 
 CLIP = ROOT / "examples" / "synthetic_calm_voice.flac"
 
@@ -89,6 +92,18 @@ def test_an_upload_beyond_the_limit_is_turned_away_with_413(server, tmp_path):
     with large.open("rb") as file:
         answer = httpx.post(f"{server}/gradio_api/upload", files={"files": ("large.wav", file)}, timeout=60)
     assert answer.status_code == 413 and "size" in answer.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a small disk")
+def test_a_full_disk_is_told_and_the_next_upload_served_once_there_is_room(tmp_path):
+    content = with_soundfile(tone(48_000, 30.0), 48_000)  # more than is held in memory
+    with small_disk(tmp_path / "disk") as disk, running_app(disk, {"TMPDIR": str(disk)}) as url:
+        fill(disk, left_kb=100)
+        assert answer_of(url, "clip.wav", content).startswith("507 ") and "no room" in answer_of(url, "a.wav", content)
+        (disk / "filler").unlink()
+        used = disk_usage(disk).used
+        assert answer_of(url, "clip.wav", content)["status"] == "no_voice"
+        assert used < 2**20  # nothing of what did not fit is left
 
 
 @pytest.mark.parametrize(

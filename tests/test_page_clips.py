@@ -14,7 +14,7 @@ from serving import ROOT, submit, upload
 from ser_model.inference import Prediction
 from ser_model.page import clips as clips_module
 from ser_model.page.clips import forget, remember
-from ser_model.page.server import DeletedMeanwhile
+from ser_model.page.server import FaultsInWords
 
 ANSWER = "confidence"
 CALM, LIVELY = (ROOT / "examples" / f"synthetic_{name}_voice.flac" for name in ("calm", "lively"))
@@ -223,8 +223,8 @@ def test_a_clip_that_is_deleted_while_it_is_sent_ends_one_answer_and_no_more(tmp
 
     with caplog.at_level("INFO"):
         with pytest.raises(StopIteration):  # it comes to its end; Playwright's loop runs here, so not asyncio.run
-            DeletedMeanwhile(deleting)({"path": f"/gradio_api/file={clip}"}, None, send).send(None)
+            FaultsInWords(deleting)({"path": f"/gradio_api/file={clip}"}, None, send).send(None)
         assert sent == ["http.response.start"] and "clip.flac" in caplog.text
         clip.touch()
         with pytest.raises(FileNotFoundError):  # elsewhere a missing file is a fault, and is heard of
-            DeletedMeanwhile(deleting)({"path": "/gradio_api/upload"}, None, send).send(None)
+            FaultsInWords(deleting)({"path": "/gradio_api/upload"}, None, send).send(None)

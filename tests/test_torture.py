@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ser_model.audio import AudioError, load_audio
-from torture import inputs, security
+from torture import fuzz, inputs, security
 from torture.bad_inputs import BAD_INPUTS, bytes_flipped, flips, write_all
 from torture.recordings import FORMATS
 from torture.report import Part
@@ -38,6 +38,12 @@ def test_flips_are_seeded_and_reach_every_codec():
 
 def test_turned_bits_end_in_sound_or_a_sentence():
     assert inputs.through_the_decoder(200).problems == []
+
+
+def test_a_fuzzer_finds_its_way_into_the_decoder_and_no_fault():
+    part = fuzz.run(3)
+    assert part.problems == []
+    assert int(dict(part.rows)["inputs that reached something new"]) > 0
 
 
 def test_the_extractor_takes_any_array_or_says_why_not():

@@ -21,6 +21,7 @@ import numpy as np
 from ser_model import SERFeatureExtractor
 from ser_model.audio import AudioError, load_audio
 
+from . import fuzz
 from .bad_inputs import BAD_INPUTS, flips, write_all
 from .page import NO_LIMIT, answer_of, memory_mib, served
 from .recordings import tone, with_soundfile
@@ -50,6 +51,7 @@ SHORT = (  # of every kind one or two: what `make test` has time for
 def run(short: bool = False) -> Iterator[Part]:
     names = list(SHORT) if short else None
     yield through_the_decoder(300 if short else 10_000)
+    yield fuzz.run(5 if short else 600)
     with files(names) as paths:
         yield through_the_api(paths)
         yield through_the_command_line(paths)

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from . import analyse, clips, developers, library, live, many
 from .context import Page
 from .models import Models
-from .server import DeletedMeanwhile, RateLimit, UploadsOnly
+from .server import FaultsInWords, RateLimit, UploadsOnly
 from .texts import Say, Texts
 from .theme import BROWSER_SCRIPT, CSS, THEME
 
@@ -108,7 +108,7 @@ def launch(demo: gr.Blocks, models: Models, rate: RateLimitItem | None = None) -
     Args:
         rate: how often one address may upload and call; None for no limit.
     """
-    middleware = [Middleware(DeletedMeanwhile)]
+    middleware = [Middleware(FaultsInWords)]
     middleware += [Middleware(RateLimit, rate=rate)] if rate else []
     demo.launch(
         theme=THEME,

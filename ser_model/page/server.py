@@ -16,12 +16,14 @@ from limits.strategies import MovingWindowRateLimiter
 from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
+from ..disk import FULL_DISK
 from .texts import Texts
 
 REFUSED = "Only an uploaded file is taken, no URL and no path of the server: upload it first, to {prefix}/upload."
 
 NO_FILE = 'A recording is {"path": PATH, "meta": {"_type": "gradio.FileData"}}, PATH being what the upload answered.'
 TOO_MANY = "Too many requests came from this address. Try again in {seconds} s."
+NO_ROOM = "The server has no room for this recording. Try again later."
 FILE_ROUTE = "/gradio_api/file="
 
 logger = logging.getLogger(__name__)
@@ -74,8 +76,10 @@ class UploadsOnly(gr.Blocks):
         return values
 
 
-class DeletedMeanwhile:
-    """ASGI middleware: a clip that is deleted between the headers of an answer and its sound ends that answer alone."""
+class FaultsInWords:
+    """ASGI middleware for what a server cannot help: a full disk is said so, and a clip that is deleted between the
+    headers of an answer and its sound ends that answer alone.
+    """
 
     def __init__(self, app):
         self.app = app
@@ -87,6 +91,11 @@ class DeletedMeanwhile:
             if FILE_ROUTE not in scope.get("path", ""):
                 raise
             logger.info("deleted while a browser asked for it: %s", error.filename)
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            logger.error("no room for what a visitor uploads: %s", error)
+            await refusal(507, NO_ROOM)(scope, receive, send)
 
 
 class RateLimit:
@@ -104,7 +113,10 @@ class RateLimit:
             return await self.app(scope, receive, send)
         left_s = self.limiter.get_window_stats(self.rate, address).reset_time - time.time()
         seconds = max(1, math.ceil(left_s))
-        words = TOO_MANY.format(seconds=seconds)
-        # Gradio's page and clients read "detail" or "error".
-        refusal = JSONResponse({"detail": words, "error": words}, 429, {"Retry-After": str(seconds)})
-        await refusal(scope, receive, send)
+        answer = refusal(429, TOO_MANY.format(seconds=seconds), {"Retry-After": str(seconds)})
+        await answer(scope, receive, send)
+
+
+def refusal(status: int, words: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Gradio's page and clients read "detail" or "error"."""
+    return JSONResponse({"detail": words, "error": words}, status, headers)

@@ -1,0 +1,55 @@
+"""Coverage-guided fuzzing of the decoder: bytes that reach new lines of `audio.py` are bred further (libFuzzer).
+
+`run` starts this file as a program of its own, for libFuzzer ends the process that it finds a fault in.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from .recordings import FORMATS
+from .report import Part
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_S, MAX_MIB, MAX_BYTES = 10, 2048, 100_000
+
+
+def run(seconds: int) -> Part:
+    """Starts from one recording of every format; a fault is whatever is no AudioError, too slow or too large."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        corpus = Path(folder) / "corpus"
+        corpus.mkdir()
+        for name, make in FORMATS.items():
+            (corpus / name).write_bytes(make())
+        limits = [f"-timeout={MAX_S}", f"-rss_limit_mb={MAX_MIB}", f"-max_len={MAX_BYTES}"]
+        options = [f"-max_total_time={seconds}", f"-artifact_prefix={folder}/", "-seed=1"]
+        command = [sys.executable, "-m", "torture.fuzz", str(corpus), *limits, *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
+        grown = len(list(corpus.iterdir())) - len(FORMATS)
+    runs = re.search(r"Done (\d+) runs", done.stderr)
+    problems = [] if done.returncode == 0 else [done.stderr.strip().splitlines()[-1][:200]]
+    rows = [("seconds", str(seconds)), ("inputs tried", runs[1] if runs else "stopped at a fault")]
+    rows.append(("inputs that reached something new", str(grown)))
+    return Part("Coverage-guided fuzzing of the decoder", rows, problems)
+
+
+def main() -> None:
+    import atheris
+
+    with atheris.instrument_imports(include=["ser_model.audio"]):
+        from ser_model.audio import AudioError, load_audio
+
+    def decode(data: bytes) -> None:
+        try:
+            load_audio(data)
+        except AudioError:
+            pass
+
+    atheris.Setup(sys.argv, decode)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
