@@ -1,0 +1,108 @@
+"""Time and memory against what comes in: the length of a recording, the clips of a batch; with a picture.
+
+    python -m benchmarks.growth --data-dir data --picture docs/performance/growth.svg
+
+Each point is a process of its own, on one thread, that hears its input twice and tells the time of the second hearing
+and its peak memory. Linear growth is a line of slope one in the picture.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ser_model.audio import load_audio, resample
+from ser_model.inference import EmotionRecognizer
+
+from .alternating import machine
+from .long_recording import MIB, MODEL, RATE, write_recording
+from .recording import recording
+
+LENGTHS_S = (1, 4, 16, 60, 240, 900, 3600)
+BATCHES = (1, 4, 16, 64, 256, 1024)
+BATCH_CLIP_S = 4.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="holds RAVDESS")
+    parser.add_argument("--picture", type=Path, help="where the picture goes, .svg or .png")
+    parser.add_argument("--hear", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.hear or args.batch:
+        print(json.dumps(point(args.hear, args.batch)))
+        return
+    print(f"{machine()}; one thread\n")
+    lengths = dict(of_lengths(args.data_dir))
+    show("s of sound", "recording", lengths)
+    batches = {count: measured("--batch", str(count)) for count in BATCHES}
+    show(f"clips of {BATCH_CLIP_S:.0f} s", "batch", batches)
+    if args.picture:
+        draw(lengths, batches, args.picture)
+
+
+def of_lengths(data_dir: Path):
+    clips = sorted((data_dir / "RAVDESS").rglob("Actor_0[1-4]/03-01-*"))[::12]
+    voices = [resample(load_audio(clip, 16_000), 16_000, RATE) for clip in clips]
+    with tempfile.TemporaryDirectory() as folder:
+        for seconds in LENGTHS_S:
+            path = Path(folder) / "recording.ogg"
+            write_recording(path, voices, seconds)
+            yield seconds, measured("--hear", str(path))
+
+
+def measured(*what: str) -> dict:
+    done = subprocess.run([sys.executable, "-m", __spec__.name, *what], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def point(path: Path | None, count: int | None) -> dict:
+    torch.set_num_threads(1)
+    recognizer = EmotionRecognizer.from_pretrained(MODEL)
+    clips = [recording(BATCH_CLIP_S)] * (count or 0)
+    for _ in range(2):
+        started_s = time.perf_counter()
+        recognizer(path) if path else recognizer.scores(clips)
+        seconds = time.perf_counter() - started_s
+    return {"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB}
+
+
+def show(unit: str, title: str, points: dict[int, dict]) -> None:
+    print(f"| {title}, {unit} | s | ms for each | peak memory, MiB |\n| --- | --- | --- | --- |")
+    for size, own in points.items():
+        print(f"| {size} | {own['seconds']:.3f} | {1000 * own['seconds'] / size:.2f} | {own['mib']:.0f} |")
+    print()
+
+
+def draw(lengths: dict[int, dict], batches: dict[int, dict], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    for column, (points, title) in enumerate(((lengths, "recording, s"), (batches, "batch, clips of 4 s"))):
+        sizes = np.array(list(points))
+        for row, (key, what) in enumerate((("seconds", "time, s"), ("mib", "peak memory, MiB"))):
+            axes = figure.add_subplot(2, 2, 2 * row + column + 1)
+            values = np.array([own[key] for own in points.values()])
+            axes.loglog(sizes, values, "o-")
+            if key == "seconds":
+                axes.loglog(sizes, values[-1] * sizes / sizes[-1], "--", color="grey", label="linear")
+                axes.legend()
+            else:
+                axes.set_yscale("linear")
+                axes.set_ylim(bottom=0)
+            axes.set(xlabel=title, ylabel=what)
+            axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
