@@ -63,7 +63,7 @@ from ser_model.settings import (
     flat_settings,
     load_settings,
 )
-from ser_model.splits import SplitError, continued, manifest
+from ser_model.splits import FOLDS, SplitError, continued, manifest
 
 
 class DivergedError(ValueError):
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", required=True, help="a YAML file of configs/")
     parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     parser.add_argument("--output-dir", required=True, help="where the model, its card and its figures go")
-    parser.add_argument("--cv", metavar="PROTOCOL", help="every fold of ravdess-speakers, tess-speakers or random-5")
+    parser.add_argument("--cv", metavar="PROTOCOL", help=f"every fold of {', '.join(FOLDS)} or random-5")
     parser.add_argument(
         "--after", metavar="CV", type=Path, help="train on everything; figures are those of this --cv run"
     )

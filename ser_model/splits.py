@@ -13,20 +13,24 @@ from .labels import nearest
 
 PARTS = ("train", "validation", "test")
 
-# Test speakers of each fold. RAVDESS: EmoBox's six (Ma et al. 2024, arXiv:2406.07162); TESS: one voice, then the other.
+_RAVDESS = tuple(
+    tuple(f"ravdess-{actor:02}" for actor in actors)
+    for actors in (
+        (1, 11, 20, 21),
+        (4, 10, 12, 14),
+        (8, 9, 19, 23),
+        (3, 5, 7, 24),
+        (2, 15, 16, 18),
+        (6, 13, 17, 22),
+    )
+)
+_TESS = (("tess-YAF",), ("tess-OAF",))
+# Test speakers of each fold. RAVDESS: EmoBox's six (Ma et al. 2024, arXiv:2406.07162); TESS: one voice, then the other;
+# both: the six, with a voice of TESS in the first two.
 FOLDS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "ravdess-speakers": tuple(
-        tuple(f"ravdess-{actor:02}" for actor in actors)
-        for actors in (
-            (1, 11, 20, 21),
-            (4, 10, 12, 14),
-            (8, 9, 19, 23),
-            (3, 5, 7, 24),
-            (2, 15, 16, 18),
-            (6, 13, 17, 22),
-        )
-    ),
-    "tess-speakers": (("tess-YAF",), ("tess-OAF",)),
+    "ravdess-speakers": _RAVDESS,
+    "tess-speakers": _TESS,
+    "ravdess-tess-speakers": (_RAVDESS[0] + _TESS[0], _RAVDESS[1] + _TESS[1], *_RAVDESS[2:]),
 }
 
 Amount = float | int | Sequence[str]  # a share of a corpus's speakers, a number of them, or their ids

@@ -144,7 +144,7 @@ def test_a_folder_that_several_links_lead_to_is_read_by_the_first(tmp_path):
         ({"name": "ravdess", "chanels": ["speech"]}, "did you mean 'channels'"),
         ({"name": "ravdess", "channels": ["songs"]}, "did you mean 'song'"),
         ({"name": "ravdess", "channels": "speech"}, "must be a list"),
-        ({"name": "tess", "channels": ["speech"]}, "unknown tess option 'channels'; known: none"),
+        ({"name": "tess", "channels": ["speech"]}, "unknown tess option 'channels'; known: words"),
         ({"name": "folder"}, "missing a required argument: 'path'"),
     ],
 )
@@ -233,6 +233,20 @@ def test_tess_spellings_met_in_the_wild(tmp_path, path, speaker, emotion):
     clip = only(write(tmp_path, path), "tess")
     assert (clip.speaker, clip.emotion, clip.sex) == (speaker, emotion, "female")
     assert clip.text in ("Say the word bar", "Say the word bite")
+
+
+def test_tess_by_the_word_keeps_both_voices_and_all_emotions_of_a_word(tmp_path):
+    words = [f"{first}{second}" for first in "abcdefgh" for second in "aeiou"]
+    voices = [f"{voice}_{word}" for voice in ("OAF", "YAF") for word in words]
+    write(tmp_path, *(f"{voice}_{emotion}.wav" for voice in voices for emotion in ("sad", "ps")))
+    found = scan(tmp_path, "tess", words=0.5).utterances
+    kept = {utterance.text for utterance in found}
+    assert 0.25 * len(words) < len(kept) < 0.75 * len(words) and len(found) == 4 * len(kept)
+    fewer = scan(tmp_path, "tess", words=0.2).utterances
+    assert {utterance.text for utterance in fewer} < kept
+    for share in (0, 1.5, "half"):
+        with pytest.raises(CorpusError, match="give the share of its words"):
+            scan(tmp_path, "tess", words=share)
 
 
 def test_tess_folder_that_contradicts_the_name_is_a_problem(tmp_path):

@@ -199,6 +199,16 @@ def test_ravdess_folds_test_every_actor_once():
     assert sorted(tested) == sorted(speakers(RAVDESS, tuple(range(len(RAVDESS)))))
 
 
+def test_folds_of_both_corpora_test_every_voice_once():
+    utterances, tested = RAVDESS + TESS, []
+    for fold, own in enumerate(FOLDS["ravdess-speakers"], start=1):
+        split = published_split(utterances, "ravdess-tess-speakers", fold, validation=0.1, seed=0)
+        assert split.speaker_disjoint and set(own) <= speakers(utterances, split.test)
+        assert any(speaker.startswith("tess") for speaker in speakers(utterances, split.train))
+        tested += speakers(utterances, split.test)
+    assert sorted(tested) == sorted(speakers(utterances, tuple(range(len(utterances)))))
+
+
 def test_the_first_fold_is_the_published_one():
     assert FOLDS["ravdess-speakers"][0] == ("ravdess-01", "ravdess-11", "ravdess-20", "ravdess-21")
 
