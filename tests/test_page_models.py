@@ -30,8 +30,12 @@ def other(tmp_path_factory):
     return folder
 
 
-def test_every_checkpoint_is_on_offer():
-    assert str(CHECKPOINT) in checkpoints(ROOT / "checkpoints")
+def test_every_checkpoint_is_on_offer_the_default_first(tmp_path):
+    assert checkpoints(ROOT / "checkpoints")[0] == str(CHECKPOINT)
+    for name in ("ser-cnn-8", "ser-cnn-14", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    assert [Path(path).name for path in checkpoints(tmp_path)] == ["ser-cnn-8", "a", "ser-cnn-14"]
 
 
 def test_a_card_gives_its_figures_and_a_missing_one_none(other):

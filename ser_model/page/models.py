@@ -10,6 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, hf_hub_download
 
+DEFAULT = "ser-cnn-8"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -107,8 +108,9 @@ def on_gpu(function: Callable) -> Callable:
 
 
 def checkpoints(folder: Path) -> list[str]:
-    """The model folders below `folder`."""
-    return [str(config.parent) for config in sorted(folder.glob("*/config.json"))]
+    """The model folders below `folder`, the default first."""
+    folders = (config.parent for config in folder.glob("*/config.json"))
+    return [str(own) for own in sorted(folders, key=lambda own: (own.name != DEFAULT, own.name))]
 
 
 def _name(source: str) -> str:
