@@ -120,8 +120,7 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> 
         USE,
         "## How to make it again\n",
         "```bash",
-        f"accelerate launch train.py --config configs/{settings.name}.yaml --data-dir DATA --output-dir OUT"
-        + (f" --model {result['base_model']}" if "base_model" in result else ""),
+        *commands(settings, result),
         "```\n",
         making(settings, result),
     ]
@@ -305,6 +304,18 @@ def procedure(settings: Settings, result: dict) -> str:
         "recalls, so that every emotion counts alike."
     )
     return " ".join(sentences) + "\n"
+
+
+def commands(settings: Settings, result: dict) -> list[str]:
+    """What trains it again; `settings.yaml` holds what the command line changed too."""
+    train = "accelerate launch train.py --data-dir DATA"
+    if "cross_validation" not in result:
+        return [f"{train} --config settings.yaml --output-dir OUT"]
+    judged = f"{train} --config configs/{settings.name}.yaml"
+    return [
+        f"{judged} --output-dir CV --cv {result['cross_validation']['protocol']}",
+        f"{judged} --output-dir OUT --after CV",
+    ]
 
 
 def making(settings: Settings, result: dict) -> str:

@@ -145,6 +145,7 @@ def test_after_it_everything_trains_and_the_card_gives_the_figures_of_the_folds(
     assert model.config.likeness_threshold is not None
 
     card = (tmp_path / "README.md").read_text()
+    assert "--output-dir CV --cv ravdess-speakers\n" in card and "--output-dir OUT --after CV\n" in card
     assert "These weights learnt from every clip" in card and "fitted on the answers of the cross-validation" in card
     assert f"| all, unseen speakers, cross-validated | {24 * 8} | {summary['pooled']['uar']:.3f} |" in card
     capsys.readouterr()

@@ -124,7 +124,7 @@ def test_commonest_mistake_comes_first_with_its_count(settings, results):
         "training took 1.5 h on CPU, 2 threads",
         "123,456 parameters",
         "Seed 0, split 111111111111;",
-        "--config configs/mine.yaml",
+        "train.py --data-dir DATA --config settings.yaml --output-dir OUT",
     ],
 )
 def test_card_says(text, promised):
