@@ -1,11 +1,11 @@
 """Which score tells voices from what is no voice to judge, and what a recogniser then answers to each kind of sound.
 
-    python -m benchmarks.out_of_domain --data-dir data
+    python -m benchmarks.out_of_domain --data-dir data --model runs/reproduce/ravdess-tess-speakers/cnn/seed-0/fold-1
 
-Prints two tables for a model, checkpoints/ser-cnn-8 if left out. The first compares scores, as AUROC of validation
-voices (whole and cut, as they are and as other microphones and rooms leave them) against the sounds that the voice
-detector lets pass. A score is chosen by its first three columns; the last three report. The second counts what the
-whole recogniser answers. The foreign languages and one whisper need espeak-ng.
+Prints two tables for a model that left voices out, such as that of a fold. The first compares scores, as AUROC of
+validation voices (whole and cut, as they are and as other microphones and rooms leave them) against the sounds that the
+voice detector lets pass. A score is chosen by its first three columns; the last three report. The second counts what
+the whole recogniser answers. The foreign languages and one whisper need espeak-ng.
 """
 
 import argparse
@@ -30,7 +30,6 @@ from ser_model.likeness import KEPT, RECORDING, embed, fit_weight, sound_embeddi
 from ser_model.settings import TrainingSettings, load_settings
 from ser_model.sounds import OUTLIERS, RATE, Maker, make_sounds
 
-MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "ser-cnn-8"
 SOUNDS, VOICES = 20, 200
 Score = Callable[[np.ndarray], np.ndarray]  # embeddings (N, P) -> scores (N,), high for voices
 
@@ -38,7 +37,7 @@ Score = Callable[[np.ndarray], np.ndarray]  # embeddings (N, P) -> scores (N,), 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="holds RAVDESS and TESS")
-    parser.add_argument("--model", type=Path, default=MODEL, help="the output folder of train.py")
+    parser.add_argument("--model", type=Path, required=True, help="the output folder of train.py")
     args = parser.parse_args()
     torch.set_num_threads(1)
     started_s = time.monotonic()
