@@ -20,7 +20,6 @@ from ..disk import FULL_DISK
 from .texts import Texts
 
 REFUSED = "Only an uploaded file is taken, no URL and no path of the server: upload it first, to {prefix}/upload."
-
 NO_FILE = 'A recording is {"path": PATH, "meta": {"_type": "gradio.FileData"}}, PATH being what the upload answered.'
 TOO_MANY = "Too many requests came from this address. Try again in {seconds} s."
 NO_ROOM = "The server has no room for this recording. Try again later."
@@ -95,7 +94,7 @@ class FaultsInWords:
             if error.errno not in FULL_DISK:
                 raise
             logger.error("no room for what a visitor uploads: %s", error)
-            await refusal(507, NO_ROOM)(scope, receive, send)
+            await said(507, NO_ROOM)(scope, receive, send)
 
 
 class RateLimit:
@@ -113,10 +112,10 @@ class RateLimit:
             return await self.app(scope, receive, send)
         left_s = self.limiter.get_window_stats(self.rate, address).reset_time - time.time()
         seconds = max(1, math.ceil(left_s))
-        answer = refusal(429, TOO_MANY.format(seconds=seconds), {"Retry-After": str(seconds)})
+        answer = said(429, TOO_MANY.format(seconds=seconds), {"Retry-After": str(seconds)})
         await answer(scope, receive, send)
 
 
-def refusal(status: int, words: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def said(status: int, words: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """Gradio's page and clients read "detail" or "error"."""
     return JSONResponse({"detail": words, "error": words}, status, headers)
