@@ -1,9 +1,10 @@
-"""Command line: python -m ser_model predict | evaluate | card | likeness | download | explore | push | export | draw"""
+"""Command line: python -m ser_model predict | timeline | evaluate | card | likeness | download | explore | ..."""
 
 import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -36,6 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--output", type=Path, metavar="CSV", help="where the rows go; the terminal if left out")
     command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     command.set_defaults(run=predict)
+
+    command = commands.add_parser("timeline", help="how the emotion changes over each recording: CSV, JSON, SRT")
+    command.add_argument("paths", nargs="+", metavar="FILE_OR_DIR")
+    command.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where NAME.csv, .json, .srt go")
+    command.add_argument("--model", default=str(DEFAULT_MODEL), help="a local folder or a Hub id")
+    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    command.set_defaults(run=timeline)
 
     command = commands.add_parser("evaluate", help="how good a model is on the data that a config names")
     command.add_argument("model", metavar="MODEL", help="a local folder or a Hub id")
@@ -131,6 +139,33 @@ def predict(args: argparse.Namespace) -> int:
         if own.is_main_process:
             print(f"{answered} answered, {failed} not", file=sys.stderr)
         return 1 if failed and own.num_processes == 1 else 0
+
+
+def timeline(args: argparse.Namespace) -> int:
+    """Three files a recording; exit status 1 if one got no answer, which is told."""
+    from .audio import AudioError
+    from .inference import EmotionRecognizer, audio_files
+    from .timeline import segments, to_csv, to_json, to_srt
+
+    files = list(audio_files(args.paths))
+    if not files:
+        sys.exit(f"no audio files in {', '.join(args.paths)}")
+    if doubled := sorted(name for name, count in Counter(file.stem for file in files).items() if count > 1):
+        sys.exit(f"timeline: {len(doubled)} names stand for several recordings, {doubled[0]} for one; take them apart")
+    recognizer = load_pretrained(EmotionRecognizer.from_pretrained, args.model, device=args.device)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for file in files:
+        [outcome] = recognizer.recognize_files([file])
+        if isinstance(outcome, AudioError) or outcome.label is None:
+            failed += 1
+            print(f"{file}: {outcome if isinstance(outcome, AudioError) else outcome.message}", file=sys.stderr)
+            continue
+        found = segments(outcome)
+        for ending, text in (("csv", to_csv(found)), ("json", to_json(outcome)), ("srt", to_srt(found))):
+            (args.output_dir / f"{file.stem}.{ending}").write_text(text, encoding="utf-8", newline="")
+        print(f"{file}: {len(found)} segments")
+    return 1 if failed else 0
 
 
 def evaluate_model(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 import os
 import re
 import shlex
@@ -36,6 +37,7 @@ TESTED = {
     "make results": "tests/test_results.py",
     "make reproduce": "tests/test_results.py",
     "python -m ser_model predict": "test_predict_command",
+    "python -m ser_model timeline": "test_timeline_command",
     "python -m ser_model download": "tests/test_download.py, from a server of its own",
     "accelerate launch train.py --config configs/ravdess_speakers.yaml": "tests/test_crossvalidation.py",
     "accelerate launch train.py": "test_training_command, test_own_labels_are_learnt_and_predicted",
@@ -114,6 +116,18 @@ def test_predict_command(tmp_path):
         rows = {Path(row["path"]).stem: row for row in csv.DictReader(file)}
     assert rows.keys() == {file.stem for file in (ROOT / "examples").glob("*.flac")}
     assert all(row["label"] and not row["error"] for row in rows.values())
+
+
+def test_timeline_command(tmp_path, capsys):
+    line = command("python -m ser_model timeline").replace("timelines", str(tmp_path / "timelines"))
+    typed(line, ROOT)
+    said = capsys.readouterr().out
+    for example in (ROOT / "examples").glob("*.flac"):
+        kinds = {file.suffix: file.read_text() for file in (tmp_path / "timelines").glob(f"{example.stem}.*")}
+        assert kinds.keys() == {".csv", ".json", ".srt"}
+        count = len(list(csv.DictReader(kinds[".csv"].splitlines())))
+        assert count == kinds[".srt"].count("-->") == len(json.loads(kinds[".json"])["segments"]) > 0
+        assert f"{example.name}: {count} segments" in said
 
 
 def test_evaluate_command_gives_the_figures_of_the_readme(data_dir):

@@ -7,7 +7,9 @@ import re
 
 import numpy as np
 import pytest
+import soundfile
 
+from ser_model.__main__ import main
 from ser_model.inference import NO_VOICE, VOICE, Prediction, Window
 from ser_model.timeline import Segment, segments, smoothed, to_csv, to_json, to_srt
 
@@ -20,6 +22,16 @@ def prediction(*windows, speech=None):
     end_s = windows[-1].end_s
     speech = ((0.0, end_s),) if speech is None else speech
     return Prediction(VOICE, "", end_s, 1.0, "calm", 0.5, SCORES["calm"], windows, (), speech)
+
+
+def test_the_command_says_what_got_no_answer_and_which_names_are_not_clear(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
+    assert main(["timeline", str(tmp_path / "silence.wav"), f"--output-dir={tmp_path / 'out'}"]) == 1
+    assert "silence.wav: " in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
+    soundfile.write(tmp_path / "a" / "silence.wav", np.zeros(16_000), 16_000)
+    with pytest.raises(SystemExit, match="1 names stand for several recordings, silence for one"):
+        main(["timeline", str(tmp_path), f"--output-dir={tmp_path / 'out'}"])
 
 
 def test_where_windows_overlap_their_scores_are_averaged():
