@@ -240,9 +240,9 @@ def scores(name: str, protocol: Protocol, found: dict[tuple[str, str], Predictio
             label = f"{model}, folds {', '.join(untouched)} alone, on which nothing was chosen"
             ours.append(Score.of(label, runs, Predictions.joined(list(untouched.values())), False))
     for label, models in protocol.ensembles.items():
-        if all((name, model) in found for model in models):
-            averaged = ensemble([found[name, model] for model in models])
-            ours.append(Score.of(f"ensemble: {label}", "probabilities averaged", averaged))
+        members = [found[name, model] for model in models if (name, model) in found]
+        if len(members) == len(models) and sum(len(own.parted("seed")) for own in members) > 1:
+            ours.append(Score.of(f"ensemble: {label}", "probabilities averaged", ensemble(members)))
     return ours
 
 
