@@ -138,12 +138,9 @@ def test_command_line_says_first_whether_the_speakers_are_unseen(model_dir, synt
         main([*command[:1], str(tmp_path / "absent"), *command[2:]])
 
 
-def test_the_default_checkpoint_gives_its_own_figures_again(data_dir):
-    """On the unseen RAVDESS actors of its test part, from the files."""
-    reported = json.loads((CHECKPOINT / "metrics.json").read_text())["test"]["by_corpus"]["ravdess"]
+def test_the_default_checkpoint_says_whom_it_heard(data_dir):
     test = ["ravdess-01", "ravdess-11", "ravdess-20", "ravdess-21"]
-    validation = ["ravdess-06", "ravdess-13", "ravdess-17", "ravdess-22"]
-    figures, _ = judge(CHECKPOINT, settings({"kind": "speakers", "test": test, "validation": validation}), data_dir)
-    assert figures["speaker_disjoint"] is True
-    assert figures["count"] == reported["count"]
-    assert figures["uar"] == pytest.approx(reported["uar"], abs=0.01)
+    figures, _ = judge(CHECKPOINT, settings({"kind": "speakers", "test": test, "validation": ["ravdess-06"]}), data_dir)
+    assert figures["speaker_disjoint"] is False
+    assert "4 of these speakers were heard in training" in figures["speaker_disjoint_because"]
+    assert figures["count"] == 240 and figures["uar"] > 0.75

@@ -42,7 +42,7 @@ TESTED = {
     "accelerate launch train.py --config configs/ravdess_speakers.yaml": "tests/test_crossvalidation.py",
     "accelerate launch train.py": "test_training_command, test_own_labels_are_learnt_and_predicted",
     "python -m ser_model explore": "test_explore_command",
-    "python -m ser_model evaluate": "test_evaluate_command_gives_the_figures_of_the_readme",
+    "python -m ser_model evaluate": "test_evaluate_command_says_whom_the_model_has_heard",
     "python -m ser_model export": "test_python_snippet",
     "python -m ser_model draw": "test_draw_command",
     "python -m ser_model push": "test_push_command",
@@ -130,13 +130,19 @@ def test_timeline_command(tmp_path, capsys):
         assert f"{example.name}: {count} segments" in said
 
 
-def test_evaluate_command_gives_the_figures_of_the_readme(data_dir):
+def test_evaluate_command_says_whom_the_model_has_heard(data_dir):
     line = command("python -m ser_model evaluate")
     result = run(line.replace("--data-dir data", f"--data-dir {data_dir}"), cwd=ROOT)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("unseen speakers: ")
-    uar, accuracy = re.search(r"uar ([\d.]+), accuracy ([\d.]+)", result.stdout).groups()
-    assert f"| both together | {uar} | {accuracy} |" in README
+    assert result.stdout.startswith("NOT unseen speakers: ")
+    assert re.search(r"uar 0\.\d+, accuracy 0\.\d+", result.stdout)
+
+
+def test_figures_are_those_of_the_card():
+    test = json.loads((ROOT / "checkpoints" / "ser-cnn-8" / "metrics.json").read_text())["test"]
+    assert f"| both together | {test['uar']:.3f} | {test['accuracy']:.3f} | {test['ece']:.3f} |" in README
+    for corpus in test["by_corpus"].values():
+        assert f"({corpus['count']} clips) | {corpus['uar']:.3f} | {corpus['accuracy']:.3f} |" in README
 
 
 def test_training_command(synthetic_corpora, tmp_path):

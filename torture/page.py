@@ -1,6 +1,5 @@
 """The page as a program meets it: `app.py` in a process of its own, asked over HTTP."""
 
-import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from anyio.from_thread import start_blocking_portal
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -38,7 +38,8 @@ def answer_of(url: str, name: str, content: bytes) -> dict | str:
         async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client:
             return await answer_among(client, name, content)
 
-    return asyncio.run(alone())
+    with start_blocking_portal() as portal:  # a thread of its own: the caller may live in a loop, as with Playwright
+        return portal.call(alone)
 
 
 async def answer_among(client: httpx.AsyncClient, name: str, content: bytes) -> dict | str:
