@@ -1,6 +1,7 @@
 """One ONNX file gives the logits that PyTorch gives, from the waveform on."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def test_file_is_one_and_says_what_it_needs_and_gives(exported):
 
 def test_file_does_not_tell_where_it_was_made(exported):
     content = exported.read_bytes()
-    assert b".py" not in content and str(CHECKPOINT.parent.parent).encode() not in content
+    assert not re.search(rb"[\w/]{3,}\.py\b", content)  # three bytes alone may well be weights
+    assert str(CHECKPOINT.parent.parent).encode() not in content
 
 
 def test_every_feature_exports(tmp_path):
