@@ -51,7 +51,7 @@ SHORT = (  # of every kind one or two: what `make test` has time for
 def run(short: bool = False) -> Iterator[Part]:
     names = list(SHORT) if short else None
     yield through_the_decoder(300 if short else 10_000)
-    yield fuzz.run(5 if short else 600)
+    yield fuzz.run(runs=300) if short else fuzz.run(seconds=600)
     with files(names) as paths:
         yield through_the_api(paths)
         yield through_the_command_line(paths)
