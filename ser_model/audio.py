@@ -397,7 +397,10 @@ def _use_plain_channel_order(context: av.AudioCodecContext) -> None:
     """PyAV 17.1 to 18.1 free an order such as "right, left" twice, which ends the process; to average, any will do."""
     channels = context.channels
     _check_channels(channels)
-    context.layout = f"{channels}c"  # FFmpeg's usual order for so many
+    try:
+        context.layout = f"{channels}c"  # FFmpeg's usual order for so many
+    except ValueError:  # it has one for some numbers only
+        context.layout = f"{channels}C"
 
 
 def _packed(packer: av.AudioResampler, frame: av.AudioFrame) -> Iterator[Block]:

@@ -4,6 +4,7 @@ import io
 import logging
 import re
 import socketserver
+import struct
 import threading
 from fractions import Fraction
 
@@ -66,6 +67,16 @@ def test_the_ending_of_a_name_means_nothing(tmp_path, wav):
 def test_sample_formats_are_scaled_alike(subtype):
     waveform = load_audio(with_soundfile(tone(16_000), 16_000, subtype=subtype))
     np.testing.assert_allclose(waveform, tone(16_000), atol=0.02 if subtype == "ULAW" else 1 / 128)
+
+
+@pytest.mark.parametrize("channels", [9, 13, 18, 32])
+def test_ffmpeg_reads_numbers_of_channels_that_it_has_no_order_for(channels):
+    tone_64_bit = (2**62 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16_000)).astype("<i8")
+    sound = np.repeat(tone_64_bit[:, None], channels, axis=1).tobytes()  # a wav that soundfile does not know
+    head = struct.pack("<HHIIHH", 1, channels, 16_000, 16_000 * 8 * channels, 8 * channels, 64)
+    wav = b"RIFF" + struct.pack("<I", 36 + len(sound)) + b"WAVEfmt " + struct.pack("<I", len(head)) + head
+    waveform = load_audio(wav + b"data" + struct.pack("<I", len(sound)) + sound)
+    np.testing.assert_allclose(waveform, tone_64_bit / 2**63, atol=1e-4)
 
 
 def test_channels_are_averaged():
