@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from ser_model.mfcc import frame_mask
+
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 2
 ENOUGH = 42  # exit status of a process that has timed its steps
@@ -109,7 +111,7 @@ def together(clips: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch
     """Features (B, L, n_mfcc) padded to the longest, their mask (B, L), labels (B,)."""
     features = torch.nn.utils.rnn.pad_sequence([own for own, _ in clips], batch_first=True)
     lengths = torch.tensor([len(own) for own, _ in clips])
-    return features, torch.arange(features.shape[1]) < lengths[:, None], torch.tensor([label for _, label in clips])
+    return features, frame_mask(lengths, features.shape[1]), torch.tensor([label for _, label in clips])
 
 
 def usual(args: argparse.Namespace, overrides: list[str]) -> None:

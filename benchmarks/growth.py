@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ser_model.audio import load_audio, resample
 from ser_model.inference import EmotionRecognizer
 
 from .alternating import machine
-from .long_recording import MIB, MODEL, RATE, write_recording
+from .long_recording import MIB, MODEL, voices_in, write_long
 from .recording import recording
 
 LENGTHS_S = (1, 4, 16, 60, 240, 900, 3600)
@@ -50,12 +49,11 @@ def main() -> None:
 
 
 def of_lengths(data_dir: Path):
-    clips = sorted((data_dir / "RAVDESS").rglob("Actor_0[1-4]/03-01-*"))[::12]
-    voices = [resample(load_audio(clip, 16_000), 16_000, RATE) for clip in clips]
+    voices = voices_in(data_dir)
     with tempfile.TemporaryDirectory() as folder:
         for seconds in LENGTHS_S:
             path = Path(folder) / "recording.ogg"
-            write_recording(path, voices, seconds)
+            write_long(path, voices, seconds)
             yield seconds, measured("--hear", str(path))
 
 

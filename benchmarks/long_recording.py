@@ -37,14 +37,13 @@ def main() -> None:
     if args.hear:
         print(json.dumps(hear(args.hear)))
         return
-    clips = sorted((args.data_dir / "RAVDESS").rglob("Actor_0[1-4]/03-01-*"))[::12]
-    voices = [resample(load_audio(clip, 16_000), 16_000, RATE) for clip in clips]
+    voices = voices_in(args.data_dir)
     print("| recording | s | s per s of sound | windows | stretches of speech | peak memory |")
     print("| --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for minutes in args.minutes:
             path = Path(folder) / "long.ogg"
-            write_recording(path, voices, 60 * minutes)
+            write_long(path, voices, 60 * minutes)
             command = [sys.executable, "-m", "benchmarks.long_recording", "--hear", str(path)]
             told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             print(
@@ -57,7 +56,13 @@ def main() -> None:
     print(f"\nA live answer: {median_ms:.0f} ms, 95 % within {slowest_ms:.0f} ms, on one thread")
 
 
-def write_recording(path: Path, voices: list[np.ndarray], duration_s: float) -> None:
+def voices_in(data_dir: Path) -> list[np.ndarray]:
+    """Twenty clips of RAVDESS, of four actors."""
+    clips = sorted((data_dir / "RAVDESS").rglob("Actor_0[1-4]/03-01-*"))[::12]
+    return [resample(load_audio(clip, 16_000), 16_000, RATE) for clip in clips]
+
+
+def write_long(path: Path, voices: list[np.ndarray], duration_s: float) -> None:
     rng, written = np.random.default_rng(0), 0
     with soundfile.SoundFile(path, "w", RATE, 1, format="OGG", subtype="VORBIS") as file:
         while written < duration_s * RATE:

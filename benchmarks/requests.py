@@ -21,7 +21,7 @@ import psutil
 
 from ser_model.inference import EmotionRecognizer
 from torture.load import visit
-from torture.page import NO_LIMIT, answer_of, served
+from torture.page import answer_of, served
 from torture.recordings import with_soundfile
 
 from .alternating import machine
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def ours(folder: Path):
-    return served(folder, NO_LIMIT)
+    return served(folder)
 
 
 @contextmanager

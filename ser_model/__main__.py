@@ -115,11 +115,9 @@ def predict(args: argparse.Namespace) -> int:
     every status but 0 for a crash.
     """
     from .bulk import BulkError, predict_files
-    from .inference import EmotionRecognizer, audio_files, write_predictions
+    from .inference import EmotionRecognizer, write_predictions
 
-    files = [str(path) for path in audio_files(args.paths)]
-    if not files:
-        sys.exit(f"no audio files in {', '.join(args.paths)}")
+    files = [str(path) for path in files_in(args.paths)]
     with processes(args) as own:
         recognizer = load_pretrained(EmotionRecognizer.from_pretrained, args.model, device=args.device)
         if args.output:
@@ -141,15 +139,22 @@ def predict(args: argparse.Namespace) -> int:
         return 1 if failed and own.num_processes == 1 else 0
 
 
+def files_in(paths: list[str]) -> list[Path]:
+    from .inference import audio_files
+
+    files = list(audio_files(paths))
+    if not files:
+        sys.exit(f"no audio files in {', '.join(paths)}")
+    return files
+
+
 def timeline(args: argparse.Namespace) -> int:
     """Three files a recording; exit status 1 if one got no answer, which is told."""
     from .audio import AudioError
-    from .inference import EmotionRecognizer, audio_files
+    from .inference import EmotionRecognizer
     from .timeline import segments, to_csv, to_json, to_srt
 
-    files = list(audio_files(args.paths))
-    if not files:
-        sys.exit(f"no audio files in {', '.join(args.paths)}")
+    files = files_in(args.paths)
     if doubled := sorted(name for name, count in Counter(file.stem for file in files).items() if count > 1):
         sys.exit(f"timeline: {len(doubled)} names stand for several recordings, {doubled[0]} for one; take them apart")
     recognizer = load_pretrained(EmotionRecognizer.from_pretrained, args.model, device=args.device)

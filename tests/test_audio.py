@@ -4,7 +4,6 @@ import io
 import logging
 import re
 import socketserver
-import struct
 import threading
 from fractions import Fraction
 
@@ -17,6 +16,7 @@ import torchaudio
 
 from ser_model import audio
 from ser_model.audio import AudioError, StreamResampler, Watch, audio_blocks, load_audio, prepare_waveform, resample
+from torture import bad_inputs
 from torture.recordings import FORMATS, TONE_HZ, tone, with_av, with_soundfile
 
 
@@ -73,9 +73,7 @@ def test_sample_formats_are_scaled_alike(subtype):
 def test_ffmpeg_reads_numbers_of_channels_that_it_has_no_order_for(channels):
     tone_64_bit = (2**62 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16_000)).astype("<i8")
     sound = np.repeat(tone_64_bit[:, None], channels, axis=1).tobytes()  # a wav that soundfile does not know
-    head = struct.pack("<HHIIHH", 1, channels, 16_000, 16_000 * 8 * channels, 8 * channels, 64)
-    wav = b"RIFF" + struct.pack("<I", 36 + len(sound)) + b"WAVEfmt " + struct.pack("<I", len(head)) + head
-    waveform = load_audio(wav + b"data" + struct.pack("<I", len(sound)) + sound)
+    waveform = load_audio(bad_inputs.wav(rate_hz=16_000, channels=channels, bits=64, data=sound))
     np.testing.assert_allclose(waveform, tone_64_bit / 2**63, atol=1e-4)
 
 

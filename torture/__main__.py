@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import agreement, faults, inputs, load, security
-from .page import NO_LIMIT, served
+from .page import served
 from .report import Part
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,13 +40,12 @@ def bad_inputs(args: argparse.Namespace) -> Iterator[Part]:
 
 def visitors(args: argparse.Namespace) -> Iterator[Part]:
     clip = agreement.real_clips(args.data_dir, 1)[0]
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder), NO_LIMIT) as (url, server):
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as (url, server):
         yield from load.run(url, server, clip, args.short)
 
 
 def same_answers(args: argparse.Namespace) -> Iterator[Part]:
-    settings = {"SER_MODELS": str(MODEL), **NO_LIMIT}
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder), settings) as (url, _):
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder), {"SER_MODELS": str(MODEL)}) as (url, _):
         yield from agreement.run(MODEL, args.data_dir, url, 8 if args.short else 100)
 
 

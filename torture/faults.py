@@ -17,7 +17,7 @@ import psutil
 from ser_model.audio import load_audio
 
 from .load import visit
-from .page import NO_LIMIT, answer_of, served
+from .page import answer_of, served
 from .recordings import tone, with_soundfile
 from .report import Part
 
@@ -41,7 +41,7 @@ def killed_under_load(clip: Path) -> Part:
     with tempfile.TemporaryDirectory() as folder:
         for death in range(DEATHS):
             try:
-                with served(Path(folder), NO_LIMIT) as (url, server):
+                with served(Path(folder)) as (url, server):
                     if death:
                         before = time.monotonic()
                         answer = answer_of(url, "again.wav", content)
@@ -78,7 +78,7 @@ def full_disk(clip: Path, data_dir: Path) -> Part:
     rows, problems = [], []
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder) / "disk") as disk:
         content = with_soundfile(tone(48_000, 30.0), 48_000)
-        with served(disk, NO_LIMIT) as (url, _):
+        with served(disk) as (url, _):
             problems += ["a good upload got no answer"] * (not isinstance(answer_of(url, "a.wav", content), dict))
             fill(disk, 100)
             said = answer_of(url, "b.wav", content)

@@ -23,7 +23,7 @@ from ser_model.audio import AudioError, load_audio
 
 from . import fuzz
 from .bad_inputs import BAD_INPUTS, flips, write_all
-from .page import NO_LIMIT, answer_of, memory_mib, served
+from .page import answer_of, memory_mib, served
 from .recordings import tone, with_soundfile
 from .report import Part
 
@@ -158,7 +158,7 @@ def through_the_api(paths: list[Path]) -> Part:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder) / "scratch"
         scratch.mkdir()
-        with served(Path(folder), {"TMPDIR": str(scratch), **NO_LIMIT}) as (url, server):
+        with served(Path(folder), {"TMPDIR": str(scratch)}) as (url, server):
             say = partial(answer_of, url)
             idle_mib = highest_mib = memory_mib(server) if say("good.wav", good) else 0.0
             for number, path in enumerate(paths):

@@ -15,14 +15,16 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 from serving import running_app  # noqa: E402
 
 PATIENCE_S = 120.0
-NO_LIMIT = {"SER_RATE": ""}  # all visitors come from one address here
 
 
 @contextmanager
 def served(folder: Path, settings: dict[str, str] | None = None) -> Iterator[tuple[str, psutil.Process]]:
-    """Where the page is, and its process; its uploads and its log.txt go below `folder`."""
+    """Where the page is, and its process; its uploads and its log.txt go below `folder`.
+
+    One address may ask without limit: all visitors come from this one.
+    """
     before = set(psutil.Process().children())
-    with running_app(folder, settings) as url:
+    with running_app(folder, {"SER_RATE": ""} | (settings or {})) as url:
         (server,) = set(psutil.Process().children()) - before
         yield url, server
 

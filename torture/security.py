@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from .page import NO_LIMIT, PATIENCE_S, served
+from .page import PATIENCE_S, served
 from .report import Part
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,8 +98,10 @@ def run() -> Iterator[Part]:
         secret.write_text(SECRET)
         paths = paths_to(secret)
         addresses = [address, address.replace("http://", "HTTP://"), address.replace("127.0.0.1", "localhost")]
-        settings = {"HF_TOKEN": TOKEN, **NO_LIMIT}
-        with served(Path(folder), settings) as (url, _), httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
+        with (
+            served(Path(folder), {"HF_TOKEN": TOKEN}) as (url, _),
+            httpx.Client(base_url=url, timeout=PATIENCE_S) as client,
+        ):
             answers = {
                 "a file named in a call": [text for path in paths for text in called(client, {"path": path})],
                 "a file asked for by its address": [
