@@ -1,9 +1,10 @@
-"""The page's API beside a bare `gr.Interface.from_pipeline` around wav2vec2-base: start-up, and answers to visitors.
+"""The page's API beside a bare `gr.Interface` around a pipeline of wav2vec2-base: start-up, and answers to visitors.
 
     python -m benchmarks.requests
 
 Both servers stand on this machine at once and are asked in turn, by one visitor and by sixteen, each upload a recording
-of 4 s. The peer's weights are random, for its time does not depend on them.
+of 4 s. The peer's weights are random, for its time does not depend on them. It is what `gr.Interface.from_pipeline`
+makes, written out, for that one asks transformers 5 for a pipeline which is gone (Gradio 6).
 """
 
 import asyncio
@@ -38,13 +39,15 @@ import gradio as gr
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification, pipeline
 model = Wav2Vec2ForSequenceClassification(Wav2Vec2Config(num_labels=8)).eval()
 classify = pipeline("audio-classification", model=model, feature_extractor=Wav2Vec2FeatureExtractor())
-gr.Interface.from_pipeline(classify).queue(max_size=32).launch(server_port=int(sys.argv[1]))
+answer = lambda path: {one["label"]: one["score"] for one in classify(path)}
+page = gr.Interface(answer, gr.Audio(type="filepath"), gr.Label(), api_name="predict")
+page.queue(max_size=32).launch(server_port=int(sys.argv[1]))
 """
 
 
 def main() -> None:
     sound = recording(CLIP_S)
-    servers = {"ours": ours, "from_pipeline, wav2vec2-base": bare}
+    servers = {"ours": ours, "bare Interface, wav2vec2-base": bare}
     print(f"{machine()}; a recording of {CLIP_S:.0f} s, {ROUNDS} rounds of {SECONDS:.0f} s\n")
     first_s = {name: [first_answer_s(serve, sound) for _ in range(ROUNDS)] for name, serve in servers.items()}
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
