@@ -6,13 +6,30 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.alternating import machine
+
 from . import agreement, faults, inputs, load, security
 from .page import served
 from .report import Part
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "checkpoints" / "ser-cnn-8"
-HEAD = "# Reliability\n\nMade by `make torture`; do not edit. What is done, and why, is told in torture/.\n"
+HEAD = """# Reliability
+
+Made by `make torture` on {machine}; do not edit. What is done, and why, is told in torture/.
+
+What needs no measuring is a test of its own, run by `make test`:
+
+| fault | test |
+| --- | --- |
+| a model folder that is cut short, mixed up, of other labels or widths, or pickled | tests/test_pretrained.py |
+| kill -9 of a training, again and again; SIGTERM and Ctrl-C; one of several processes dies | tests/test_resume.py |
+| the disk fills up, or the data folder goes away, in the middle of a training | tests/test_resume.py |
+| kill -9 of `predict` over a folder, or a full disk under it | tests/test_bulk.py |
+| uploads too large (413) or too many (429), or a full disk under them (507) | tests/test_page_api.py |
+| zips that lie, climb out of their folder or swell | tests/test_archives.py |
+| a team's library whose disk is full, or that several processes change at once | tests/test_library.py |
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(part.markdown(), flush=True)
             parts.append(part)
     if args.write:
-        args.write.write_text("\n".join([HEAD, *(part.markdown() for part in parts)]), encoding="utf-8")
+        args.write.write_text(
+            "\n".join([HEAD.format(machine=machine()), *(part.markdown() for part in parts)]), encoding="utf-8"
+        )
     wrong = sum(len(part.problems) for part in parts)
     print(f"{len(parts)} tables, {wrong} things went wrong")
     return 1 if wrong else 0
