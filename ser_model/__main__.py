@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformers.utils.logging import disable_progress_bar
+
 from .build import build_extractor, build_network
 from .disk import in_words
 from .feature_extraction_ser import SERFeatureExtractor
@@ -100,10 +102,16 @@ def main(arguments: list[str] | None = None) -> int:
     command.set_defaults(run=draw)
 
     args = parser.parse_args(arguments)
+    disable_progress_bar()  # Transformers draws one for weights that are there in a moment
     try:
-        return args.run(args)
+        status = args.run(args)
+        sys.stdout.flush()
+        return status
     except (HubError, SettingsError) as error:
         sys.exit(f"{parser.prog}: {error}")
+    except BrokenPipeError:  # whoever reads our output has seen enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own last flush fails and says so
+        return 1
     except OSError as error:
         if error.errno is None:  # not from the operating system
             raise
@@ -126,6 +134,8 @@ def predict(args: argparse.Namespace) -> int:
             except BulkError as error:
                 sys.exit(f"predict: {error}")
             except OSError as error:
+                if error.errno is None:  # not from the operating system
+                    raise
                 sys.exit(f"predict: {in_words(error)}; the same command goes on from here")
             except KeyboardInterrupt:
                 print("stopped; the same command goes on from here", file=sys.stderr)

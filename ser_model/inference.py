@@ -3,6 +3,7 @@
 import csv
 import inspect
 import queue
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from silero_vad import get_speech_timestamps_from_probs, load_silero_vad
 from .audio import FULL_SCALE, AudioError, audio_blocks, prepared_blocks, stated_duration_s
 from .feature_extraction_ser import PEAK_LIMIT
 from .pretrained import load_extractor, load_model
+
+# silero-vad's own affair, told to whoever asks for an emotion.
+warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", FutureWarning)
 
 MIN_DURATION_S = 0.5  # a syllable or two: below, the training corpora hold nothing to compare with
 MIN_SPEECH_S = 0.25  # the shortest stretch the voice detector itself reports

@@ -191,6 +191,16 @@ def test_a_folder_that_is_not_there_ends_in_one_sentence(recognizer, files, tmp_
         predict_files(recognizer, files, tmp_path / "absent" / "out.csv", PartialState())
 
 
+def test_nobody_is_told_of_loading_or_of_a_reader_that_has_seen_enough(model_dir):
+    clips = map(str, sorted((ROOT / "examples").glob("*.flac")))
+    command = [sys.executable, "-m", "ser_model", "predict", "--model", str(model_dir), *clips]
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (1, "")
+
+
 def test_two_processes_evaluate_as_one_does(model_dir, synthetic_corpora, tmp_path):
     def command(name: str) -> list[str]:
         output = [f"--output={tmp_path / name}.json", f"--predictions={tmp_path / name}.csv"]
