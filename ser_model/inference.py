@@ -273,7 +273,9 @@ class EmotionRecognizer:
                 progress(recording.duration_s)
             if recording.is_cut:
                 break
-        waiting += recording.end()
+        last = recording.end()
+        if recording.refusal is None:  # or it may be too short for a single frame
+            waiting += last
         return recording
 
     def _judge(self, windows: Sequence["_Heard"]) -> None:

@@ -101,10 +101,14 @@ def test_no_voice_no_answer(recognizer, sound):
     assert "No voice" in prediction.message
 
 
-def test_too_short_is_said(recognizer, voice):
-    prediction = recognizer(voice[: RATE // 4], RATE)
+@pytest.mark.parametrize("samples", [1, 639, 640, RATE // 4])  # a frame has 640
+def test_too_short_is_said(recognizer, voice, voice_path, tmp_path, samples):
+    prediction = recognizer(voice[:samples], RATE)
     assert prediction.status == TOO_SHORT
-    assert "0.25 s" in prediction.message
+    assert f"{samples / RATE:.2f} s" in prediction.message
+    soundfile.write(tmp_path / "short.wav", voice[:samples], RATE)
+    short, whole = recognizer.recognize_files([tmp_path / "short.wav", voice_path])
+    assert (short.status, whole.status) == (TOO_SHORT, VOICE)
 
 
 def test_samples_without_a_rate_are_refused(recognizer, voice):
