@@ -2,6 +2,7 @@
 
 python -m results.collect PROTOCOL MODEL OUT...                              one OUT a seed
 python -m results.collect PROTOCOL MODEL OUT... --conditions --data-dir DIR  the same models under test conditions
+python -m results.collect PROTOCOL MODEL OUT... --enrolled --data-dir DIR    the same, with a personal baseline
 """
 
 import argparse
@@ -23,7 +24,8 @@ from ser_model.labels import nearest
 from ser_model.predictions import Predictions, PredictionsError
 from ser_model.settings import Settings, SettingsError, load_settings
 
-from .protocols import RESULTS, Protocol, ResultsError, find_protocol, predictions_file
+from .enrolment import enrolled
+from .protocols import RESULTS, Heard, Protocol, ResultsError, find_protocol, predictions_file
 
 ROOT = Path(__file__).resolve().parent.parent
 DECIMALS = 4  # of a probability: figures of three hold, and a seed of RAVDESS takes some 40 kB
@@ -34,15 +36,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("protocol", help="a name of results/protocols.yaml")
     parser.add_argument("model", help="one of its models")
     parser.add_argument("run_dirs", type=Path, nargs="+", metavar="OUT", help="output folders of train.py, one a seed")
-    parser.add_argument("--conditions", action="store_true", help="test the trained models under test conditions")
-    parser.add_argument("--data-dir", help="the folder that holds the corpora, for --conditions")
+    again = parser.add_mutually_exclusive_group()
+    for name, what in (
+        ("conditions", "under test conditions"),
+        ("enrolled", "with a personal baseline, see enrolment.py"),
+    ):
+        again.add_argument(f"--{name}", action="store_const", dest="heard", const=name, help=f"test the models {what}")
+    parser.set_defaults(heard="")
+    parser.add_argument("--data-dir", help="the folder that holds the corpora, to hear the clips again")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="the folder of protocols.yaml")
     args = parser.parse_args(arguments)
-    if args.conditions and not args.data_dir:
-        parser.error("--conditions hears the clips again; give --data-dir")
+    if args.heard and not args.data_dir:
+        parser.error(f"--{args.heard} hears the clips again; give --data-dir")
     try:
-        data_dir = args.data_dir if args.conditions else None
-        path = collect(args.protocol, args.model, args.run_dirs, args.results, data_dir)
+        path = collect(args.protocol, args.model, args.run_dirs, args.results, args.heard, args.data_dir)
     except (ResultsError, PredictionsError, SettingsError) as error:
         sys.exit(f"collect: {error}")
     except (EvaluationError, CorpusError, DataError) as error:
@@ -56,6 +63,7 @@ def collect(
     model: str,
     run_dirs: Sequence[Path],
     results_dir: Path = RESULTS,
+    heard: Heard = "",
     data_dir: str | Path | None = None,
 ) -> Path:
     """Join the test predictions of finished runs, one folder a seed, into one file; the order of folders is no matter.
@@ -64,8 +72,9 @@ def collect(
         name, model: of protocols.yaml.
         run_dirs: output folders of train.py, with --cv where the protocol has it.
         results_dir: holds protocols.yaml and `predictions`.
-        data_dir: the folder that holds the corpora, to test the runs' models under all CONDITIONS; None for the
-            predictions that the runs left.
+        heard: "" for the predictions that the runs left; else how their models hear the clips again: under all
+            CONDITIONS, or once each speaker is enrolled.
+        data_dir: the folder that holds the corpora, to hear the clips again.
 
     Returns:
         The file written.
@@ -82,13 +91,9 @@ def collect(
     parts = []
     for run_dir in run_dirs:
         folds = finished_folds(run_dir, protocol, config)
-        if data_dir is None:
-            own = [Predictions.read(fold / "predictions.csv") for fold in folds]
-        else:
-            own = [_under_conditions(fold, data_dir) for fold in folds]
-        parts.append(Predictions.pooled(own))
+        parts.append(Predictions.pooled([HEARINGS[heard](fold, data_dir) for fold in folds]))
     predictions = _in_order(Predictions.joined(parts))
-    path = predictions_file(results_dir, name, model, conditions=data_dir is not None)
+    path = predictions_file(results_dir, name, model, heard)
     path.parent.mkdir(exist_ok=True)
     predictions.write(path, DECIMALS)
     return path
@@ -145,6 +150,13 @@ def _under_conditions(fold: Path, data_dir: str | Path) -> Predictions:
     return Predictions.joined(parts)
 
 
+HEARINGS = {
+    "": lambda fold, _: Predictions.read(fold / "predictions.csv"),
+    "conditions": _under_conditions,
+    "enrolled": enrolled,
+}
+
+
 def _in_order(predictions: Predictions) -> Predictions:
     """Sorted by run and path below the corpus's folder; ResultsError where a run answers one clip twice."""
     clips = [clip | {"path": _below_corpus(clip["path"], clip["corpus"])} for clip in predictions.clips]
@@ -155,13 +167,7 @@ def _in_order(predictions: Predictions) -> Predictions:
             f"{len(doubled)} clips are answered twice by one seed, {path} by seed {seed} in fold {fold} for one; give "
             "each seed's folder once"
         )
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    return replace(
-        predictions,
-        clips=[clips[row] for row in order],
-        labels=predictions.labels[order],
-        probabilities=predictions.probabilities[order],
-    )
+    return replace(predictions, clips=clips).at(sorted(range(len(keys)), key=keys.__getitem__))
 
 
 def _below_corpus(path: str, corpus: str) -> str:

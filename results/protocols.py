@@ -10,6 +10,7 @@ from ser_model.labels import nearest
 from ser_model.splits import FOLDS
 
 RESULTS = Path(__file__).resolve().parent
+Heard = Literal["", "conditions", "enrolled"]  # as recorded; under test conditions; once the speaker is known
 Measure = Literal["uar", "accuracy", "f1_weighted", "f1_macro"]  # those that metrics.speaker_intervals knows
 
 
@@ -39,6 +40,7 @@ class Protocol(_Entry):
     models: dict[str, str] = Field(min_length=1)
     ensembles: dict[str, list[str]] = {}
     conditions: bool = False
+    enrolled: bool = False
     developed_on: list[int] = []
     others: list[Others] = []
 
@@ -99,9 +101,9 @@ def find_protocol(name: str, folder: Path = RESULTS) -> Protocol:
     return protocols[name]
 
 
-def predictions_file(folder: Path, protocol: str, model: str, conditions: bool = False) -> Path:
-    """Where a model's answers lie, or those that it gave under test conditions."""
-    return folder / "predictions" / f"{protocol}.{model}{'.conditions' if conditions else ''}.csv.gz"
+def predictions_file(folder: Path, protocol: str, model: str, heard: Heard = "") -> Path:
+    """Where a model's answers lie, to clips heard as recorded or otherwise."""
+    return folder / "predictions" / f"{protocol}.{model}{heard and f'.{heard}'}.csv.gz"
 
 
 def _load(path: Path, kind: Any) -> Any:

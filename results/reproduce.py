@@ -46,8 +46,9 @@ def main(arguments: list[str] | None = None) -> None:
             if status:
                 sys.exit(status if status > 0 else 128 - status)
         collect([args.protocol, model, *run_dirs, *results])
-        if protocol.conditions:
-            collect([args.protocol, model, *run_dirs, *results, "--conditions", "--data-dir", data_dir])
+        for heard in ("conditions", "enrolled"):
+            if getattr(protocol, heard):
+                collect([args.protocol, model, *run_dirs, *results, f"--{heard}", "--data-dir", data_dir])
 
 
 if __name__ == "__main__":

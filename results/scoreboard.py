@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ser_model.splits import FOLDS
 
 from .protocols import (
     RESULTS,
+    Heard,
     Protocol,
     ResultsError,
     load_ablations,
@@ -68,17 +70,20 @@ def write_results(results_dir: Path, docs_dir: Path) -> None:
     """
     protocols = load_protocols(results_dir)
     check_files(results_dir, protocols)
-    found = {
-        (name, model): load_predictions(results_dir, name, protocol, model)
-        for name, protocol in protocols.items()
-        for model in protocol.models
-        if predictions_file(results_dir, name, model).is_file()
-    }
+    found, enrolled = (
+        {
+            (name, model): load_predictions(results_dir, name, protocol, model, heard)
+            for name, protocol in protocols.items()
+            for model in protocol.models
+            if predictions_file(results_dir, name, model, heard).is_file()
+        }
+        for heard in ("", "enrolled")
+    )
     pictures = docs_dir / PICTURES
     pictures.mkdir(parents=True, exist_ok=True)
     for old in (*pictures.glob("*.png"), *pictures.glob("*.svg")):
         old.unlink()
-    ours = {name: scores(name, protocol, found) for name, protocol in protocols.items()}
+    ours = {name: scores(name, protocol, found, enrolled) for name, protocol in protocols.items()}
     parts = [HEAD, "## Scoreboard\n", overview(protocols, ours)]
     parts += ["## The same recipe on known and on unknown voices\n", twins_table(protocols, found)]
     parts += ["## Under test conditions\n", conditions_tables(results_dir, protocols, found)]
@@ -101,10 +106,10 @@ def write_results(results_dir: Path, docs_dir: Path) -> None:
 def check_files(results_dir: Path, protocols: dict[str, Protocol]) -> None:
     """ResultsError where a file of predictions belongs to nothing in the table."""
     known = {
-        predictions_file(results_dir, name, model, conditions)
+        predictions_file(results_dir, name, model, heard)
         for name, protocol in protocols.items()
         for model in protocol.models
-        for conditions in (False, True)
+        for heard in get_args(Heard)
     }
     if strays := sorted(set((results_dir / "predictions").glob("*")) - known):
         raise ResultsError(
@@ -112,28 +117,26 @@ def check_files(results_dir: Path, protocols: dict[str, Protocol]) -> None:
         )
 
 
-def load_predictions(
-    results_dir: Path, name: str, protocol: Protocol, model: str, conditions: bool = False
-) -> Predictions:
+def load_predictions(results_dir: Path, name: str, protocol: Protocol, model: str, heard: Heard = "") -> Predictions:
     """Checked: every seed has its folds, every fold tests whom the protocol says, no clip counts twice.
 
     Raises:
         ResultsError: one of these is not so.
         PredictionsError: see `Predictions.read`.
     """
-    path = predictions_file(results_dir, name, model, conditions)
+    path = predictions_file(results_dir, name, model, heard)
     predictions = Predictions.read(path)
-    for condition, heard in predictions.parted("condition").items():
-        if (condition in CONDITIONS) != conditions:
+    for condition, own in predictions.parted("condition").items():
+        if (condition in CONDITIONS) != (heard == "conditions"):
             raise ResultsError(f"{path} holds clips under {condition}; collect it anew")
-        for group in heard.parted("seed").values() if protocol.unseen else heard.parted("fold").values():
+        for group in own.parted("seed").values() if protocol.unseen else own.parted("fold").values():
             paths = [(clip["corpus"], clip["path"]) for clip in group.clips]
             if len(set(paths)) < len(paths):
                 raise ResultsError(f"{path} counts clips twice under {condition}; collect it anew")
             if protocol.cv in FOLDS:
                 _check_folds(path, protocol.cv, group)
-        if not protocol.unseen and len(heard.parted("fold")) != protocol.folds:
-            raise ResultsError(f"{path} holds {len(heard.parted('fold'))} splits; --cv {protocol.cv} makes others")
+        if not protocol.unseen and len(own.parted("fold")) != protocol.folds:
+            raise ResultsError(f"{path} holds {len(own.parted('fold'))} splits; --cv {protocol.cv} makes others")
     return predictions
 
 
@@ -223,8 +226,15 @@ class Score:
         return f"{low:.3f} to {high:.3f}" if self.interval["resampled"] == "speakers" else ""
 
 
-def scores(name: str, protocol: Protocol, found: dict[tuple[str, str], Predictions]) -> list[Score]:
-    """Of every model with predictions; where there are several corpora, of each one's clips too; of ensembles."""
+def scores(
+    name: str,
+    protocol: Protocol,
+    found: dict[tuple[str, str], Predictions],
+    enrolled: dict[tuple[str, str], Predictions],
+) -> list[Score]:
+    """Of every model with predictions; where there are several corpora, of each one's clips too; where speakers are
+    enrolled, with and without; of ensembles.
+    """
     ours = []
     for model in protocol.models:
         if (name, model) not in found:
@@ -239,11 +249,28 @@ def scores(name: str, protocol: Protocol, found: dict[tuple[str, str], Predictio
             untouched = {fold: own for fold, own in folds if int(fold) not in protocol.developed_on}
             label = f"{model}, folds {', '.join(untouched)} alone, on which nothing was chosen"
             ours.append(Score.of(label, runs, Predictions.joined(list(untouched.values())), False))
+        if (name, model) in enrolled:
+            known, unknown = enrolled[name, model], same_clips(found[name, model], enrolled[name, model])
+            ours.append(Score.of(f"{model}, two neutral clips of each speaker known", runs, known, False))
+            ours.append(Score.of(f"{model}, the same clips without these", runs, unknown, False))
     for label, models in protocol.ensembles.items():
         members = [found[name, model] for model in models if (name, model) in found]
         if len(members) == len(models) and sum(len(own.parted("seed")) for own in members) > 1:
             ours.append(Score.of(f"ensemble: {label}", "probabilities averaged", ensemble(members)))
     return ours
+
+
+def same_clips(predictions: Predictions, others: Predictions) -> Predictions:
+    """Those of the clips that the others are of as well; ResultsError if the others have more."""
+
+    def keys(own: Predictions) -> list[tuple]:
+        return [(clip["seed"], clip["fold"], clip["corpus"], clip["path"]) for clip in own.clips]
+
+    wanted = set(keys(others))
+    rows = [row for row, key in enumerate(keys(predictions)) if key in wanted]
+    if len(rows) != len(wanted):
+        raise ResultsError(f"{len(wanted) - len(rows)} clips are answered with a personal baseline alone; collect anew")
+    return predictions.at(rows)
 
 
 def run_words(protocol: Protocol, predictions: Predictions) -> str:
@@ -313,11 +340,11 @@ def conditions_tables(
     text = ["The same models, not trained again, hear the same clips as `ser_model/conditions.py` distorts them.\n"]
     for name, protocol in protocols.items():
         for model in protocol.models if protocol.conditions else ():
-            file = predictions_file(results_dir, name, model, conditions=True)
+            file = predictions_file(results_dir, name, model, "conditions")
             if not file.is_file() or (name, model) not in found:
                 text.append(f"`{name}`, {model}: {NOT_RUN}.\n")
                 continue
-            heard = load_predictions(results_dir, name, protocol, model, conditions=True)
+            heard = load_predictions(results_dir, name, protocol, model, "conditions")
             rows = _losses(file, heard.parted("condition"), found[name, model])
             text += [f"`{name}`, {model}:\n", table(["condition", "UAR", "points lost"], rows)]
     return "\n".join(text)

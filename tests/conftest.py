@@ -50,11 +50,12 @@ def write_chord(path: Path, emotion: int, pitch_hz: float, rng: np.random.Genera
 
 
 def write_ravdess(root: Path, actors: int, takes: int, rng: np.random.Generator) -> None:
-    """RAVDESS speech as it is named: eight emotions of each actor."""
+    """RAVDESS speech as it is named: eight emotions of each actor, up to four takes: two of a sentence."""
     for actor in range(1, actors + 1):
         for emotion in range(8):
             for take in range(1, takes + 1):
-                name = f"03-01-{emotion + 1:02}-01-01-{take:02}-{actor:02}.wav"
+                sentence, repetition = 1 + (take - 1) // 2, 1 + (take - 1) % 2
+                name = f"03-01-{emotion + 1:02}-01-{sentence:02}-{repetition:02}-{actor:02}.wav"
                 write_chord(root / "RAVDESS" / f"Actor_{actor:02}" / name, emotion, 100 + 20 * actor, rng)
 
 

@@ -158,7 +158,8 @@ def test_folds_that_the_recipe_was_chosen_on_are_left_out_of_a_row_of_its_own():
         answered, clips=[clip | {"fold": 2} for clip in answered.clips], probabilities=1 - answered.probabilities
     )
     protocol = load_protocols()["tess-speakers"].model_copy(update={"developed_on": [2], "models": {"net": ""}})
-    whole, untouched = scoreboard.scores("p", protocol, {("p", "net"): Predictions.joined([answered, wrong])})
+    found = {("p", "net"): Predictions.joined([answered, wrong])}
+    whole, untouched = scoreboard.scores("p", protocol, found, {})
     assert whole.figures["uar"] == [0.5] and untouched.figures["uar"] == [0.75]
     assert whole.whole and not untouched.whole
     assert untouched.label == "net, folds 1 alone, on which nothing was chosen"
@@ -178,7 +179,7 @@ def test_the_page_has_ours_beside_others_with_interval_and_speakers(results_dir)
 
 def test_points_lost_are_against_the_same_seed(results_dir):
     heard = [answers([0.4, 0.4, 0.3, 0.2], 1, condition) for condition in CONDITIONS]  # both happy ones lost: 0.5
-    file = predictions_file(results_dir, "p", "net", conditions=True)
+    file = predictions_file(results_dir, "p", "net", "conditions")
     Predictions.joined(heard).write(file)
     assert "| telephone | 0.500 | 25.0 |" in made(results_dir)
     Predictions.joined(heard[1:]).write(file)
