@@ -320,6 +320,8 @@ class EmotionRecognizer:
 
 Span = tuple[int, int]  # start and end, in samples
 
+SETTLED_CHUNKS = 32  # of digital silence, a second, in which a voice detector forgets what it heard
+
 
 class VoiceActivity:
     """Where somebody speaks, found out while the sound comes in.
@@ -336,6 +338,7 @@ class VoiceActivity:
         self._step = max(1, sampling_rate // 16_000)  # the detector hears one sample of so many
         self.chunk_samples = self._step * (256 if sampling_rate == 8000 else 512)  # 32 ms, as it was trained
         self.probabilities: list[float] = []  # of a voice, one a chunk
+        self._silent_chunks = 0  # of samples that are all 0, in a row, up to now
         self._rest = np.zeros(0, np.float32)
 
     def hear(self, piece: np.ndarray) -> None:
@@ -352,8 +355,16 @@ class VoiceActivity:
 
     @torch.inference_mode()
     def _detect(self, chunks: np.ndarray) -> None:
-        for chunk in torch.from_numpy(np.ascontiguousarray(chunks)):
-            self.probabilities.append(self._detector(chunk, self.sampling_rate).item())
+        # A file of nothing but silence is through in no time: what is left out is heard when a sound follows.
+        for chunk, sounds in zip(torch.from_numpy(np.ascontiguousarray(chunks)), chunks.any(axis=1), strict=True):
+            if sounds:
+                for left_out in range(-max(0, self._silent_chunks - SETTLED_CHUNKS), 0):
+                    self.probabilities[left_out] = self._probability(torch.zeros_like(chunk))
+            self._silent_chunks = 0 if sounds else self._silent_chunks + 1
+            self.probabilities.append(0.0 if self._silent_chunks > SETTLED_CHUNKS else self._probability(chunk))
+
+    def _probability(self, chunk: torch.Tensor) -> float:
+        return self._detector(chunk, self.sampling_rate).item()
 
     def stretches(self, samples: int) -> list[Span]:
         """Where somebody spoke in the `samples` heard so far."""

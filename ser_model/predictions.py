@@ -117,15 +117,12 @@ class Predictions:
         rows = defaultdict(list)
         for row, clip in enumerate(self.clips):
             rows[str(clip[key])].append(row)
-        return {
-            value: replace(
-                self,
-                clips=[self.clips[row] for row in own],
-                labels=self.labels[own],
-                probabilities=self.probabilities[own],
-            )
-            for value, own in sorted(rows.items())
-        }
+        return {value: self.at(own) for value, own in sorted(rows.items())}
+
+    def at(self, rows: Sequence[int]) -> "Predictions":
+        """Of those clips, in that order."""
+        clips = [self.clips[row] for row in rows]
+        return replace(self, clips=clips, labels=self.labels[rows], probabilities=self.probabilities[rows])
 
     def write(self, path: str | Path, decimals: int = DECIMALS) -> None:
         """One CSV row a clip; what is not known is left empty. A name in .gz is compressed, alike at any time."""

@@ -252,6 +252,30 @@ def test_speech_is_found_as_the_detector_itself_finds_it(recognizer, half_a_minu
     assert prediction.speech_s == pytest.approx(sum(end - start for start, end in expected))
 
 
+def test_digital_silence_is_passed_over_and_what_follows_is_heard_as_ever(recognizer, voice):
+    from silero_vad import get_speech_timestamps, load_silero_vad
+
+    class Counting:
+        def __init__(self):
+            self.chunks, self.detector = 0, load_silero_vad()
+
+        def reset_states(self):
+            self.detector.reset_states()
+
+        def __call__(self, *args):
+            self.chunks += 1
+            return self.detector(*args)
+
+    silence, detector = np.zeros(100 * RATE, np.float32), Counting()
+    recording = Recording(RATE, detector)
+    recording.hear(np.concatenate([voice, silence]))
+    assert detector.chunks < 10 * RATE / 512 < len(recording._voice.probabilities)
+    sound = np.concatenate([voice, silence[: 10 * RATE], voice, silence[: 3 * RATE], voice])
+    stretches = get_speech_timestamps(torch.from_numpy(sound), load_silero_vad())
+    expected = [(stretch["start"] / RATE, stretch["end"] / RATE) for stretch in stretches]
+    assert list(recognizer(sound, RATE).speech) == expected and len(expected) >= 3
+
+
 def test_what_is_kept_of_a_recording_does_not_grow_with_it(recognizer, voice):
     with recognizer.voice_detector() as detector:
         recording, kept = Recording(RATE, detector), []
