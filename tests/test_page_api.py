@@ -69,6 +69,33 @@ def test_an_upload_is_gone_from_the_disk_after_the_stated_time(tmp_path):
         assert told.startswith("event: error") and "liegt nicht mehr auf dem Server" in told
 
 
+MEMORY = """
+import sys
+from pathlib import Path
+from ser_model.page import build_demo, launch
+from ser_model.page.models import Models
+from torture.page import answer_of
+
+def visit():
+    for _ in range(3):
+        assert isinstance(answer_of(demo.local_url.rstrip("/"), "clip.flac", Path(sys.argv[1]).read_bytes()), dict)
+    queue, states = demo._queue, demo.state_holder
+    print(*map(len, (queue.pending_messages_per_session, queue.pending_event_ids_session, states.session_data)))
+
+models = Models(["checkpoints/ser-cnn-8"])
+demo = build_demo(models)
+demo.block_thread = visit
+launch(demo, models)
+"""
+
+
+def test_calls_leave_nothing_in_the_servers_memory(tmp_path):
+    settings = os.environ | {"GRADIO_SERVER_PORT": str(free_port()), "GRADIO_TEMP_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", MEMORY, str(CLIP)]
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1:] == ["0 0 0"], done.stderr
+
+
 def test_one_address_may_not_ask_without_end_but_others_may(tmp_path):
     settings = {"SER_RATE": "3/minute", "FORWARDED_ALLOW_IPS": "*"}
     with running_app(tmp_path, settings) as url, httpx.Client(base_url=url, timeout=60) as client:

@@ -89,7 +89,7 @@ async def visit(
     `marked` says whether the server tells how long a recording is: one of ours does.
     """
     tally, until_s, asked = Tally(), time.monotonic() + seconds, iter(range(requests or 10**9))
-    limits = httpx.Limits(max_connections=None)
+    limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)  # the server closes what idles for 5 s
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, limits=limits) as client:
 
         async def one(number: int) -> None:

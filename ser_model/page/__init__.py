@@ -11,13 +11,14 @@ from starlette.middleware import Middleware
 from . import analyse, clips, developers, library, live, many
 from .context import Page
 from .models import Models
-from .server import FaultsInWords, RateLimit, UploadsOnly
+from .server import FaultsInWords, ForgetCalls, RateLimit, UploadsOnly
 from .texts import Say, Texts
 from .theme import BROWSER_SCRIPT, CSS, THEME
 
 # In this order; texts.yaml has a group for each.
 TABS = {"try": analyse, "live": live, "many": many, "clips": clips, "library": library, "developers": developers}
 KEPT_S = 3600  # how long a recording may lie on the server's disk
+MAX_SESSIONS = 2000  # whose clips are remembered; a tenth of a MiB each at the least
 MAX_UPLOAD = "200mb"  # an hour and a half at 16 kHz in 16-bit wav
 RATE = "600/minute"  # of uploads and calls of one address; a live microphone makes two a second
 SWEEP_S = 600  # how often old ones are looked for
@@ -108,7 +109,7 @@ def launch(demo: gr.Blocks, models: Models, rate: RateLimitItem | None = None) -
     Args:
         rate: how often one address may upload and call; None for no limit.
     """
-    middleware = [Middleware(FaultsInWords)]
+    middleware = [Middleware(FaultsInWords), Middleware(ForgetCalls, demo=demo)]
     middleware += [Middleware(RateLimit, rate=rate)] if rate else []
     demo.launch(
         theme=THEME,
@@ -119,6 +120,7 @@ def launch(demo: gr.Blocks, models: Models, rate: RateLimitItem | None = None) -
         footer_links=["api"],
         run_history=False,  # would keep answers in the visitor's browser
         enable_monitoring=False,
+        state_session_capacity=MAX_SESSIONS,
         mcp_server=True if developers.mcp_is_on() else None,  # None leaves it to GRADIO_MCP_SERVER
         app_kwargs={"middleware": middleware},
         prevent_thread_lock=True,

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import time
 from contextvars import ContextVar
 from pathlib import Path
@@ -24,6 +25,7 @@ NO_FILE = 'A recording is {"path": PATH, "meta": {"_type": "gradio.FileData"}}, 
 TOO_MANY = "Too many requests came from this address. Try again in {seconds} s."
 NO_ROOM = "The server has no room for this recording. Try again later."
 FILE_ROUTE = "/gradio_api/file="
+ANSWER_ROUTE = re.compile(r"/gradio_api/call/[^/]+/([^/]+)$")  # of a call's event
 
 logger = logging.getLogger(__name__)
 asking: ContextVar[gr.Request | None] = ContextVar("asking", default=None)  # whose call is worked on
@@ -38,7 +40,12 @@ class UploadsOnly(gr.Blocks):
 
     async def process_api(self, *args, request: gr.Request | None = None, **kwargs):
         asking.set(request)
-        return await super().process_api(*args, request=request, **kwargs)
+        try:
+            return await super().process_api(*args, request=request, **kwargs)
+        finally:
+            with self.state_holder.lock:
+                for kept in (self.state_holder.session_data, self.state_holder.time_last_used):
+                    kept.pop(kwargs.get("event_id"), None)  # see `ForgetCalls`
 
     async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
         refusal = gr.Error(REFUSED.format(prefix="/gradio_api"), print_exception=False)
@@ -95,6 +102,26 @@ class FaultsInWords:
                 raise
             logger.error("no room for what a visitor uploads: %s", error)
             await said(507, NO_ROOM)(scope, receive, send)
+
+
+class ForgetCalls:
+    """ASGI middleware: of a call that is a session of its own, named as its event, nothing is kept once its answer is
+    fetched. Nobody comes back to it, and what Gradio keeps of many would fill the memory. Its state, the most of it,
+    has gone before, see `UploadsOnly.process_api`.
+    """
+
+    def __init__(self, app, demo: gr.Blocks):
+        self.app, self.demo = app, demo
+
+    async def __call__(self, scope, receive, send):
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if fetched := ANSWER_ROUTE.search(scope.get("path", "")):
+                queue, event_id = self.demo._queue, fetched[1]
+                if not queue.pending_event_ids_session.get(event_id):
+                    for kept in (queue.pending_event_ids_session, queue.pending_messages_per_session):
+                        kept.pop(event_id, None)
 
 
 class RateLimit:
