@@ -97,12 +97,12 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> 
     """
     corpora = [CORPORA[entry["name"]] for entry in settings.data.corpora]
     result = results[0]
+    described = f" ({scheme.description()})" if scheme.description() else ""
     parts = [
         f"---\n{metadata(settings, corpora, results).to_yaml()}\n---\n",
         f"# {settings.name}: speech emotion recognition\n",
         f"A network of the kind `{settings.model.get('backbone', 'cnn')}` over {' + '.join(feature_names(settings))} "
-        f"that tells {', '.join(scheme.names)} apart. {scheme.description()}".rstrip()
-        + "\n",
+        f"that tells {', '.join(scheme.names)} apart{described}.\n",
         "## How good it is\n",
         figures_table(results),
         *([interval_words(result["test"]["interval"]) + "\n"] if "interval" in result["test"] else []),

@@ -10,7 +10,7 @@ from ser_model.labels import EMOTIONS
 from ser_model.predictions import Predictions
 
 ROOT = Path(__file__).resolve().parent.parent
-PROTOCOLS = {"ser-cnn-8": "ravdess-tess-speakers"}  # that judged its recipe
+PROTOCOLS = {"ser-cnn-8": "ravdess-tess-speakers", "ser-cnn-14": "ravdess-14"}  # that judged their recipes
 
 
 @pytest.fixture(scope="module", params=PROTOCOLS)

@@ -1,0 +1,140 @@
+"""Configuration of the speech emotion recognition models."""
+
+import dataclasses
+import difflib
+import inspect
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+# Which class of the code that travels with the weights serves which Auto class.
+AUTO_MAP = {
+    "AutoConfig": "configuration_ser.SERConfig",
+    "AutoModel": "modeling_ser.SERModel",
+    "AutoModelForAudioClassification": "modeling_ser.SERForAudioClassification",
+}
+
+# What PreTrainedConfig takes beside its own fields.
+INHERITED_KEYS = {"auto_map", "attn_implementation", "model_type", "name_or_path", "num_labels", "torch_dtype"}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'x'?" for the nearest known name, else an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class SERConfig(PreTrainedConfig):
+    """Everything needed to build a network; what it is fed is described by `SERFeatureExtractor`.
+
+    Args:
+        backbone: a name in `backbones.BACKBONES`, or "timm/<name>" for any other network of timm.
+        backbone_options: keyword arguments of that backbone; unknown ones are refused when the model is built.
+        pretrained_backbone: training starts from ImageNet weights (see `load_pretrained_backbone`); a saved model is
+            loaded as it was saved, whatever this says.
+        freeze_backbone: only pooling and classifier are trained.
+        num_features: features a frame and channel, e.g. the number of MFCCs (F).
+        num_channels: channels, 1 plus the orders of deltas (C).
+        invert_dct: start with a learnable linear map initialised as the inverse DCT, so that MFCCs reach the first
+            convolution as a log-mel spectrum, whose neighbouring bands a 2-D kernel can use.
+        num_cepstral_channels: the first so many channels are MFCCs, to which that map applies; None for all.
+        pooling: "attention" (attentive mean and standard deviation) or "mean", over the frames the mask keeps.
+        dropout: probability before the classifier.
+        calibration_temperature: logits are divided by it, so that softmax gives calibrated probabilities.
+        likeness_threshold: a recording whose `likeness` is below sounds unlike the voices of the training; None where
+            the model has no such score.
+        training_split: hash of the manifest (split.json) of the split that it was trained on; whoever evaluates it can
+            tell from that which clips are new to it.
+        id2label: class index to emotion; the only place where labels live at run time.
+    """
+
+    model_type = "ser"
+    _auto_class = "AutoConfig"
+
+    def __init__(
+        self,
+        backbone: str = "cnn",
+        backbone_options: dict[str, Any] | None = None,
+        pretrained_backbone: bool = False,
+        freeze_backbone: bool = False,
+        num_features: int = 80,
+        num_channels: int = 1,
+        invert_dct: bool = True,
+        num_cepstral_channels: int | None = None,
+        pooling: str = "attention",
+        dropout: float = 0.3,
+        calibration_temperature: float = 1.0,
+        likeness_threshold: float | None = None,
+        training_split: str | None = None,
+        **kwargs,
+    ):
+        self.backbone = backbone
+        self.backbone_options = dict(backbone_options or {})
+        self.pretrained_backbone = pretrained_backbone
+        self.freeze_backbone = freeze_backbone
+        self.num_features = num_features
+        self.num_channels = num_channels
+        self.invert_dct = invert_dct
+        self.num_cepstral_channels = num_cepstral_channels
+        self.pooling = pooling
+        self.dropout = dropout
+        self.calibration_temperature = calibration_temperature
+        self.likeness_threshold = likeness_threshold
+        self.training_split = training_split
+        self._check_inherited(kwargs)
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        super().__init__(**kwargs)
+        self._check()
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        """The way back follows the labels: whoever sets `id2label` sets `label2id` as well."""
+        super().__setattr__(key, value)
+        if key == "id2label" and value is not None:
+            super().__setattr__("label2id", {label: int(index) for index, label in value.items()})
+
+    def _check_inherited(self, kwargs: dict[str, Any]) -> None:
+        if "transformers_version" in kwargs:
+            return  # written by save_pretrained, perhaps by a later version that has more keys
+        own = set(inspect.signature(type(self).__init__).parameters) - {"self", "kwargs"}
+        known = own | INHERITED_KEYS | {field.name for field in dataclasses.fields(PreTrainedConfig)}
+        for key in kwargs:
+            if key not in known and not key.startswith("_"):
+                hint = did_you_mean(key, known)
+                raise ValueError(f"SERConfig knows no setting {key!r}{hint}; its own are {sorted(own)}")
+        labels, num_labels = kwargs.get("id2label"), kwargs.get("num_labels")
+        if labels is not None and num_labels is not None and len(labels) != num_labels:
+            raise ValueError(f"SERConfig.num_labels is {num_labels}, but id2label names {len(labels)}; leave one out")
+
+    def _check(self) -> None:
+        for key in ("num_features", "num_channels"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"SERConfig.{key} is {value!r}; it must be a whole number of at least 1")
+        count = self.num_cepstral_channels
+        if count is not None and not (isinstance(count, int) and 1 <= count <= self.num_channels):
+            raise ValueError(
+                f"SERConfig.num_cepstral_channels is {count!r}; it must be from 1 to "
+                f"num_channels ({self.num_channels}), or None"
+            )
+        if self.pooling not in ("attention", "mean"):
+            raise ValueError(f"SERConfig.pooling is {self.pooling!r}; it must be 'attention' or 'mean'")
+        for key in ("dropout", "calibration_temperature"):
+            value = getattr(self, key)
+            if not isinstance(value, int | float):
+                raise ValueError(f"SERConfig.{key} is {value!r}; it must be a number")
+        threshold = self.likeness_threshold
+        if threshold is not None and not (isinstance(threshold, int | float) and math.isfinite(threshold)):
+            raise ValueError(f"SERConfig.likeness_threshold is {threshold!r}; it must be a finite number or None")
+        if not isinstance(self.training_split, str | None):
+            raise ValueError(f"SERConfig.training_split is {self.training_split!r}; it must be a hash or None")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"SERConfig.dropout is {self.dropout!r}; it must be at least 0 and below 1")
+        labels = self.id2label
+        if not labels or sorted(labels) != list(range(len(labels))) or len(set(labels.values())) != len(labels):
+            raise ValueError(f"SERConfig.id2label is {labels!r}; it must name each class once, counted from 0")
+        if not (math.isfinite(self.calibration_temperature) and self.calibration_temperature > 0):
+            raise ValueError(
+                f"SERConfig.calibration_temperature is {self.calibration_temperature!r}; it must be above 0"
+            )

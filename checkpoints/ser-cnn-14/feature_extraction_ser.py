@@ -1,0 +1,526 @@
+"""Feature extractor: waveforms in, padded features (MFCCs, unless others are asked for) and their mask out."""
+
+import inspect
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BatchFeature, FeatureExtractionMixin
+
+from .configuration_ser import did_you_mean
+from .mfcc import (
+    MEL_SCALES,
+    WINDOWS,
+    chroma,
+    chroma_filterbank,
+    contrast_bands,
+    dct_matrix,
+    deltas,
+    fit_length,
+    frame_count,
+    frame_mask,
+    mel_filterbank,
+    pitch_filterbank,
+    pitch_salience,
+    power_spectrogram,
+    power_to_db,
+    relative_power,
+    shift_rows,
+    spectral_contrast,
+    standardized,
+    trim_silence,
+)
+
+logger = logging.getLogger(__name__)
+
+# Float audio lies in [-1, 1]; mixing may overshoot, but a peak beyond this is integers that nobody scaled.
+PEAK_LIMIT = 32.0
+SPEC_KEYS = {"feature_extractor_type", "auto_map", "processor_class", "_processor_class"}  # written by save_pretrained
+
+CHOICES = {
+    "stacking": ("rows", "channels"),
+    "mel_scale": tuple(MEL_SCALES),
+    "mel_unit_area": (False, True),
+    "window_name": tuple(WINDOWS),
+    "level": ("absolute", "relative"),
+    "padding": ("longest", "max_length"),
+    "delta_order": (0, 1, 2),
+    "normalization": ("dataset", "utterance", "none"),
+}
+
+SpectrumTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+# Constant matrices, made once a process, setting and device; never changed in place. Constructing an extractor makes
+# those of the CPU (see `feature_sizes`), so that an export finds real ones and leaves no traced ones behind.
+@lru_cache(maxsize=128)
+def _mel_filterbank(n_mels, n_fft, sampling_rate, f_min, f_max, scale, unit_area, device) -> Tensor:
+    return mel_filterbank(n_mels, n_fft, sampling_rate, f_min, f_max, None, scale, unit_area).to(device)
+
+
+@lru_cache(maxsize=128)
+def _dct_matrix(n_mfcc, n_mels, lifter, device) -> Tensor:
+    return dct_matrix(n_mfcc, n_mels, lifter).to(device)
+
+
+@lru_cache(maxsize=128)
+def _chroma_filterbank(n_chroma, n_fft, sampling_rate, device) -> Tensor:
+    return chroma_filterbank(n_chroma, n_fft, sampling_rate).to(device)
+
+
+@lru_cache(maxsize=128)
+def _pitch_filterbank(n_pitch, n_fft, sampling_rate, f_min, f_max, device) -> Tensor:
+    return pitch_filterbank(n_pitch, n_fft, sampling_rate, f_min, f_max).to(device)
+
+
+@dataclass
+class Spectra:
+    """The power spectra of a batch and what can be made of them; what several features need is computed once."""
+
+    extractor: "SERFeatureExtractor"
+    power: Tensor  # (B, n_fft // 2 + 1, L)
+    mask: Tensor  # (B, L)
+    vocal_tract_factors: Tensor | None = None  # (B,)
+
+    @cached_property
+    def mel_power(self) -> Tensor:
+        my = self.extractor
+        setting = (my.n_mels, my.n_fft, my.sampling_rate, my.f_min, my.f_max)
+        if self.vocal_tract_factors is None:
+            filters = _mel_filterbank(*setting, my.mel_scale, my.mel_unit_area, self.power.device)
+        else:
+            filters = mel_filterbank(*setting, self.vocal_tract_factors, my.mel_scale, my.mel_unit_area)
+        return filters @ self.power  # (B, n_mels, L)
+
+    @cached_property
+    def mel_decibels(self) -> Tensor:
+        return self._decibels(self.mel_power)
+
+    def mfcc(self) -> Tensor:
+        my = self.extractor
+        return _dct_matrix(my.n_mfcc, my.n_mels, my.lifter, self.power.device) @ self.mel_decibels
+
+    def log_mel(self) -> Tensor:
+        return self.mel_decibels
+
+    def mel(self) -> Tensor:
+        return self._linear(self.mel_power)
+
+    def spectrogram(self) -> Tensor:
+        return self._linear(self.power)
+
+    def log_spectrogram(self) -> Tensor:
+        return self._decibels(self.power)
+
+    def chroma(self) -> Tensor:
+        my = self.extractor
+        return chroma(self.power, _chroma_filterbank(my.n_chroma, my.n_fft, my.sampling_rate, self.power.device))
+
+    def pitch(self) -> Tensor:
+        my = self.extractor
+        filters = _pitch_filterbank(
+            my.n_pitch, my.n_fft, my.sampling_rate, my.pitch_f_min, my.pitch_f_max, self.power.device
+        )
+        salience = pitch_salience(self._linear(self.power), filters)
+        if self.vocal_tract_factors is None:
+            return salience
+        # What warps the mel bands moves harmonics with the formants.
+        rows_an_octave = (my.n_pitch - 1) / math.log2(my.pitch_f_max / my.pitch_f_min)
+        return shift_rows(salience, self.vocal_tract_factors.log2() * rows_an_octave)
+
+    def contrast(self) -> Tensor:
+        my = self.extractor
+        bands = contrast_bands(my.contrast_n_bands, my.contrast_f_min, my.contrast_quantile, my.n_fft, my.sampling_rate)
+        return spectral_contrast(self.power, self.mask, bands)
+
+    def _decibels(self, power: Tensor) -> Tensor:
+        return power_to_db(power, self.mask, self.extractor.top_db, self.extractor.level == "relative")
+
+    def _linear(self, power: Tensor) -> Tensor:
+        return relative_power(power, self.mask) if self.extractor.level == "relative" else power
+
+
+# What `SERFeatureExtractor(features=...)` may name: each makes (B, F, L) of the spectra. The tests go through all.
+FEATURES: dict[str, Callable[[Spectra], Tensor]] = {
+    "mfcc": Spectra.mfcc,
+    "log_mel": Spectra.log_mel,
+    "mel": Spectra.mel,
+    "log_spectrogram": Spectra.log_spectrogram,
+    "spectrogram": Spectra.spectrogram,
+    "chroma": Spectra.chroma,
+    "pitch": Spectra.pitch,
+    "contrast": Spectra.contrast,
+}
+
+
+class SERFeatureExtractor(FeatureExtractionMixin):
+    """Waveforms at `sampling_rate` -> `input_features` (B, L, C * F) and `attention_mask` (B, L).
+
+    Time is the second axis, as in Speech2Text and AST, so that `pipeline(..., batch_size=4)` can pad clips of different
+    lengths by itself. C is 1 plus the orders of deltas, F the rows of all `features` together.
+
+    Args:
+        sampling_rate: in Hz; other rates are refused, never resampled in silence.
+        features: a name of `FEATURES` or several, in this order: "mfcc"; mel bands in decibels ("log_mel") or as power
+            ("mel"); FFT bins likewise ("log_spectrogram", "spectrogram"); "chroma", the strength of each pitch class;
+            "pitch", how far a frame is made of the harmonics of each pitch; "contrast", peak above valley in each
+            octave band.
+        stacking: several features lie one above the other ("rows", along F), or, if they have as many rows each, on
+            top of one another ("channels", along C), so that a 2-D kernel sees all of them at once.
+        n_mfcc: coefficients kept. With as many as `n_mels` the DCT loses nothing, and the model can undo it.
+        lifter: weighs MFCCs by a sine of this period, so that high ones count as much as low ones; 22 is usual, 0 off.
+        n_mels: mel bands.
+        mel_scale, mel_unit_area: "htk" or "slaney" spacing of the mel filters; areas of 1 instead of peaks of 1.
+        f_min, f_max: edges of the mel filters in Hz.
+        n_chroma: pitch classes an octave, 12 for semitones.
+        n_pitch, pitch_f_min, pitch_f_max: pitches, evenly spaced in octaves between these two in Hz.
+        contrast_n_bands, contrast_f_min: octaves of the spectral contrast and where in Hz the first begins; what lies
+            below it is one band more.
+        contrast_quantile: share of a band's bins that makes its peak, and its valley.
+        frame_ms, hop_ms: length and step of the analysis window.
+        window_name: "hann" or "hamming".
+        n_fft: FFT length in samples, at least a frame.
+        top_db: what lies further below the utterance's loudest band counts as that far below; None keeps all. It is
+            for features in decibels; the contrast has its own, librosa's.
+        level: "absolute" keeps the level of the recording, "relative" measures from the utterance's loudest band, so
+            that neither the microphone's gain nor the distance to it matters.
+        trim_db: frames this far below the loudest are dropped before the first and after the last louder one; None
+            keeps all.
+        trim_margin_ms: how much of the quiet is kept at either end.
+        max_length_s: longer utterances keep their middle, which has more voice than either end; counted after trimming.
+            None keeps all.
+        padding: "longest" pads to the longest of a batch, "max_length" always to `max_length_s`. Either way the mask
+            tells what is real.
+        delta_order: 0, or 1 (deltas), or 2 (delta-deltas as well), as further channels.
+        normalization: "dataset" takes off `feature_mean` and divides by `feature_std`; "utterance" gives each feature
+            zero mean and unit variance over the real frames of its utterance; "none" leaves features as they are.
+        feature_mean, feature_std: of each feature (C * F), see `fit`; None before it.
+    """
+
+    model_input_names = ["input_features", "attention_mask"]
+    padding_value = 0.0  # the mean of every feature once they are normalised
+    padding_side = "right"
+    _auto_class = "AutoFeatureExtractor"
+
+    def __init__(
+        self,
+        sampling_rate: int = 16_000,
+        features: str | Sequence[str] = ("mfcc",),
+        stacking: str = "rows",
+        n_mfcc: int = 80,
+        lifter: float = 0.0,
+        n_mels: int = 80,
+        mel_scale: str = "htk",
+        mel_unit_area: bool = False,
+        f_min: float = 20.0,
+        f_max: float = 8_000.0,
+        n_chroma: int = 12,
+        n_pitch: int = 80,
+        pitch_f_min: float = 60.0,  # a man at his lowest
+        pitch_f_max: float = 550.0,  # a woman shouting
+        contrast_n_bands: int = 6,
+        contrast_f_min: float = 200.0,
+        contrast_quantile: float = 0.02,
+        frame_ms: float = 40.0,
+        hop_ms: float = 20.0,
+        window_name: str = "hann",  # not `window`, which the library leaves out of the saved settings
+        n_fft: int = 1024,
+        top_db: float | None = 80.0,
+        level: str = "relative",
+        trim_db: float | None = 40.0,
+        trim_margin_ms: float = 100.0,
+        max_length_s: float | None = None,
+        padding: str = "longest",
+        delta_order: int = 0,
+        normalization: str = "dataset",
+        feature_mean: Sequence[float] | None = None,
+        feature_std: Sequence[float] | None = None,
+        **kwargs,
+    ):
+        if extra := kwargs.keys() - SPEC_KEYS:
+            known = sorted(set(inspect.signature(type(self).__init__).parameters) - {"self", "kwargs"})
+            hint = did_you_mean(min(extra), known)
+            raise ValueError(f"SERFeatureExtractor knows no setting {sorted(extra)}{hint}; known: {known}")
+        super().__init__(**kwargs)
+        self.sampling_rate = sampling_rate
+        self.features = (features,) if isinstance(features, str) else tuple(features or ())
+        self.stacking = stacking
+        self.n_mfcc = n_mfcc
+        self.lifter = lifter
+        self.n_mels = n_mels
+        self.mel_scale = mel_scale
+        self.mel_unit_area = mel_unit_area
+        self.f_min = f_min
+        self.f_max = f_max
+        self.n_chroma = n_chroma
+        self.n_pitch = n_pitch
+        self.pitch_f_min = pitch_f_min
+        self.pitch_f_max = pitch_f_max
+        self.contrast_n_bands = contrast_n_bands
+        self.contrast_f_min = contrast_f_min
+        self.contrast_quantile = contrast_quantile
+        self.frame_ms = frame_ms
+        self.hop_ms = hop_ms
+        self.window_name = window_name
+        self.n_fft = n_fft
+        self.top_db = top_db
+        self.level = level
+        self.trim_db = trim_db
+        self.trim_margin_ms = trim_margin_ms
+        self.max_length_s = max_length_s
+        self.padding = padding
+        self.delta_order = delta_order
+        self.normalization = normalization
+        self.feature_mean = None if feature_mean is None else [float(value) for value in feature_mean]
+        self.feature_std = None if feature_std is None else [float(value) for value in feature_std]
+        self._check()
+
+    def _check(self) -> None:
+        def refuse(key: str, wanted: str) -> None:
+            raise ValueError(f"SERFeatureExtractor.{key} is {getattr(self, key)!r}; it must be {wanted}")
+
+        for key in ("sampling_rate", "n_mfcc", "n_mels", "n_chroma", "n_pitch", "contrast_n_bands", "n_fft"):
+            if not isinstance(getattr(self, key), int) or getattr(self, key) < 1:
+                refuse(key, "a whole number of at least 1")
+        for key, choices in CHOICES.items():
+            if getattr(self, key) not in choices:
+                refuse(key, f"one of {choices}")
+        if not 0 < self.hop_ms <= self.frame_ms or self.hop_samples < 1:
+            refuse("hop_ms", f"at least one sample and at most frame_ms ({self.frame_ms}), or sound would be skipped")
+        if self.n_fft < self.frame_samples or self.n_fft % 2:
+            refuse("n_fft", f"even, so that frames have a centre, and at least a frame of {self.frame_samples} samples")
+        if not 0 <= self.f_min < self.f_max <= self.sampling_rate / 2:
+            refuse("f_max", f"above f_min ({self.f_min}) and at most half the sampling rate ({self.sampling_rate / 2})")
+        if not 0 < self.pitch_f_min < self.pitch_f_max <= self.sampling_rate / 2:
+            refuse("pitch_f_max", f"above pitch_f_min ({self.pitch_f_min}) and at most half the sampling rate")
+        if not self.contrast_f_min > 0:
+            refuse("contrast_f_min", "above 0 Hz")
+        if not 0 < self.contrast_quantile < 1:
+            refuse("contrast_quantile", "above 0 and below 1")
+        for key in ("lifter", "trim_margin_ms"):
+            if not getattr(self, key) >= 0:
+                refuse(key, "at least 0")
+        for key in ("top_db", "trim_db"):
+            if getattr(self, key) is not None and getattr(self, key) <= 0:
+                refuse(key, "above 0 dB, or null")
+        if self.max_length_s is not None and not self.max_length_s * 1000 >= self.frame_ms:
+            refuse("max_length_s", f"at least a frame ({self.frame_ms / 1000} s), or null")
+        if self.padding == "max_length" and self.max_length_s is None:
+            refuse("padding", "'longest' unless max_length_s is given")
+        if not self.features or len(set(self.features)) < len(self.features):
+            refuse("features", "one name or more, each once")
+        if unknown := [name for name in self.features if name not in FEATURES]:
+            refuse("features", f"names of {list(FEATURES)}{did_you_mean(str(unknown[0]), FEATURES)}")
+        if self.stacking == "channels" and len(set(self.feature_sizes)) > 1:
+            sizes = ", ".join(f"{name} {size}" for name, size in zip(self.features, self.feature_sizes, strict=True))
+            refuse("stacking", f"'rows' for features that differ in their number of rows ({sizes})")
+        size = self.num_channels * self.num_features  # refuses what the wanted features cannot be made with
+        for key in ("feature_mean", "feature_std"):
+            if getattr(self, key) is not None and len(getattr(self, key)) != size:
+                refuse(key, f"{size} numbers, one a feature")
+        if self.feature_std is not None and not min(self.feature_std) > 0:
+            refuse("feature_std", "above 0 throughout, for features are divided by it")
+
+    @property
+    def frame_samples(self) -> int:
+        return round(self.frame_ms * self.sampling_rate / 1000)
+
+    @property
+    def hop_samples(self) -> int:
+        return round(self.hop_ms * self.sampling_rate / 1000)
+
+    @property
+    def max_frames(self) -> int | None:
+        """Frames of `max_length_s`."""
+        if self.max_length_s is None:
+            return None
+        return frame_count(round(self.max_length_s * self.sampling_rate), self.hop_samples)
+
+    @property
+    def feature_sizes(self) -> tuple[int, ...]:
+        """Rows of each of `features`, counted on a silent frame."""
+        spectra = Spectra(self, torch.zeros(1, self.n_fft // 2 + 1, 1), torch.ones(1, 1, dtype=torch.bool))
+        return tuple(FEATURES[name](spectra).shape[1] for name in self.features)
+
+    @property
+    def num_features(self) -> int:
+        """Features a frame and channel (F)."""
+        return self.feature_sizes[0] if self.stacking == "channels" else sum(self.feature_sizes)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels (C): the features themselves, one behind the other or each on its own, and each order of deltas."""
+        return (1 + self.delta_order) * (len(self.features) if self.stacking == "channels" else 1)
+
+    def __call__(
+        self,
+        raw_speech: np.ndarray | Tensor | Sequence[np.ndarray | Tensor | Sequence[float]],
+        sampling_rate: int | None = None,
+        return_tensors: str | None = None,
+        device: str | torch.device = "cpu",
+    ) -> BatchFeature:
+        """
+        Args:
+            raw_speech: one mono waveform (T,), or a list of them; floats in [-1, 1], or 16- or 32-bit integers.
+            sampling_rate: the rate of `raw_speech` in Hz; give it, so that a wrong one is noticed.
+            return_tensors: "pt", "np" or None for lists.
+            device: where the features are computed (and, with "pt", returned).
+
+        Raises:
+            ValueError: another sampling rate, more than one channel, no samples, less than one frame, samples that are
+                not finite, or numbers that are not scaled to [-1, 1].
+        """
+        if sampling_rate is None:
+            logger.warning(
+                "no sampling_rate was given; the waveform is taken to be at %d Hz. Pass sampling_rate=... so that a "
+                "wrong rate is noticed.",
+                self.sampling_rate,
+            )
+        elif sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"the waveform is at {sampling_rate} Hz; this model hears {self.sampling_rate} Hz; resample it first, "
+                f"e.g. torchaudio.functional.resample(waveform, {sampling_rate}, {self.sampling_rate})"
+            )
+        waveforms = [self._waveform(waveform) for waveform in self._as_list(raw_speech)]
+        lengths = torch.tensor([len(waveform) for waveform in waveforms])
+        batch = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
+        features, mask = self.extract(batch.to(device), lengths.to(device))
+        data = {"input_features": features, "attention_mask": mask.long()}
+        if return_tensors == "pt":
+            return BatchFeature(data)
+        arrays = {key: value.cpu().numpy() for key, value in data.items()}
+        return BatchFeature(arrays if return_tensors else {key: list(value) for key, value in arrays.items()})
+
+    @torch.no_grad()
+    def extract(
+        self,
+        waveforms: Tensor,
+        lengths: Tensor,
+        spectrum_transform: SpectrumTransform | None = None,
+        vocal_tract_factors: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The same for a batch that is already padded, on whatever device it lies.
+
+        Args:
+            waveforms: (B, T) float32, zero-padded at the end.
+            lengths: samples of each (B,).
+            spectrum_transform: applied to the trimmed power spectra (B, n_fft // 2 + 1, L) and their lengths (B,);
+                the door for augmentation.
+            vocal_tract_factors: (B,), see `mfcc.mel_filterbank`; another door for it, to features made of mel bands.
+
+        Returns:
+            Normalised features (B, L, C * F), zero where the mask (B, L) is false.
+        """
+        with torch.autocast(waveforms.device.type, enabled=False):
+            power = power_spectrogram(
+                waveforms.float(), self.frame_samples, self.hop_samples, self.n_fft, self.window_name
+            )
+            lengths = frame_count(lengths, self.hop_samples)
+            # An exported graph has no length that depends on what is in the sound; the mask tells what is real.
+            exporting = torch.compiler.is_exporting()
+            if self.trim_db is not None:
+                margin_frames = round(self.trim_margin_ms / self.hop_ms)
+                power, lengths = trim_silence(power, lengths, self.trim_db, margin_frames)
+                if not exporting:
+                    power = power[..., : int(lengths.max())]
+            if spectrum_transform is not None:
+                power, lengths = spectrum_transform(power, lengths)
+            if (max_frames := self.max_frames) is not None:
+                if self.padding == "longest" and not exporting:
+                    max_frames = min(max_frames, power.shape[-1])
+                power, lengths = fit_length(power, lengths, max_frames)
+            mask = frame_mask(lengths, power.shape[-1])
+            spectra = Spectra(self, power, mask, vocal_tract_factors)
+            kinds = [self._with_deltas(FEATURES[name](spectra), lengths) for name in self.features]
+            if self.normalization == "utterance":
+                kinds = [standardized(kind, mask) for kind in kinds]
+            features = torch.cat(kinds, dim=1 if self.stacking == "channels" else 2)  # (B, C, F, L)
+            features = features.flatten(1, 2).transpose(1, 2)  # (B, L, C * F)
+            if self.normalization == "dataset":
+                features = self._normalized(features)
+            return features * mask[..., None], mask
+
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "SERFeatureExtractor":
+        """Set `feature_mean` and `feature_std` from waveforms and lengths, as `extract` takes them. Training part only.
+
+        The mean is per feature, the standard deviation one number for all rows of one of `features` in one channel:
+        that keeps MFCCs a rotation of the centred log-mel spectrum, which the model can then undo, and gives chroma,
+        between 0 and 1, as much spread as MFCCs of tens of decibels. Normalisations that need no statistics set none.
+        """
+        if self.normalization != "dataset":
+            return self
+        self.feature_mean = self.feature_std = None
+        frames, total, total_square = 0, 0.0, 0.0
+        for waveforms, lengths in batches:
+            features, mask = self.extract(waveforms, lengths)
+            real = features[mask].double()
+            frames += len(real)
+            total = total + real.sum(dim=0)
+            total_square = total_square + real.square().sum(dim=0)
+        if not frames:
+            raise ValueError("no utterance came to fit the feature statistics on; is the training part empty?")
+        mean = total / frames
+        variance = (total_square / frames - mean.square()).unflatten(0, (self.num_channels, self.num_features))
+        kinds = variance.split(self.num_features if self.stacking == "channels" else self.feature_sizes, dim=1)
+        std = torch.cat([rows.mean(dim=1, keepdim=True).expand_as(rows) for rows in kinds], dim=1)
+        std = std.clamp(min=1e-10).sqrt().flatten().tolist()
+        # Six digits of the spread: five decimals of decibels, more of powers.
+        decimals = [max(5, 5 - math.floor(math.log10(value))) for value in std]
+        self.feature_mean = [round(value, places) for value, places in zip(mean.tolist(), decimals, strict=True)]
+        self.feature_std = [round(value, places) for value, places in zip(std, decimals, strict=True)]
+        return self
+
+    def _with_deltas(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        channels = [rows]  # (B, F, L)
+        for _ in range(self.delta_order):
+            channels.append(deltas(channels[-1], lengths))
+        return torch.stack(channels, dim=1)  # (B, C, F, L)
+
+    def _normalized(self, features: Tensor) -> Tensor:
+        if self.feature_mean is not None:
+            features = features - features.new_tensor(self.feature_mean)
+        if self.feature_std is not None:
+            features = features / features.new_tensor(self.feature_std)
+        return features
+
+    def _as_list(self, raw_speech) -> list:
+        if isinstance(raw_speech, np.ndarray | Tensor):
+            return [raw_speech]
+        if not len(raw_speech) or np.isscalar(raw_speech[0]):
+            return [raw_speech]
+        return list(raw_speech)
+
+    def _waveform(self, waveform: np.ndarray | Tensor | Sequence[float]) -> Tensor:
+        """Checked, as float32 (T,)."""
+        if not isinstance(waveform, Tensor):
+            waveform = torch.from_numpy(np.array(waveform))  # a copy, for torch takes no reversed or read-only view
+        if waveform.dim() != 1:
+            raise ValueError(
+                f"a waveform of shape {tuple(waveform.shape)} came; one channel (T,) was wanted; average the channels, "
+                "and give several clips as a list"
+            )
+        if waveform.dtype in (torch.int16, torch.int32):
+            waveform = waveform.float() / -float(torch.iinfo(waveform.dtype).min)
+        elif not waveform.is_floating_point():
+            raise ValueError(
+                f"samples are {waveform.dtype}; floats in [-1, 1], int16 or int32 were wanted, for their scale is known"
+            )
+        if len(waveform) < self.frame_samples:
+            raise ValueError(
+                f"{len(waveform)} samples are less than one frame of {self.frame_samples} ({self.frame_ms} ms); "
+                "give a longer recording"
+            )
+        waveform = waveform.float()
+        if not torch.isfinite(waveform).all():
+            raise ValueError("the waveform holds NaN or infinity; repair or decode it again")
+        if (peak := float(waveform.abs().max())) > PEAK_LIMIT:
+            raise ValueError(
+                f"the waveform peaks at {peak:g}; floats in [-1, 1] were wanted; divide by the full scale, "
+                "e.g. 32768 for 16-bit audio"
+            )
+        return waveform

@@ -1,0 +1,248 @@
+"""Speech emotion recognition models: backbone over MFCCs, masked pooling over time, classifier."""
+
+import inspect
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
+
+from .backbones import BACKBONES, TIMM_PREFIX, Timm
+from .configuration_ser import SERConfig, did_you_mean
+from .layers import POOLINGS
+from .mfcc import dct_matrix
+
+
+@dataclass
+class SERModelOutput(ModelOutput):
+    """What `SERModel` gives.
+
+    Args:
+        last_hidden_state: frames (B, L', D).
+        pooler_output: one embedding an utterance (B, P).
+        hidden_states: the maps after the stem and each stage, if asked for.
+    """
+
+    last_hidden_state: Tensor | None = None
+    pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class SERClassifierOutput(SequenceClassifierOutput):
+    """What `SERForAudioClassification` gives: loss, logits and hidden_states as ever, and one more.
+
+    Args:
+        likeness: how much each recording sounds like a voice of the training (B,), to be compared with
+            `config.likeness_threshold`; None for a model without that score.
+    """
+
+    likeness: Tensor | None = None
+
+
+class InverseDCT(nn.Linear):
+    """A learnable map of each frame that starts as the inverse DCT: cepstra (..., C, F) -> log-mel spectra (..., C, F).
+
+    Of C channels only the first `num_channels` are cepstra, if it is given; the others are left as they are.
+    """
+
+    def __init__(self, size: int, num_channels: int | None = None):
+        super().__init__(size, size, bias=False)
+        self.num_channels = num_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.num_channels is None:
+            return super().forward(x)
+        cepstra, others = x[..., : self.num_channels, :], x[..., self.num_channels :, :]
+        return torch.cat([super().forward(cepstra), others.to(cepstra.dtype)], dim=-2)
+
+
+def build_backbone(config: SERConfig) -> nn.Module:
+    """The network that the config names; ValueError if there is none of that name or it knows no such option."""
+    options = dict(config.backbone_options)
+    if config.backbone.startswith(TIMM_PREFIX):
+        backbone, name = Timm, {"name": config.backbone.removeprefix(TIMM_PREFIX)}
+    elif config.backbone in BACKBONES:
+        backbone, name = BACKBONES[config.backbone], {}
+    else:
+        known = f"{sorted(BACKBONES)} and {TIMM_PREFIX}<any network of timm>"
+        hint = did_you_mean(config.backbone, BACKBONES)
+        raise ValueError(f"unknown backbone {config.backbone!r}; known: {known}{hint}")
+    known = set(inspect.signature(backbone).parameters) - {"num_channels", "num_features", *name}
+    if extra := options.keys() - known:
+        raise ValueError(f"backbone {config.backbone!r} has no option {sorted(extra)}; known: {sorted(known)}")
+    return backbone(config.num_channels, config.num_features, **name, **options)
+
+
+class SERPreTrainedModel(PreTrainedModel):
+    """What both models share: how weights start, what may be frozen, recomputed or taken over."""
+
+    config_class = SERConfig
+    base_model_prefix = "ser"
+    main_input_name = "input_features"
+    _keys_to_ignore_on_load_unexpected = ["likeness_weight"]  # a model may be loaded without its score
+    input_modalities = ("audio",)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # The library's default draws every weight at N(0, 0.02), far too small for a ReLU network this deep.
+        if isinstance(module, InverseDCT):
+            init.copy_(module.weight, dct_matrix(module.in_features, module.in_features).T)
+        elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+            init.kaiming_normal_(
+                module.weight, mode="fan_out" if module.bias is None else "fan_in", nonlinearity="relu"
+            )
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LSTM | nn.GRU):
+            for name, parameter in module.named_parameters():
+                init.zeros_(parameter) if "bias" in name else init.xavier_uniform_(parameter)
+        else:
+            super()._init_weights(module)
+
+    @property
+    def backbone_module(self) -> nn.Module:
+        return self.base_model.backbone
+
+    @property
+    def supports_gradient_checkpointing(self) -> bool:
+        """Convolutional networks of our own can recompute their blocks; recurrent ones and timm's cannot."""
+        return any(isinstance(module, GradientCheckpointingLayer) for module in self.modules())
+
+    def gradient_checkpointing_enable(self, *args, **kwargs) -> None:
+        if not self.supports_gradient_checkpointing:
+            raise ValueError(
+                f"the backbone {self.config.backbone!r} has no blocks that gradient checkpointing could recompute; "
+                "cnn, deep_cnn, resnet18 and shallow_cnn have"
+            )
+        super().gradient_checkpointing_enable(*args, **kwargs)
+
+    def load_pretrained_backbone(self) -> None:
+        """Start from ImageNet weights, fetched through timm; call it on a new model, before training.
+
+        Raises:
+            ValueError: there are no such weights for this backbone.
+            ImportError, OSError: timm is not installed, or the weights could not be fetched.
+        """
+        if not hasattr(self.backbone_module, "load_pretrained"):
+            raise ValueError(
+                f"there are no pretrained weights for the backbone {self.config.backbone!r}; set pretrained_backbone: "
+                f"false, or choose resnet18, inception_v3 or {TIMM_PREFIX}<name>"
+            )
+        self.backbone_module.load_pretrained()
+
+    def freeze_backbone(self, frozen: bool = True) -> None:
+        """Leave only pooling and classifier to be trained, or everything again; norms follow at the next `train()`."""
+        self.config.freeze_backbone = frozen
+        for module in (self.base_model.invert_dct, self.backbone_module):
+            module.requires_grad_(not frozen)
+
+    def train(self, mode: bool = True) -> "SERPreTrainedModel":
+        """As usual, but a frozen backbone stays as in evaluation, so that its norms keep their statistics."""
+        super().train(mode)
+        if self.config.freeze_backbone:
+            self.backbone_module.eval()
+        return self
+
+
+class SERModel(SERPreTrainedModel):
+    """Features in, one embedding an utterance out."""
+
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: SERConfig):
+        super().__init__(config)
+        self.invert_dct = (
+            InverseDCT(config.num_features, config.num_cepstral_channels) if config.invert_dct else nn.Identity()
+        )
+        self.backbone = build_backbone(config)
+        self.freeze_backbone(config.freeze_backbone)
+        self.pooling = POOLINGS[config.pooling](self.backbone.output_size)
+        self.post_init()
+
+    def forward(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SERModelOutput | tuple:
+        """
+        Args:
+            input_features: (B, L, C * F) as `SERFeatureExtractor` gives them.
+            attention_mask: (B, L), 1 where a frame is real; all are when it is left out.
+        """
+        batch, num_frames, size = input_features.shape
+        channels, num_features = self.config.num_channels, self.config.num_features
+        if size != channels * num_features:
+            raise ValueError(
+                f"input_features has {size} features a frame; this model was built for {channels} x {num_features}; "
+                "use the feature extractor saved with it"
+            )
+        if attention_mask is None:
+            attention_mask = torch.ones(batch, num_frames, device=input_features.device)
+        mask = attention_mask.bool()
+        h = input_features.to(self.dtype).unflatten(-1, (channels, num_features))  # (B, L, C, F)
+        h = self.invert_dct(h).permute(0, 2, 3, 1)  # (B, C, F, L)
+        wants_stages = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        stages = [] if wants_stages else None
+        frames, mask = self.backbone(h, mask, stages)  # (B, D, L'), (B, L')
+        output = SERModelOutput(
+            last_hidden_state=frames.transpose(1, 2),
+            pooler_output=self.pooling(frames, mask),  # (B, P)
+            hidden_states=(*stages, frames) if wants_stages else None,
+        )
+        wants_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if wants_dict else output.to_tuple()
+
+
+class SERForAudioClassification(SERPreTrainedModel):
+    """Features in, one logit an emotion out."""
+
+    _auto_class = "AutoModelForAudioClassification"
+
+    def __init__(self, config: SERConfig):
+        super().__init__(config)
+        self.ser = SERModel(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(self.ser.pooling.output_size, config.num_labels)
+        weight = None if config.likeness_threshold is None else torch.zeros(self.ser.pooling.output_size)
+        self.register_buffer("likeness_weight", weight)
+        self.post_init()
+
+    def set_likeness(self, weight: Tensor, threshold: float) -> None:
+        """Let the model tell how much a recording sounds like the voices of its training.
+
+        Args:
+            weight: (P,), what each unit of the embedding adds to the score.
+            threshold: the lowest score of a recording to be judged.
+        """
+        self.likeness_weight = weight.to(self.classifier.weight)
+        self.config.likeness_threshold = threshold
+
+    def forward(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SERClassifierOutput | tuple:
+        """
+        Args:
+            input_features: (B, L, C * F) as `SERFeatureExtractor` gives them.
+            attention_mask: (B, L), 1 where a frame is real; all are when it is left out.
+            labels: class indices (B,) or probabilities (B, num_labels); the loss is cross-entropy.
+
+        Returns:
+            Logits (B, num_labels), already divided by `config.calibration_temperature`: their softmax is calibrated.
+        """
+        hidden = self.ser(input_features, attention_mask, output_hidden_states, return_dict=True)
+        logits = self.classifier(self.dropout(hidden.pooler_output)) / self.config.calibration_temperature
+        loss = None if labels is None else nn.functional.cross_entropy(logits.float(), labels)
+        likeness = None if self.likeness_weight is None else hidden.pooler_output @ self.likeness_weight  # (B,)
+        output = SERClassifierOutput(loss=loss, logits=logits, hidden_states=hidden.hidden_states, likeness=likeness)
+        wants_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if wants_dict else output.to_tuple()
