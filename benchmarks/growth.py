@@ -1,9 +1,10 @@
-"""Time and memory against what comes in: the length of a recording, the clips of a batch; with a picture.
+"""Time and memory against what comes in: length of a recording, clips of a batch, of a corpus; with a picture.
 
     python -m benchmarks.growth --data-dir data --picture docs/performance/growth.svg
 
 Each point is a process of its own, on one thread, that hears its input twice and tells the time of the second hearing
-and its peak memory. Linear growth is a line of slope one in the picture.
+and its peak memory; a corpus is listed, decoded, checked and cached once, by two processes. Linear growth is a line of
+slope one in the picture.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import torch
 
 from ser_model.inference import EmotionRecognizer
 
+from . import corpus_scale
 from .alternating import machine
 from .long_recording import MIB, MODEL, voices_in, write_long
 from .recording import recording
@@ -27,6 +29,7 @@ from .recording import recording
 LENGTHS_S = (1, 4, 16, 60, 240, 900, 3600)
 BATCHES = (1, 4, 16, 64, 256, 1024)
 BATCH_CLIP_S = 4.0
+CORPORA = (1_000, 10_000, 100_000)  # 0.7 GB of clips, and 1.3 GB of cache
 
 
 def main() -> None:
@@ -44,8 +47,10 @@ def main() -> None:
     show("s of sound", "recording", lengths)
     batches = {count: measured("--batch", str(count)) for count in BATCHES}
     show(f"clips of {BATCH_CLIP_S:.0f} s", "batch", batches)
+    corpora = dict(of_corpora())
+    show("clips of 0.1 to 0.3 s", "corpus", corpora)
     if args.picture:
-        draw(lengths, batches, args.picture)
+        draw({"recording, s": lengths, "batch, clips of 4 s": batches, "corpus, clips": corpora}, args.picture)
 
 
 def of_lengths(data_dir: Path):
@@ -55,6 +60,14 @@ def of_lengths(data_dir: Path):
             path = Path(folder) / "recording.ogg"
             write_long(path, voices, seconds)
             yield seconds, measured("--hear", str(path))
+
+
+def of_corpora():
+    for count in CORPORA:
+        with tempfile.TemporaryDirectory() as folder:
+            corpus_scale.make_corpus(Path(folder), count)
+            loaded, mib, _ = corpus_scale.measured("ours, first", folder, num_proc=2)
+            yield count, {"seconds": loaded["seconds"], "mib": mib}
 
 
 def measured(*what: str) -> dict:
@@ -80,14 +93,14 @@ def show(unit: str, title: str, points: dict[int, dict]) -> None:
     print()
 
 
-def draw(lengths: dict[int, dict], batches: dict[int, dict], path: Path) -> None:
+def draw(columns: dict[str, dict[int, dict]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    for column, (points, title) in enumerate(((lengths, "recording, s"), (batches, "batch, clips of 4 s"))):
+    figure = Figure(figsize=(4 * len(columns), 5.5), layout="constrained")
+    for column, (title, points) in enumerate(columns.items()):
         sizes = np.array(list(points))
         for row, (key, what) in enumerate((("seconds", "time, s"), ("mib", "peak memory, MiB"))):
-            axes = figure.add_subplot(2, 2, 2 * row + column + 1)
+            axes = figure.add_subplot(2, len(columns), len(columns) * row + column + 1)
             values = np.array([own[key] for own in points.values()])
             axes.loglog(sizes, values, "o-")
             if key == "seconds":
