@@ -47,8 +47,8 @@ protocol each split is a seed of its own. The interval (95 %) says how far it wo
 of a speaker are drawn together, with the answers of all seeds. Below {FEW_SPEAKERS} speakers it comes out too narrow.
 UAR is the unweighted average recall, alias UA or balanced accuracy. Temperatures, and epochs where one was chosen, are
 those of validation clips; where a recipe was chosen on some folds, the others have a row of theirs. A row in which two
-neutral clips of each speaker are known takes a personal baseline off (`results/enrolment.py`); these two are not counted,
-in the row below it neither.
+neutral clips of each speaker are known takes a personal baseline off (`results/enrolment.py`); these two are not
+counted, in the row below it neither.
 """
 
 
