@@ -47,11 +47,11 @@ page.queue(max_size=32).launch(server_port=int(sys.argv[1]))
 
 def main() -> None:
     sound = recording(CLIP_S)
-    servers = {"ours": ours, "bare Interface, wav2vec2-base": bare}
+    servers = {"ours": served, "bare Interface, wav2vec2-base": bare}
     print(f"{machine()}; a recording of {CLIP_S:.0f} s, {ROUNDS} rounds of {SECONDS:.0f} s\n")
     first_s = {name: [first_answer_s(serve, sound) for _ in range(ROUNDS)] for name, serve in servers.items()}
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
-        with ours(Path(one)) as our_server, bare(Path(two)) as their_server:
+        with served(Path(one)) as our_server, bare(Path(two)) as their_server:
             running = dict(zip(servers, (our_server, their_server), strict=True))
             tallies = {(name, visitors): [] for name in running for visitors in VISITORS}
             for _ in range(ROUNDS):
@@ -76,10 +76,6 @@ def main() -> None:
         recognizer(sound, 16_000)
         times_ms.append(1000 * (time.perf_counter() - before))
     print(f"\nThe recognizer alone, in this process: {statistics.median(times_ms):.0f} ms")
-
-
-def ours(folder: Path):
-    return served(folder)
 
 
 @contextmanager

@@ -252,7 +252,7 @@ def scores(
             label = f"{model}, folds {', '.join(untouched)} alone, on which nothing was chosen"
             ours.append(Score.of(label, runs, Predictions.joined(list(untouched.values())), False))
         if (name, model) in enrolled:
-            known, unknown = enrolled[name, model], same_clips(found[name, model], enrolled[name, model])
+            known, unknown = enrolled[name, model], only_clips_of(found[name, model], enrolled[name, model])
             ours.append(Score.of(f"{model}, two neutral clips of each speaker known", runs, known, False))
             ours.append(Score.of(f"{model}, the same clips without these", runs, unknown, False))
     for label, models in protocol.ensembles.items():
@@ -262,7 +262,7 @@ def scores(
     return ours
 
 
-def same_clips(predictions: Predictions, others: Predictions) -> Predictions:
+def only_clips_of(predictions: Predictions, others: Predictions) -> Predictions:
     """Those of the clips that the others are of as well; ResultsError if the others have more."""
 
     def keys(own: Predictions) -> list[tuple]:
