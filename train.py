@@ -5,9 +5,11 @@ accelerate launch train.py --config configs/ravdess_tess_cnn.yaml --data-dir DIR
 
 import argparse
 import copy
+import ctypes
 import faulthandler
 import math
 import os
+import platform
 import shlex
 import sys
 import time
@@ -54,6 +56,7 @@ from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import LabelError, nearest
 from ser_model.likeness import fit_likeness
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
+from ser_model.mfcc import pad_frames
 from ser_model.predictions import Predictions, PredictionsError
 from ser_model.reports import write_run
 from ser_model.settings import (
@@ -64,6 +67,9 @@ from ser_model.settings import (
     load_settings,
 )
 from ser_model.splits import FOLDS, SplitError, continued, manifest
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+KEPT_BYTES = 2**30
 
 
 class DivergedError(ValueError):
@@ -93,6 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
         settings = load_settings(args.config, overrides)
         with faults_in_words():
             places = (Path(args.data_dir), Path(args.output_dir))
+            keep_freed_memory()
             if args.cv and args.after:
                 raise SettingsError(
                     "--cv judges a recipe and --after trains one that was judged; run one, then the other"
@@ -300,6 +307,13 @@ def train(
     leave(accelerator)
 
 
+def keep_freed_memory() -> None:
+    """glibc hands large blocks back once they are freed, and every step would wait for new pages: keep them instead."""
+    if platform.libc_ver()[0] == "glibc":
+        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            ctypes.CDLL(None).mallopt(option, KEPT_BYTES)
+
+
 def make_state() -> PartialState:
     """What Accelerate knows of the processes."""
     state = PartialState(cpu=not torch.accelerator.is_available())  # or those without a GPU would each train alone
@@ -453,8 +467,7 @@ def pad_alike(
     """To `num_frames`, or the longest of all processes, for batch norm counts padding too: (B, L, F), (B, L)."""
     if num_frames is None:
         return accelerator.pad_across_processes((features, mask), dim=1)
-    missing = num_frames - features.shape[1]
-    return torch.nn.functional.pad(features, (0, 0, 0, missing)), torch.nn.functional.pad(mask, (0, missing))
+    return pad_frames(features, mask, num_frames)
 
 
 @torch.no_grad()
