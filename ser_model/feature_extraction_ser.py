@@ -420,10 +420,9 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         Returns:
             Normalised features (B, L, C * F), zero where the mask (B, L) is false.
         """
-        at_once = spectrum_transform is not None or waveforms.device.type != "cpu" or torch.compiler.is_exporting()
-        rows = at_once or max(1, torch.get_num_threads() * SAMPLES_AT_ONCE // waveforms.shape[1])
-        if at_once or len(waveforms) <= rows:
+        if spectrum_transform is not None or waveforms.device.type != "cpu" or torch.compiler.is_exporting():
             return self._extract(waveforms, lengths, spectrum_transform, vocal_tract_factors)
+        rows = max(1, torch.get_num_threads() * SAMPLES_AT_ONCE // waveforms.shape[1])
         parts = []
         for first in range(0, len(waveforms), rows):
             part = slice(first, first + rows)
