@@ -33,7 +33,7 @@ UPLOADED = (
 )
 LEFT = ("*/*",)  # folders: the patterns above reach into them
 
-EXPORT_NEEDS = ("onnxscript", "onnxruntime")
+EXPORT_NEEDS = ("onnx", "onnxscript")
 ONNX_TOLERANCE = 1e-4  # of a logit: float32 sums in another order differ by 1e-6
 
 

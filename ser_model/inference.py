@@ -2,10 +2,7 @@
 
 import csv
 import inspect
-import queue
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,14 +10,11 @@ from typing import IO, BinaryIO
 
 import numpy as np
 import torch
-from silero_vad import get_speech_timestamps_from_probs, load_silero_vad
 
 from .audio import FULL_SCALE, AudioError, audio_blocks, prepared_blocks, stated_duration_s
 from .feature_extraction_ser import PEAK_LIMIT
 from .pretrained import load_extractor, load_model
-
-# silero-vad's own affair, told to whoever asks for an emotion.
-warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", FutureWarning)
+from .voice_activity import SileroVADSequence, Span, VoiceActivity, load_detector
 
 MIN_DURATION_S = 0.5  # a syllable or two: below, the training corpora hold nothing to compare with
 MIN_SPEECH_S = 0.25  # the shortest stretch the voice detector itself reports
@@ -111,8 +105,7 @@ class EmotionRecognizer:
         self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         # Ours pads by itself; those of other models want to be told.
         self._padding = {"padding": True} if "padding" in inspect.signature(extractor.__call__).parameters else {}
-        self._idle_detectors = queue.SimpleQueue()
-        self._idle_detectors.put(load_silero_vad())
+        self.voice_detector = load_detector()
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, device: str = "cpu", **kwargs) -> "EmotionRecognizer":
@@ -146,10 +139,7 @@ class EmotionRecognizer:
             total_s = len(source) / sampling_rate if is_samples else stated_duration_s(source)
             total_s = total_s and min(total_s, MAX_DURATION_S)
         waiting = []
-        with self.voice_detector() as detector:
-            recording = self._heard(
-                pieces, detector, waiting, progress and (lambda heard_s: progress(heard_s, total_s))
-            )
+        recording = self._heard(pieces, waiting, progress and (lambda heard_s: progress(heard_s, total_s)))
         self._judge(waiting)
         return self._answer(recording)
 
@@ -158,12 +148,11 @@ class EmotionRecognizer:
         none is more than a few seconds kept.
         """
         outcomes, waiting = [], []
-        with self.voice_detector() as detector:
-            for path in paths:
-                try:
-                    outcomes.append(self._heard(self._pieces(path, None), detector, waiting))
-                except AudioError as error:
-                    outcomes.append(error)
+        for path in paths:
+            try:
+                outcomes.append(self._heard(self._pieces(path, None), waiting))
+            except AudioError as error:
+                outcomes.append(error)
         self._judge(waiting)
         return [outcome if isinstance(outcome, AudioError) else self._answer(outcome) for outcome in outcomes]
 
@@ -189,14 +178,13 @@ class EmotionRecognizer:
     def recognize(self, waveforms: Sequence[np.ndarray]) -> list[Prediction]:
         """Waveforms (T,) at the model's rate -> one prediction each; all windows go through the model together."""
         recordings, waiting = [], []
-        with self.voice_detector() as detector:
-            for waveform in waveforms:
-                recording = Recording(self.sampling_rate, detector)
-                windows = recording.hear(waveform) + recording.end()
-                if recording.refusal is None:
-                    heard = set(recording.heard_spans())
-                    waiting += [window for window in windows if window.span in heard]
-                recordings.append(recording)
+        for waveform in waveforms:
+            recording = Recording(self.sampling_rate, self.voice_detector)
+            windows = recording.hear(waveform) + recording.end()
+            if recording.refusal is None:
+                heard = set(recording.heard_spans())
+                waiting += [window for window in windows if window.span in heard]
+            recordings.append(recording)
         self._judge(waiting)
         return [self._answer(recording) for recording in recordings]
 
@@ -226,18 +214,6 @@ class EmotionRecognizer:
                 likeness.append(output.likeness.float().cpu().numpy() - threshold)
         return np.concatenate(scores), np.concatenate(likeness)
 
-    @contextmanager
-    def voice_detector(self) -> Iterator[Callable]:
-        """A detector for one listener alone, who may keep it for long: it remembers what it heard last."""
-        try:
-            detector = self._idle_detectors.get_nowait()
-        except queue.Empty:
-            detector = load_silero_vad()
-        try:
-            yield detector
-        finally:
-            self._idle_detectors.put(detector)
-
     def _pieces(self, source: str | Path | bytes | BinaryIO | np.ndarray, sampling_rate: int | None):
         """Any recording -> pieces (T,) float32 at the model's rate; AudioError if it cannot be read."""
         if isinstance(source, np.ndarray):
@@ -256,14 +232,13 @@ class EmotionRecognizer:
     def _heard(
         self,
         pieces: Iterable[np.ndarray],
-        detector: Callable,
         waiting: list["_Heard"],
         progress: Callable[[float], None] | None = None,
     ) -> "Recording":
         """A recording from its first piece to its last. Its windows are judged as soon as a batch of them is there;
         the rest stays in `waiting`.
         """
-        recording = Recording(self.sampling_rate, detector)
+        recording = Recording(self.sampling_rate, self.voice_detector)
         for piece in pieces:
             waiting += recording.hear(piece)
             if len(waiting) >= BATCH_SIZE:
@@ -318,65 +293,6 @@ class EmotionRecognizer:
         return {self.labels[index]: float(row[index]) for index in np.argsort(-row, kind="stable")}
 
 
-Span = tuple[int, int]  # start and end, in samples
-
-SETTLED_CHUNKS = 32  # of digital silence, a second, in which a voice detector forgets what it heard
-
-
-class VoiceActivity:
-    """Where somebody speaks, found out while the sound comes in.
-
-    Args:
-        sampling_rate: 8000 or a multiple of 16 000 Hz.
-        detector: of silero-vad, for this sound alone.
-    """
-
-    def __init__(self, sampling_rate: int, detector: Callable):
-        self.sampling_rate = sampling_rate
-        self._detector = detector
-        detector.reset_states()
-        self._step = max(1, sampling_rate // 16_000)  # the detector hears one sample of so many
-        self.chunk_samples = self._step * (256 if sampling_rate == 8000 else 512)  # 32 ms, as it was trained
-        self.probabilities: list[float] = []  # of a voice, one a chunk
-        self._silent_chunks = 0  # of samples that are all 0, in a row, up to now
-        self._rest = np.zeros(0, np.float32)
-
-    def hear(self, piece: np.ndarray) -> None:
-        """The next samples (T,)."""
-        piece = np.concatenate([self._rest, piece])
-        whole = len(piece) // self.chunk_samples * self.chunk_samples
-        self._rest = piece[whole:].copy()
-        self._detect(piece[:whole].reshape(-1, self.chunk_samples))
-
-    def end(self) -> None:
-        if len(self._rest):
-            self._detect(np.pad(self._rest, (0, self.chunk_samples - len(self._rest)))[None])
-            self._rest = self._rest[:0]
-
-    @torch.inference_mode()
-    def _detect(self, chunks: np.ndarray) -> None:
-        # A file of nothing but silence is through in no time: what is left out is heard when a sound follows.
-        for chunk, sounds in zip(torch.from_numpy(np.ascontiguousarray(chunks)), chunks.any(axis=1), strict=True):
-            if sounds:
-                for left_out in range(-max(0, self._silent_chunks - SETTLED_CHUNKS), 0):
-                    self.probabilities[left_out] = self._probability(torch.zeros_like(chunk))
-            self._silent_chunks = 0 if sounds else self._silent_chunks + 1
-            self.probabilities.append(0.0 if self._silent_chunks > SETTLED_CHUNKS else self._probability(chunk))
-
-    def _probability(self, chunk: torch.Tensor) -> float:
-        return self._detector(chunk, self.sampling_rate).item()
-
-    def stretches(self, samples: int) -> list[Span]:
-        """Where somebody spoke in the `samples` heard so far."""
-        found = get_speech_timestamps_from_probs(
-            self.probabilities,
-            sampling_rate=min(self.sampling_rate, 16_000),
-            audio_length_samples=samples // self._step,
-            step=self._step,
-        )
-        return [(stretch["start"], stretch["end"]) for stretch in found]
-
-
 @dataclass(frozen=True, eq=False)
 class _Heard:
     """A window of a recording that may hold speech, and its samples (T,)."""
@@ -396,7 +312,7 @@ class Recording:
     """
 
     sampling_rate: int
-    detector: Callable
+    voice_detector: SileroVADSequence
     samples: int = 0
     peak: float = 0.0
     full_scale_samples: int = 0
@@ -407,7 +323,7 @@ class Recording:
 
     def __post_init__(self):
         self._window, self._hop = (round(seconds * self.sampling_rate) for seconds in (WINDOW_S, WINDOW_HOP_S))
-        self._voice = VoiceActivity(self.sampling_rate, self.detector)
+        self._voice = VoiceActivity(self.sampling_rate, self.voice_detector)
         self._kept = np.zeros(0, np.float32)  # the last samples
         self._next_start = 0
 
@@ -476,14 +392,9 @@ class Recording:
 
     def _windows(self, spans: Sequence[Span]) -> list[_Heard]:
         kept_from = self.samples - len(self._kept)
-        heard = [span for span in spans if self._is_short or self._may_hold_speech(span)]
+        heard = [span for span in spans if self._is_short or self._voice.may_speak_in(span)]
         self.spans += heard
         return [_Heard(self, (start, end), self._kept[start - kept_from : end - kept_from]) for start, end in heard]
-
-    def _may_hold_speech(self, span: Span) -> bool:
-        """Wherever `stretches` will find enough: it starts at 0.5, goes on down to 0.35 and adds 30 ms at both ends."""
-        chunks = slice(span[0] // self._voice.chunk_samples, -(-span[1] // self._voice.chunk_samples))
-        return max(self._voice.probabilities[chunks], default=0) >= 0.35
 
 
 def voice_message(label: str, confidence: float) -> str:

@@ -178,8 +178,8 @@ def test_a_recurrent_network_is_refused_at_once(tmp_path):
 
 
 def test_what_is_not_installed_is_named_with_the_remedy(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as Python marks a module that is not there
-    with pytest.raises(SystemExit, match="exporting needs onnxruntime; pip install onnxruntime"):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as Python marks a module that is not there
+    with pytest.raises(SystemExit, match="exporting needs onnxscript; pip install onnxscript"):
         main(["export", str(CHECKPOINT), str(tmp_path / "model.onnx")])
 
 

@@ -14,7 +14,7 @@ PACKAGE = "ser_model"
 LAYERS = [
     {"configuration_ser", "mfcc", "layers", "labels", "audio", "sounds", "distributed", "archives", "spreadsheet"}
     | {"disk"},
-    {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults", "library"},
+    {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults", "library", "voice_activity"},
     {"modeling_ser", "splits", "inspection", "augment", "pictures", "saliency", "checkpoints", "predictions"},
     {"registration"},
     {"pretrained"},

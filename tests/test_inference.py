@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
-from ser_model.audio import AudioError
+from ser_model.audio import AudioError, resample
 from ser_model.inference import (
     CLIPPED,
     CUT,
@@ -28,6 +28,7 @@ from ser_model.inference import (
     write_predictions,
 )
 from ser_model.labels import EMOTIONS
+from ser_model.voice_activity import VoiceActivity
 
 RATE = 16_000
 
@@ -242,48 +243,63 @@ def test_piece_by_piece_answers_as_the_whole_at_once(recognizer, voice, half_a_m
             assert one.scores == pytest.approx(other.scores, abs=1e-5)
 
 
-def test_speech_is_found_as_the_detector_itself_finds_it(recognizer, half_a_minute):
+def found_by_silero(sound: np.ndarray) -> list[tuple[float, float]]:
+    """Stretches of speech in seconds, as silero-vad itself finds them, 32 ms after 32 ms."""
     from silero_vad import get_speech_timestamps, load_silero_vad
 
-    prediction = recognizer(half_a_minute, RATE)
-    stretches = get_speech_timestamps(torch.from_numpy(half_a_minute), load_silero_vad())
-    expected = [(stretch["start"] / RATE, stretch["end"] / RATE) for stretch in stretches]
+    stretches = get_speech_timestamps(torch.from_numpy(sound), load_silero_vad(onnx=True))
+    return [(stretch["start"] / RATE, stretch["end"] / RATE) for stretch in stretches]
+
+
+def test_speech_is_found_as_the_detector_itself_finds_it(recognizer, half_a_minute):
+    prediction, expected = recognizer(half_a_minute, RATE), found_by_silero(half_a_minute)
     assert list(prediction.speech) == expected and len(expected) > 4
     assert prediction.speech_s == pytest.approx(sum(end - start for start, end in expected))
 
 
-def test_digital_silence_is_passed_over_and_what_follows_is_heard_as_ever(recognizer, voice):
-    from silero_vad import get_speech_timestamps, load_silero_vad
+@pytest.mark.parametrize("piece_samples", [100, 5000, 16_000])
+def test_speech_is_found_whatever_the_pieces(recognizer, voice, piece_samples):
+    sound = np.concatenate([voice, np.zeros(40 * RATE, np.float32), voice])
+    activity = VoiceActivity(RATE, recognizer.voice_detector)
+    for first in range(0, len(sound), piece_samples):
+        activity.hear(sound[first : first + piece_samples])
+    activity.end()
+    stretches = [(start / RATE, end / RATE) for start, end in activity.stretches(len(sound))]
+    assert stretches == found_by_silero(sound) and len(stretches) >= 2
 
-    class Counting:
-        def __init__(self):
-            self.chunks, self.detector = 0, load_silero_vad()
 
-        def reset_states(self):
-            self.detector.reset_states()
+@pytest.mark.parametrize("rate", [8000, 22_050, 48_000])
+def test_speech_is_found_at_any_rate(recognizer, half_a_minute, rate):
+    sound = resample(half_a_minute, RATE, rate)
+    activity = VoiceActivity(rate, recognizer.voice_detector)
+    for piece in np.array_split(sound, 40):
+        activity.hear(piece)
+    activity.end()
+    stretches = activity.stretches(len(sound))
+    expected = found_by_silero(half_a_minute)
+    assert len(stretches) == len(expected)
+    np.testing.assert_allclose(np.array(stretches) / rate, expected, rtol=0, atol=0.1)
 
-        def __call__(self, *args):
-            self.chunks += 1
-            return self.detector(*args)
 
-    silence, detector = np.zeros(100 * RATE, np.float32), Counting()
-    recording = Recording(RATE, detector)
-    recording.hear(np.concatenate([voice, silence]))
-    assert detector.chunks < 10 * RATE / 512 < len(recording._voice.probabilities)
-    sound = np.concatenate([voice, silence[: 10 * RATE], voice, silence[: 3 * RATE], voice])
-    stretches = get_speech_timestamps(torch.from_numpy(sound), load_silero_vad())
-    expected = [(stretch["start"] / RATE, stretch["end"] / RATE) for stretch in stretches]
-    assert list(recognizer(sound, RATE).speech) == expected and len(expected) >= 3
+def test_speech_may_be_wherever_it_is_found_and_where_nothing_was_heard_yet(recognizer, voice):
+    activity = VoiceActivity(RATE, recognizer.voice_detector)
+    assert activity.may_speak_in((0, RATE))
+    sound = np.concatenate([np.zeros(5 * RATE, np.float32), voice])
+    activity.hear(sound)
+    assert not activity.may_speak_in((0, 4 * RATE))
+    assert activity.may_speak_in((len(sound), len(sound) + RATE))
+    activity.end()
+    for start, end in activity.stretches(len(sound)):
+        assert activity.may_speak_in((start, start + 1000)) and activity.may_speak_in((end - 1000, end))
 
 
 def test_what_is_kept_of_a_recording_does_not_grow_with_it(recognizer, voice):
-    with recognizer.voice_detector() as detector:
-        recording, kept = Recording(RATE, detector), []
-        for _ in range(20):
-            windows = recording.hear(voice)
-            kept.append(len(recording._kept))
-            assert all(len(window.samples) == 4 * RATE for window in windows)
-        recording.end()
+    recording, kept = Recording(RATE, recognizer.voice_detector), []
+    for _ in range(20):
+        windows = recording.hear(voice)
+        kept.append(len(recording._kept))
+        assert all(len(window.samples) == 4 * RATE for window in windows)
+    recording.end()
     assert max(kept) <= 6 * RATE
     assert recording.duration_s == pytest.approx(20 * len(voice) / RATE)
 
@@ -312,7 +328,6 @@ def test_the_start_of_a_recording_can_be_had_alone(recognizer, half_a_minute):
 
 
 def test_two_at_once_do_not_disturb_each_other(recognizer, half_a_minute, voice):
-    """The voice detector remembers what it heard last, so that each listener needs one alone."""
     alone = [recognizer(half_a_minute, RATE), recognizer(voice, RATE)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda sound: recognizer(sound, RATE), [half_a_minute, voice] * 3))
