@@ -5,11 +5,9 @@ accelerate launch train.py --config configs/ravdess_tess_cnn.yaml --data-dir DIR
 
 import argparse
 import copy
-import ctypes
 import faulthandler
 import math
 import os
-import platform
 import shlex
 import sys
 import time
@@ -55,6 +53,7 @@ from ser_model.finetune import Base, layer_rates, load_base
 from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import LabelError, nearest
 from ser_model.likeness import fit_likeness
+from ser_model.memory import keep_freed_memory
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
 from ser_model.mfcc import pad_frames
 from ser_model.predictions import Predictions, PredictionsError
@@ -67,9 +66,6 @@ from ser_model.settings import (
     load_settings,
 )
 from ser_model.splits import FOLDS, SplitError, continued, manifest
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-KEPT_BYTES = 2**30
 
 
 class DivergedError(ValueError):
@@ -305,13 +301,6 @@ def train(
     for tracker in accelerator.trackers:
         tracker.finish()
     leave(accelerator)
-
-
-def keep_freed_memory() -> None:
-    """glibc hands large blocks back once they are freed, and every step would wait for new pages: keep them instead."""
-    if platform.libc_ver()[0] == "glibc":
-        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-            ctypes.CDLL(None).mallopt(option, KEPT_BYTES)
 
 
 def make_state() -> PartialState:

@@ -18,6 +18,7 @@ from .disk import in_words
 from .feature_extraction_ser import SERFeatureExtractor
 from .hub import HubError, export_onnx, load_pretrained, push_model
 from .labels import LabelError, label_scheme
+from .memory import keep_freed_memory
 from .modeling_ser import SERForAudioClassification
 from .pretrained import load_extractor, load_model
 from .settings import SettingsError, TrainingSettings, load_settings
@@ -103,6 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     args = parser.parse_args(arguments)
     disable_progress_bar()  # Transformers draws one for weights that are there in a moment
+    keep_freed_memory()
     try:
         status = args.run(args)
         sys.stdout.flush()
