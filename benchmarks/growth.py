@@ -2,8 +2,8 @@
 
     python -m benchmarks.growth --data-dir data --picture docs/performance/growth.svg
 
-Each point is a process of its own, on one thread, that hears its input twice and tells the time of the second hearing
-and its peak memory; a corpus is listed, decoded, checked and cached once, by two processes. Linear growth is a line of
+Each point is a process of its own, on one thread, that keeps freed memory as the command line does, hears its input
+twice and tells the time of the second hearing and its peak memory; a corpus is listed, decoded, checked and cached once, by two processes. Linear growth is a line of
 slope one in the picture.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from ser_model.inference import EmotionRecognizer
+from ser_model.memory import keep_freed_memory
 
 from . import corpus_scale
 from .alternating import machine
@@ -77,6 +78,7 @@ def measured(*what: str) -> dict:
 
 def point(path: Path | None, count: int | None) -> dict:
     torch.set_num_threads(1)
+    keep_freed_memory()
     recognizer = EmotionRecognizer.from_pretrained(MODEL)
     clips = [recording(BATCH_CLIP_S)] * (count or 0)
     for _ in range(2):
