@@ -3,8 +3,8 @@
     python -m benchmarks.growth --data-dir data --picture docs/performance/growth.svg
 
 Each point is a process of its own, on one thread, that keeps freed memory as the command line does, hears its input
-twice and tells the time of the second hearing and its peak memory; a corpus is listed, decoded, checked and cached once, by two processes. Linear growth is a line of
-slope one in the picture.
+twice and tells the time of the second hearing and its peak memory; a corpus is listed, decoded, checked and cached
+once, by two processes. Linear growth is a line of slope one in the picture.
 """
 
 import argparse
