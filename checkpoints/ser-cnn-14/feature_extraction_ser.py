@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 # Float audio lies in [-1, 1]; mixing may overshoot, but a peak beyond this is integers that nobody scaled.
 PEAK_LIMIT = 32.0
-SAMPLES_AT_ONCE = 2**18  # of a thread: the spectra of so many stay in its cache, which made batches three times as quick
+SAMPLES_AT_ONCE = 2**18  # of a thread: their spectra stay in its cache, which made batches three times as quick
 SPEC_KEYS = {"feature_extractor_type", "auto_map", "processor_class", "_processor_class"}  # written by save_pretrained
 
 CHOICES = {
