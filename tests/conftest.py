@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)  # on a busy machine two threads that wait for each other are far slower than one
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the tests may depend on the Hub
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some import ONNX Runtime before our package
 
 
 def program(*names: str) -> str:

@@ -1,5 +1,6 @@
 import csv
 import io
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -291,6 +292,15 @@ def test_speech_may_be_wherever_it_is_found_and_where_nothing_was_heard_yet(reco
     activity.end()
     for start, end in activity.stretches(len(sound)):
         assert activity.may_speak_in((start, start + 1000)) and activity.may_speak_in((end - 1000, end))
+
+
+def test_nothing_is_written_about_who_asks(tmp_path, model_dir, voice_path):
+    """ONNX Runtime keeps a name of the device, and tells Microsoft what it runs, unless it is told not to."""
+    command = [sys.executable, "-m", "ser_model", "predict", str(voice_path), "--model", str(model_dir)]
+    places = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+    without = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    subprocess.run(command, env=without | places, capture_output=True, check=True)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_what_is_kept_of_a_recording_does_not_grow_with_it(recognizer, voice):
