@@ -9,7 +9,6 @@ from .audio import StreamResampler
 DETECTOR_HZ = 16_000
 CHUNK_SAMPLES, CONTEXT_SAMPLES = 512, 64  # 32 ms are judged at a time, each after the last 4 ms before it
 STATE_SHAPE = (1, 1, 128)
-CHUNKS_AT_ONCE = 512  # 16 s
 START_PROBABILITY, GO_ON_PROBABILITY = 0.5, 0.35  # from which speech begins, and down to which it goes on
 
 Span = tuple[int, int]  # start and end, in samples
@@ -17,7 +16,7 @@ Span = tuple[int, int]  # start and end, in samples
 
 def load_detector() -> SileroVADSequence:
     """Its weights come with silero-vad. It remembers nothing, and many threads may share it."""
-    return load_silero_vad(sequence=True, max_frames=CHUNKS_AT_ONCE)
+    return load_silero_vad(sequence=True)
 
 
 class VoiceActivity:
@@ -52,8 +51,8 @@ class VoiceActivity:
         whole = len(samples) // CHUNK_SAMPLES
         self._rest = samples[whole * CHUNK_SAMPLES :].copy()
         chunks = samples[: whole * CHUNK_SAMPLES].reshape(whole, CHUNK_SAMPLES)
-        for first in range(0, whole, CHUNKS_AT_ONCE):
-            block = chunks[first : first + CHUNKS_AT_ONCE]
+        for first in range(0, whole, self._detector.max_frames):
+            block = chunks[first : first + self._detector.max_frames]
             context = np.concatenate([self._context, block[:-1, -CONTEXT_SAMPLES:]])
             self._context = block[-1:, -CONTEXT_SAMPLES:].copy()
             # Its own `audio_forward` begins anew with every call.
