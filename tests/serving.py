@@ -126,6 +126,13 @@ def submit(page: Page, expected) -> str:
     return said.inner_text()
 
 
+def open_settings(page: Page) -> None:
+    """Unfold models and threshold. Gradio gives what was folded its first values once more, in the next frame."""
+    page.get_by_role("button", name="Model and threshold").click()
+    page.locator("#threshold input[type=number]").wait_for()
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def encode(path: Path, codec: str, rate_hz: int, samples: np.ndarray, samples_hz: int) -> None:
     """Samples (T,) in [-1, 1] into the container that the path's ending names."""
     frame = av.AudioFrame.from_ndarray((samples * 32_767).astype(np.int16)[None], format="s16", layout="mono")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from serving import ROOT, submit, upload, visit
+from serving import ROOT, open_settings, submit, upload, visit
 
 pytestmark = pytest.mark.browser
 
@@ -52,7 +52,7 @@ def test_the_threshold_rewords_the_answer_without_hearing_again(page, clips):
     upload(page, clips / "clip.wav")
     sure = submit(page, "This voice sounds")
     bars = page.locator("#scores").inner_text()
-    page.get_by_role("button", name="Model and threshold").click()
+    open_settings(page)
     number = page.locator("#threshold input[type=number]")
     number.fill("100")
     number.press("Enter")
@@ -64,7 +64,7 @@ def test_the_threshold_rewords_the_answer_without_hearing_again(page, clips):
 
 
 def test_each_model_stands_beside_the_figures_of_its_card(page):
-    page.get_by_role("button", name="Model and threshold").click()
+    open_settings(page)
     test = json.loads((ROOT / "checkpoints" / "ser-cnn-8" / "metrics.json").read_text())["test"]
     row = page.locator("table.models tbody tr", has_text="unseen speakers")
     expect(row).to_contain_text(f"{test['uar']:.3f}")
@@ -92,7 +92,7 @@ def test_a_keyboard_is_enough(page, clips):
 
 
 def test_every_control_has_a_name(page):
-    page.get_by_role("button", name="Model and threshold").click()
+    open_settings(page)
     nameless = """() => [...document.querySelectorAll("button, input, select, textarea, a[href]")]
         .filter((control) => control.checkVisibility())
         .filter((control) => !(control.innerText?.trim() || control.getAttribute("aria-label") || control.title
@@ -107,7 +107,7 @@ def test_text_stands_out_from_what_is_behind_it(browser, server, clips, scheme):
         upload(page, clips / "long.wav")
         submit(page, ANSWERED)
         page.locator(".over-time").wait_for()
-        page.get_by_role("button", name="Model and threshold").click()
+        open_settings(page)
         page.get_by_role("button", name="Look inside").click()
         assert page.evaluate(PALE) == []
 
@@ -118,7 +118,7 @@ def test_a_phone_needs_no_sideways_scroll(browser, server, clips, tab):
         upload(page, clips / "long.wav")
         submit(page, ANSWERED)
         page.get_by_role("button", name="Look inside").click()
-        page.get_by_role("button", name="Model and threshold").click()
+        open_settings(page)
         page.get_by_role("tab", name=tab).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
