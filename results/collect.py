@@ -92,10 +92,13 @@ def collect(
     for run_dir in run_dirs:
         folds = finished_folds(run_dir, protocol, config)
         parts.append(Predictions.pooled([HEARINGS[heard](fold, data_dir) for fold in folds]))
-    predictions = _in_order(Predictions.joined(parts))
-    path = predictions_file(results_dir, name, model, heard)
+    return written(Predictions.joined(parts), predictions_file(results_dir, name, model, heard))
+
+
+def written(predictions: Predictions, path: Path) -> Path:
+    """`path`, where they lie in order; ResultsError where a run answers one clip twice."""
     path.parent.mkdir(exist_ok=True)
-    predictions.write(path, DECIMALS)
+    _in_order(predictions).write(path, DECIMALS)
     return path
 
 

@@ -38,11 +38,17 @@ class Protocol(_Entry):
     seeds: list[int] = Field(min_length=1)
     measures: list[Measure] = Field(min_length=1)
     models: dict[str, str] = Field(min_length=1)
+    probes: dict[str, str] = {}
     ensembles: dict[str, list[str]] = {}
     conditions: bool = False
     enrolled: bool = False
     developed_on: list[int] = []
     others: list[Others] = []
+
+    @property
+    def answering(self) -> list[str]:
+        """All whose predictions are tabled."""
+        return [*self.models, *self.probes]
 
     @property
     def unseen(self) -> bool:

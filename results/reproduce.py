@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from .collect import main as collect
+from .probe import main as probe
 from .protocols import RESULTS, ResultsError, find_protocol
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,9 +30,12 @@ def main(arguments: list[str] | None = None) -> None:
     except ResultsError as error:
         sys.exit(f"reproduce: {error}")
     data_dir, results = str(args.data_dir.resolve()), ["--results", str(args.results)]
-    for model in [args.only] if args.only else protocol.models:
-        if model not in protocol.models:
-            sys.exit(f"reproduce: {args.protocol} has no model {model!r}; known: {', '.join(protocol.models)}")
+    for model in [args.only] if args.only else protocol.answering:
+        if model not in protocol.answering:
+            sys.exit(f"reproduce: {args.protocol} has no model {model!r}; known: {', '.join(protocol.answering)}")
+        if model in protocol.probes:
+            probe([args.protocol, "--data-dir", data_dir, *results])
+            continue
         run_dirs = []
         for seed in protocol.seeds:
             run_dirs.append(str(args.output_dir.resolve() / args.protocol / model / f"seed-{seed}"))

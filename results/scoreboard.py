@@ -76,7 +76,7 @@ def write_results(results_dir: Path, docs_dir: Path) -> None:
         {
             (name, model): load_predictions(results_dir, name, protocol, model, heard)
             for name, protocol in protocols.items()
-            for model in protocol.models
+            for model in protocol.answering
             if predictions_file(results_dir, name, model, heard).is_file()
         }
         for heard in ("", "enrolled")
@@ -94,7 +94,7 @@ def write_results(results_dir: Path, docs_dir: Path) -> None:
             f"## {name}\n\n{protocol.title}; {voices(protocol)}. Trained by `make reproduce PROTOCOL={name}`.\n"
         )
         parts.append(protocol_table(protocol, ours[name]))
-        for model in protocol.models:
+        for model in protocol.answering:
             if (name, model) in found:
                 parts.append(details(name, protocol, model, found[name, model], pictures))
     parts += ["## What was tried\n", ablation_table(results_dir)]
@@ -110,7 +110,7 @@ def check_files(results_dir: Path, protocols: dict[str, Protocol]) -> None:
     known = {
         predictions_file(results_dir, name, model, heard)
         for name, protocol in protocols.items()
-        for model in protocol.models
+        for model in protocol.answering
         for heard in get_args(Heard)
     }
     if strays := sorted(set((results_dir / "predictions").glob("*")) - known):
@@ -169,20 +169,27 @@ def calibration(predictions: Predictions) -> dict[str, list[float]]:
 
 
 def ensemble(members: Sequence[Predictions]) -> Predictions:
-    """The mean of all members' and seeds' probabilities, clip by clip.
+    """The mean of the members' probabilities, clip by clip; a member's are the mean over its seeds.
 
     Raises:
         ResultsError: not every seed answers every clip.
         PredictionsError: the members' labels differ.
     """
-    seeds = [seed for member in members for seed in member.parted("seed").values()]
-    Predictions.joined(seeds)  # one set of labels
-    rows = [{(clip["corpus"], clip["path"]): row for row, clip in enumerate(seed.clips)} for seed in seeds]
-    if any(own.keys() != rows[0].keys() for own in rows):
-        raise ResultsError("an ensemble needs answers of every seed to the same clips; take models of one protocol")
-    shares = [seed.shares()[[own[clip] for clip in rows[0]]] for seed, own in zip(seeds, rows, strict=True)]
-    first = seeds[0]
-    return Predictions(first.names, first.clips, first.labels, np.mean(shares, axis=0))
+    Predictions.joined(members)  # one set of labels
+    first = next(iter(members[0].parted("seed").values()))
+    clips = [(clip["corpus"], clip["path"]) for clip in first.clips]
+    means = []
+    for member in members:
+        shares = []
+        for seed in member.parted("seed").values():
+            rows = {(clip["corpus"], clip["path"]): row for row, clip in enumerate(seed.clips)}
+            if rows.keys() != set(clips):
+                raise ResultsError(
+                    "an ensemble needs answers of every seed to the same clips; take models of one protocol"
+                )
+            shares.append(seed.shares()[[rows[clip] for clip in clips]])
+        means.append(np.mean(shares, axis=0))
+    return Predictions(first.names, first.clips, first.labels, np.mean(means, axis=0))
 
 
 # ── Tables ──
@@ -238,7 +245,7 @@ def scores(
     enrolled, with and without; of ensembles.
     """
     ours = []
-    for model in protocol.models:
+    for model in protocol.answering:
         if (name, model) not in found:
             continue
         runs = run_words(protocol, found[name, model])
@@ -246,7 +253,7 @@ def scores(
         corpora = found[name, model].parted("corpus")
         if len(corpora) > 1:
             ours += [Score.of(f"{model}, {corpus} clips alone", runs, own, False) for corpus, own in corpora.items()]
-        if protocol.developed_on:
+        if protocol.developed_on and model in protocol.models:
             folds = found[name, model].parted("fold").items()
             untouched = {fold: own for fold, own in folds if int(fold) not in protocol.developed_on}
             label = f"{model}, folds {', '.join(untouched)} alone, on which nothing was chosen"
@@ -418,7 +425,7 @@ def ablation_table(results_dir: Path) -> str:
 def runs_table(results_dir: Path, protocols: dict[str, Protocol]) -> str:
     rows = []
     for run in load_runs(results_dir):
-        if run.protocol not in protocols or run.model not in protocols[run.protocol].models:
+        if run.protocol not in protocols or run.model not in protocols[run.protocol].answering:
             raise ResultsError(f"runs.yaml: {run.protocol}, {run.model} is none of protocols.yaml; mend the names")
         command = f"`make reproduce PROTOCOL={run.protocol} MODEL={run.model}`"
         rows.append([run.protocol, run.model, command, run.hardware, f"{run.hours:.2f}", run.commit])

@@ -12,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 from test_readme import command
 
-from results import collect, reproduce, scoreboard
+from results import collect, probe, reproduce, scoreboard
 from results.protocols import ResultsError, load_ablations, load_protocols, load_runs, predictions_file
 from ser_model.conditions import CONDITIONS
 from ser_model.crossvalidation import RANDOM
@@ -110,8 +111,8 @@ def test_every_protocol_can_be_trained_from_its_table():
         assert protocol.cv is None or protocol.cv in FOLDS or RANDOM.fullmatch(protocol.cv), name
         assert len(protocol.seeds) >= 3 if protocol.unseen else protocol.folds >= 5
         for models in protocol.ensembles.values():
-            assert set(models) <= protocol.models.keys()
-        for config in protocol.models.values():
+            assert set(models) <= set(protocol.answering)
+        for config in [*protocol.models.values(), *protocol.probes.values()]:
             settings = load_settings(ROOT / config)
             if protocol.cv is None:
                 assert settings.split.kind == "corpora"
@@ -150,6 +151,12 @@ def test_an_ensemble_averages_the_seeds_clip_by_clip():
     assert scoreboard.over_seeds(averaged)["uar"] == [1.0]
     with pytest.raises(ResultsError, match="the same clips"):
         scoreboard.ensemble([Predictions.joined([CLEAN[0], CLEAN[1].parted("path")["0.wav"]])])
+
+
+def test_members_of_an_ensemble_weigh_alike_however_many_seeds_they_have():
+    other = answers([0.1, 0.1, 0.1, 0.1], 0)
+    averaged = scoreboard.ensemble([Predictions.joined(CLEAN), other])
+    np.testing.assert_allclose(averaged.shares()[:, 0], [(0.9 + 0.1) / 2, (0.6 + 0.1) / 2, 0.15, (0.4 + 0.1) / 2])
 
 
 def test_folds_that_the_recipe_was_chosen_on_are_left_out_of_a_row_of_its_own():
@@ -314,6 +321,52 @@ def test_reproducing_again_trains_what_is_missing_to_the_same_answers(reproduced
     assert [rows_of(file) for file in files] == before
     now = [(fold / "model.safetensors").stat().st_mtime_ns for fold in folds]
     assert now[0] == written[0] and now[1] != written[1]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> Path:
+    """A stand-in for a pretrained one: sound (1, T) -> random features (1, L, 8) of each hundredth of a second."""
+    file = tmp_path_factory.mktemp("encoder") / "encoder.onnx"
+    kernels = np.random.default_rng(0).normal(size=(8, 1, 160)).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Unsqueeze", ["input_values", "axis"], ["sound"]),
+        onnx.helper.make_node("Conv", ["sound", "kernels"], ["features"], strides=[160]),
+        onnx.helper.make_node("Abs", ["features"], ["levels"]),
+        onnx.helper.make_node("Transpose", ["levels"], ["frames"], perm=[0, 2, 1]),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    inputs = [value("input_values", 1, [1, "time"]), value("attention_mask", 7, [1, "time"])]
+    known = [onnx.numpy_helper.from_array(kernels, "kernels"), onnx.numpy_helper.from_array(np.array([1]), "axis")]
+    graph = onnx.helper.make_graph(nodes, "encoder", inputs, [value("frames", 1, [1, "frame", 8])], known)
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), file)
+    return file
+
+
+def probed(root: Path, data_dir: Path, *options) -> None:
+    words = ["ravdess-speakers", "--data-dir", str(data_dir), "--results", str(root / "results"), *map(str, options)]
+    probe.main(words)
+
+
+def test_a_probe_answers_every_clip_and_joins_the_ensemble(reproduced, encoder, synthetic_corpora, tmp_path):
+    root = Path(shutil.copytree(reproduced, tmp_path / "root"))
+    with pytest.raises(SystemExit, match="ravdess-speakers has no probe"):
+        probed(root, synthetic_corpora, "--encoder", encoder)
+    file = root / "results" / "protocols.yaml"
+    protocols = yaml.safe_load(file.read_text())
+    protocols["ravdess-speakers"] |= {"probes": {"ear": str(root / "tiny.yaml")}, "ensembles": {"both": ["net", "ear"]}}
+    file.write_text(yaml.safe_dump(protocols))
+    probed(root, synthetic_corpora, "--encoder", encoder)
+    rows = rows_of(predictions_file(root / "results", "ravdess-speakers", "ear"))
+    assert {(row["seed"], row["fold"], row["speaker"]) for row in rows} == {
+        ("0", "1", "tess-YAF"),
+        ("0", "2", "tess-OAF"),
+    }
+    assert len(rows) == 42
+    right = sum(row["prediction"] == row["label"] for row in rows)
+    assert right > 42 / 7  # more than chance
+    page = made(root / "results")
+    assert "| **ear** |" in page and "| **ensemble: both** |" in page
 
 
 def test_a_run_without_folds_is_collected_too(reproduced, tmp_path):
