@@ -68,7 +68,7 @@ def packaged_encoder() -> Path:
     for folder in package.submodule_search_locations if package else ():
         if (file := Path(folder) / "assets" / "tiny-en" / "encoder_model.ort").is_file():
             return file
-    raise ResultsError(f"the encoder is not installed: pip install --no-deps {PACKAGE}, or give --encoder FILE")
+    raise ResultsError(f"the encoder of the probe is not installed: pip install --no-deps {PACKAGE}")
 
 
 def encoder(file: Path) -> Embed:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .collect import main as collect
 from .probe import main as probe
+from .probe import packaged_encoder
 from .protocols import RESULTS, ResultsError, find_protocol
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,12 +28,15 @@ def main(arguments: list[str] | None = None) -> None:
     args, options = parser.parse_known_args(arguments)
     try:
         protocol = find_protocol(args.protocol, args.results)
+        models = [args.only] if args.only else protocol.answering
+        if not set(models) <= set(protocol.answering):
+            raise ResultsError(f"{args.protocol} has no model {args.only!r}; known: {', '.join(protocol.answering)}")
+        if not set(models).isdisjoint(protocol.probes):
+            packaged_encoder()  # rather now than after hours of training
     except ResultsError as error:
         sys.exit(f"reproduce: {error}")
     data_dir, results = str(args.data_dir.resolve()), ["--results", str(args.results)]
-    for model in [args.only] if args.only else protocol.answering:
-        if model not in protocol.answering:
-            sys.exit(f"reproduce: {args.protocol} has no model {model!r}; known: {', '.join(protocol.answering)}")
+    for model in models:
         if model in protocol.probes:
             probe([args.protocol, "--data-dir", data_dir, *results])
             continue

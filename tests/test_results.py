@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -348,7 +349,9 @@ def probed(root: Path, data_dir: Path, *options) -> None:
     probe.main(words)
 
 
-def test_a_probe_answers_every_clip_and_joins_the_ensemble(reproduced, encoder, synthetic_corpora, tmp_path):
+def test_a_probe_answers_every_clip_and_joins_the_ensemble(
+    reproduced, encoder, synthetic_corpora, tmp_path, monkeypatch
+):
     root = Path(shutil.copytree(reproduced, tmp_path / "root"))
     with pytest.raises(SystemExit, match="ravdess-speakers has no probe"):
         probed(root, synthetic_corpora, "--encoder", encoder)
@@ -367,6 +370,9 @@ def test_a_probe_answers_every_clip_and_joins_the_ensemble(reproduced, encoder, 
     assert right > 42 / 7  # more than chance
     page = made(root / "results")
     assert "| **ear** |" in page and "| **ensemble: both** |" in page
+    monkeypatch.setitem(sys.modules, "moonshine_voice", None)  # as where it is not installed
+    with pytest.raises(SystemExit, match="pip install --no-deps moonshine-voice==0.0.48"):
+        _reproduce(root, synthetic_corpora)
 
 
 def test_a_run_without_folds_is_collected_too(reproduced, tmp_path):
