@@ -12,6 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from ser_model.checkpoints import (
     Checkpoint,
     CheckpointError,
     Progress,
+    alone,
     identity_of,
     is_finished,
     whole_files,
@@ -109,7 +111,8 @@ def main(arguments: list[str] | None = None) -> None:
             else:
                 judged = judgement(args.after, settings) if args.after else None
                 settings = after_all(settings) if judged else settings
-                train(settings, *places, args.resume, args.overwrite, judged)
+                with only_run(places[1]):
+                    train(settings, *places, args.resume, args.overwrite, judged)
     except (SettingsError, CorpusError, DataError, LabelError, SplitError, HubError) as error:
         sys.exit(f"train.py: {error}")
     except (CheckpointError, DivergedError, PredictionsError) as error:
@@ -130,7 +133,8 @@ def cross_validate(settings: Settings, protocol: str, data_dir: Path, output_dir
     finished = sum(is_finished(run_dir, fold, not overwrite, overwrite) for fold, run_dir in runs)
     state.print(f"{protocol}: {len(folds)} folds, {finished} of them finished before")
     for fold, run_dir in runs:
-        train(fold, data_dir, run_dir, not overwrite, overwrite)
+        with only_run(run_dir):
+            train(fold, data_dir, run_dir, not overwrite, overwrite)
     if state.is_main_process:
         print(f"{headline(summarise(protocol, run_dirs, output_dir))}; saved to {output_dir}")
     state.wait_for_everyone()
@@ -309,6 +313,11 @@ def make_state() -> PartialState:
     if state.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP"):
         state.distributed_type = DistributedType.MULTI_GPU  # CPUs can shard too, but Accelerate does not ask them to
     return state
+
+
+def only_run(output_dir: Path) -> AbstractContextManager[None]:
+    """See `alone`; the main process speaks for all."""
+    return alone(output_dir) if make_state().is_main_process else nullcontext()
 
 
 def make_accelerator(training: TrainingSettings, log_dir: Path) -> Accelerator:

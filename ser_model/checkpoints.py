@@ -15,13 +15,14 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -33,6 +34,7 @@ from .faults import Stopped, StopSignals
 from .settings import Settings, load_settings
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+LOCK_FILE = ".lock"
 FINISHED = "metrics.json"  # is written when there is nothing left to do but to forget the checkpoint
 RUN = "run"  # the metadata's only key
 TENSOR = "tensor"  # stands in the JSON where a tensor was
@@ -221,6 +223,26 @@ def is_finished(folder: Path, settings: Settings, resume: bool, overwrite: bool)
     before = load_settings(folder / "settings.yaml").model_dump(mode="json")
     _refuse_differences(folder, {"settings": before}, {"settings": settings.model_dump(mode="json")})
     return True
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else trains into `folder` meanwhile, for two runs would write over each other; CheckpointError if so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE, blocking=False)  # of the system: it ends with this process, however that ends
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise CheckpointError(
+            f"another train.py is writing into {folder}; wait for its end, or give another --output-dir"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / LOCK_FILE).unlink(missing_ok=True)
+        with suppress(OSError):  # which holds more than the lock
+            folder.rmdir()
 
 
 def identity_of(settings: Settings, split_hash: str, contents: Sequence[str], processes: int) -> dict[str, Any]:

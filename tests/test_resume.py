@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 from training_runs import ROOT, TINY, Run, outcome
 
+from ser_model.checkpoints import alone
+
 EVERY_STEP = "--training.checkpoint_minutes=1e-6"
 KINDS = {  # batch norm and accumulated gradients on one process; a recurrent network with dropout on two
     1: ["--training.accumulation_steps=2", "--training.batch_size=8"],
@@ -283,6 +285,18 @@ def test_a_finished_run_is_left_alone_unless_it_shall_be_overwritten(places):
     assert (output_dir / "model.safetensors").read_bytes() == weights
     assert Run([*arguments, "--overwrite", "--seed=1"], log).wait() == [0]
     assert (output_dir / "model.safetensors").read_bytes() != weights
+
+
+def test_a_second_run_is_kept_out_of_the_folder_until_the_first_has_ended(places):
+    arguments, output_dir, log = places("shared")
+    arguments += ["--training.epochs=1"]
+    with alone(output_dir):
+        said = refused(arguments, log)
+        assert f"another train.py is writing into {output_dir}; wait for its end, or give another" in said
+        assert [path.name for path in output_dir.iterdir()] == [".lock"]
+    assert not output_dir.exists()
+    assert Run(arguments, log).wait() == [0]
+    assert not (output_dir / ".lock").exists()
 
 
 # ways to compute
