@@ -1,8 +1,10 @@
 """The tab "My clips": this visitor's list, on the page and on the disk, and nobody else's."""
 
+import asyncio
 import csv
 import gc
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import serving
 from playwright.sync_api import Page, expect
 from serving import ROOT, submit, upload
+from starlette.responses import FileResponse
 
 from ser_model.inference import Prediction
 from ser_model.page import clips as clips_module
@@ -205,6 +208,22 @@ def test_a_server_that_stops_leaves_no_voice_on_the_disk(browser, tmp_path):
         open_clips(page, 1)
         assert list((tmp_path / "uploads").rglob("*.flac"))
     assert list((tmp_path / "uploads").rglob("*.flac")) == []
+
+
+def test_a_clip_that_is_deleted_before_it_is_sent_is_not_found(tmp_path):
+    clip = tmp_path / "clip.flac"
+    scope = {"type": "http", "method": "GET", "path": f"/gradio_api/file={clip}", "headers": []}
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    with ThreadPoolExecutor() as thread:  # Playwright's loop runs in this one
+        thread.submit(asyncio.run, FaultsInWords(FileResponse(clip))(scope, None, send)).result()
+        assert sent[0]["status"] == 404 and b"deleted" in sent[1]["body"]
+        with pytest.raises(RuntimeError, match="does not exist"):  # elsewhere it is a fault
+            elsewhere = scope | {"path": "/gradio_api/upload"}
+            thread.submit(asyncio.run, FaultsInWords(FileResponse(clip))(elsewhere, None, send)).result()
 
 
 def test_a_clip_that_is_deleted_while_it_is_sent_ends_one_answer_and_no_more(tmp_path, caplog):

@@ -23,6 +23,7 @@ from .texts import Texts
 REFUSED = "Only an uploaded file is taken, no URL and no path of the server: upload it first, to {prefix}/upload."
 NO_FILE = 'A recording is {"path": PATH, "meta": {"_type": "gradio.FileData"}}, PATH being what the upload answered.'
 TOO_MANY = "Too many requests came from this address. Try again in {seconds} s."
+GONE = "This recording was deleted."
 NO_ROOM = "The server has no room for this recording. Try again later."
 FILE_ROUTE = "/gradio_api/file="
 ANSWER_ROUTE = re.compile(r"/gradio_api/call/[^/]+/([^/]+)$")  # of a call's event
@@ -83,20 +84,30 @@ class UploadsOnly(gr.Blocks):
 
 
 class FaultsInWords:
-    """ASGI middleware for what a server cannot help: a full disk is said so, and a clip that is deleted between the
-    headers of an answer and its sound ends that answer alone.
+    """ASGI middleware for what a server cannot help: a full disk is said so, and a clip that is deleted while it is
+    asked for ends that answer alone, as not found where there is no answer yet.
     """
 
     def __init__(self, app):
         self.app = app
 
     async def __call__(self, scope, receive, send):
+        begun = False
+
+        async def sending(message):
+            nonlocal begun
+            begun = True
+            await send(message)
+
         try:
-            await self.app(scope, receive, send)
-        except FileNotFoundError as error:
-            if FILE_ROUTE not in scope.get("path", ""):
+            await self.app(scope, receive, sending)
+        except (FileNotFoundError, RuntimeError) as error:
+            missing = error if isinstance(error, FileNotFoundError) else error.__context__  # Starlette wraps it
+            if FILE_ROUTE not in scope.get("path", "") or not isinstance(missing, FileNotFoundError):
                 raise
-            logger.info("deleted while a browser asked for it: %s", error.filename)
+            logger.info("deleted while a browser asked for it: %s", missing.filename)
+            if not begun:
+                await said(404, GONE)(scope, receive, send)
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
