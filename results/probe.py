@@ -11,7 +11,6 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ser_model.audio import load_audio
+from ser_model.audio import SAMPLING_RATE_HZ
 from ser_model.corpora import CorpusError
 from ser_model.crossvalidation import fold_settings
 from ser_model.data import DataError, load_data
@@ -34,11 +33,10 @@ from .collect import ROOT, written
 from .protocols import RESULTS, ResultsError, find_protocol, predictions_file
 
 PACKAGE = "moonshine-voice==0.0.48"  # later ones carry no weights
-RATE_HZ = 16_000
 REGULARISATION = 0.01  # scikit-learn's C; the only one that was tried
 MAX_ITERATIONS = 1000
 
-Embed = Callable[[str], np.ndarray]
+Embed = Callable[[str, np.ndarray], np.ndarray]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -72,24 +70,26 @@ def packaged_encoder() -> Path:
 
 
 def encoder(file: Path) -> Embed:
-    """From a path of a recording to mean and standard deviation (2 D,) of the encoder's frames (1, L, D)."""
-    session = onnxruntime.InferenceSession(file)
+    """From path and waveform (T,) to mean and deviation (2 D,) over the frames (1, L, D); a path is heard once."""
+    session, known = onnxruntime.InferenceSession(file), {}
 
-    @cache
-    def embed(path: str) -> np.ndarray:
-        waveform = load_audio(path, RATE_HZ)
+    def embed(path: str, waveform: np.ndarray) -> np.ndarray:
+        if path in known:
+            return known[path]
         inputs = {"input_values": waveform[None], "attention_mask": np.ones((1, len(waveform)), np.int64)}
         frames = session.run(None, inputs)[0][0]
-        return np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+        known[path] = np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+        return known[path]
 
     return embed
 
 
 def probe(settings: Settings, data_dir: Path, embed: Embed) -> Predictions:
     """What the test clips of one run are answered; ResultsError if training lacks a label, and see `load_data`."""
-    data = load_data(settings, data_dir, RATE_HZ)
+    data = load_data(settings, data_dir, SAMPLING_RATE_HZ)
     rows = {part: data.rows(part) for part in ("train", "validation", "test")}
-    x = {part: np.stack([embed(path) for path in own["path"]]) for part, own in rows.items()}
+    clips = {part: data.part(part).with_format("numpy") for part in rows}
+    x = {part: np.stack([embed(str(c["path"]), c["waveform"]) for c in own]) for part, own in clips.items()}
     y = {part: np.array(own["label"]) for part, own in rows.items()}
     if missing := set(range(len(data.scheme.names))) - set(y["train"].tolist()):
         raise ResultsError(f"no training clip is {data.scheme.names[min(missing)]}; a probe learns labels that occur")
