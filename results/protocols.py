@@ -40,6 +40,7 @@ class Protocol(_Entry):
     models: dict[str, str] = Field(min_length=1)
     probes: dict[str, str] = {}
     ensembles: dict[str, list[str]] = {}
+    voices_known: bool = False
     conditions: bool = False
     enrolled: bool = False
     developed_on: list[int] = []
@@ -53,7 +54,7 @@ class Protocol(_Entry):
     @property
     def unseen(self) -> bool:
         """Whether it tests voices that training never heard."""
-        return self.cv is None or self.cv in FOLDS
+        return self.cv in FOLDS or (self.cv is None and not self.voices_known)
 
     @property
     def folds(self) -> int:

@@ -286,7 +286,7 @@ def run_words(protocol: Protocol, predictions: Predictions) -> str:
     """ "5 splits", "seeds 0, 1, 2 of 6 folds each" """
     seeds = predictions.parted("seed")
     if not protocol.unseen:
-        return f"{len(seeds)} splits"
+        return f"{len(seeds)} splits" if len(seeds) > 1 else "one split"
     words = f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
     return f"{words} of {protocol.folds} folds each" if protocol.cv else words
 
