@@ -282,9 +282,10 @@ def train(
     if judged:
         predictions = judged.predictions
         results |= {"speaker_disjoint": judged.summary["speaker_disjoint"], "cross_validation": judged.summary}
-        results["test"] = judged.summary["pooled"]
+        results["test"] = predictions.figures()
     else:
         run = {"seed": settings.seed, "fold": settings.split.published_fold, "split_hash": split_manifest["hash"]}
+        run["temperature"] = results["temperature"]
         results["validation_speaker_disjoint"] = data.speakers("train").isdisjoint(data.speakers("validation"))
         for part, batches in (("validation", validation), ("test", test)):
             logits, labels = predict(model, batches, extractor, accelerator)

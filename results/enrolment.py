@@ -88,4 +88,5 @@ def enrolled(fold: Path, data_dir: str | Path) -> Predictions:
     shares, kept = test.judged(model, neutral, usual, max(SHARES, key=uar))
     run = {"seed": settings.seed, "fold": settings.split.published_fold}
     run["split_hash"] = manifest(data.split, data.utterances, data_dir)["hash"]
+    run["temperature"] = model.config.calibration_temperature
     return Predictions.of(test.rows.select(kept), names, test.labels[kept], shares[kept], data_dir, run)

@@ -96,8 +96,9 @@ def probe(settings: Settings, data_dir: Path, embed: Embed) -> Predictions:
     regression = LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS)
     classifier = make_pipeline(StandardScaler(), regression).fit(x["train"], y["train"])
     logits = {part: classifier.predict_log_proba(x[part]) for part in ("validation", "test")}
-    shares = softmax(logits["test"] / fit_temperature(logits["validation"], y["validation"]))
-    run = {"seed": settings.seed, "fold": settings.split.published_fold}
+    temperature = round(fit_temperature(logits["validation"], y["validation"]), 4)
+    shares = softmax(logits["test"] / temperature)
+    run = {"seed": settings.seed, "fold": settings.split.published_fold, "temperature": temperature}
     run["split_hash"] = manifest(data.split, data.utterances, data_dir)["hash"]
     return Predictions.of(rows["test"], data.scheme.names, y["test"], shares, data_dir, run)
 

@@ -10,7 +10,8 @@ from typing import get_args
 import numpy as np
 
 from ser_model.conditions import CONDITIONS
-from ser_model.metrics import coverage_at_precision, emotion_metrics, speaker_intervals
+from ser_model.crossvalidation import cross_calibrated
+from ser_model.metrics import coverage_at_precision, emotion_metrics, expected_calibration_error, speaker_intervals
 from ser_model.predictions import GROUPS, Predictions, PredictionsError
 from ser_model.reports import FEW_SPEAKERS, class_table, confusion_picture, reliability_picture
 from ser_model.splits import FOLDS
@@ -160,10 +161,16 @@ def over_seeds(predictions: Predictions) -> dict[str, list[float]]:
 
 
 def calibration(predictions: Predictions) -> dict[str, list[float]]:
-    """ECE and coverage at PRECISION: a figure a seed, over all its clips."""
+    """A figure a seed, over all its clips: ECE, with each fold's own temperature and with that of the others where
+    there are any, and coverage at PRECISION.
+    """
     seeds = predictions.parted("seed").values()
+    folds = min(len(seed.parted("fold")) for seed in seeds)
     return {
-        "ece": [emotion_metrics(seed.shares(), seed.labels, seed.names)["ece"] for seed in seeds],
+        "ece": [expected_calibration_error(seed.shares(), seed.labels) for seed in seeds],
+        "ece_across": [
+            expected_calibration_error(cross_calibrated(seed).shares(), seed.labels) for seed in seeds if folds > 1
+        ],
         "coverage": [coverage_at_precision(seed.shares(), seed.labels, PRECISION) for seed in seeds],
     }
 
@@ -389,6 +396,7 @@ def details(name: str, protocol: Protocol, model: str, predictions: Predictions,
     confusion_picture(figures["confusion_matrix"], predictions.names, pictures / f"{stem}.confusion.png")
     reliability_picture(figures["reliability"], pictures / f"{stem}.reliability.png")
     counted = f"{figures['count']} answers, {run_words(protocol, predictions)}, all counted together"
+    across = sure["ece_across"]
     groups = [
         [f"{key}: {group}", str(own["count"]), f"{own['uar']:.3f}", f"{own['accuracy']:.3f}"]
         for key in GROUPS
@@ -397,8 +405,10 @@ def details(name: str, protocol: Protocol, model: str, predictions: Predictions,
     parts = [
         f"### {name}, {model}\n",
         f"{counted}.\n",
-        f"ECE {spread(sure['ece'])}; coverage at {PRECISION:.0%} precision {spread(sure['coverage'])}: the share of "
-        "clips that could be answered, the surest first, with so many right.\n",
+        f"ECE {spread(sure['ece'])}"
+        + (f", {spread(across)} where each fold has its temperature from the answers of the others" if across else "")
+        + f"; coverage at {PRECISION:.0%} precision {spread(sure['coverage'])}: the share of clips that could be "
+        "answered, the surest first, with so many right.\n",
         class_table({"test": figures}, predictions.names),
         table(["group", "clips", "UAR", "accuracy"], groups),
         f"![Confusion matrix of {stem}: rows are true, columns are answered]({PICTURES}/{stem}.confusion.svg)",

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from .checkpoints import is_finished
 from .corpora import find_utterances
 from .labels import nearest
-from .metrics import fit_temperature
+from .metrics import fit_temperature, softmax
 from .predictions import Predictions
 from .reports import (
     CONFUSION_PICTURE,
@@ -134,8 +134,8 @@ class Judgement:
     """What a finished cross-validation says of a model of the same recipe that is trained on everything.
 
     summary: its cv.json.
-    predictions: of all its test clips, each by a model that had not heard it.
-    temperature: calibrates the model's logits; fitted on those answers.
+    predictions: of all its test clips, each by a model that had not heard it, `cross_calibrated`.
+    temperature: calibrates the model's logits; fitted on those answers, of all folds.
     refused: the mean share of a fold's training voices that its model calls unlike them; None without that score.
     """
 
@@ -180,11 +180,26 @@ def judgement(folder: Path, settings: Settings) -> Judgement:
         alike = settings.model_copy(update={"seed": own.seed, "split": own.split})
         is_finished(fold, alike, resume=True, overwrite=False)
     predictions = Predictions.read(folder / "predictions.csv")
-    # Each fold's answers are calibrated already, on few clips; all together say what is left over.
-    of_folds = float(np.exp(np.mean([np.log(fold["temperature"]) for fold in summary["folds"]])))
-    left_over = fit_temperature(np.log(predictions.probabilities), predictions.labels)
+    temperature = fit_temperature(predictions.logits(), predictions.labels)
     refused = [fold["training_voices_refused"] for fold in summary["folds"] if "training_voices_refused" in fold]
-    return Judgement(summary, predictions, of_folds * left_over, float(np.mean(refused)) if refused else None)
+    return Judgement(summary, cross_calibrated(predictions), temperature, float(np.mean(refused)) if refused else None)
+
+
+def cross_calibrated(predictions: Predictions) -> Predictions:
+    """Each fold's answers with the temperature that fits those of the other folds, in place of its own.
+
+    A model that trains on everything has its temperature from all folds: so this is how well calibrated it will be. A
+    fold's own was fitted on its validation part, which may be two speakers.
+    """
+    logits, folds = predictions.logits(), np.array([str(clip["fold"]) for clip in predictions.clips])
+    probabilities, clips = np.empty_like(logits), list(predictions.clips)
+    for fold in np.unique(folds):
+        own = folds == fold
+        temperature = fit_temperature(logits[~own], predictions.labels[~own])
+        probabilities[own] = softmax(logits[own] / temperature)
+        for row in np.flatnonzero(own):
+            clips[row] = clips[row] | {"temperature": temperature}
+    return replace(predictions, clips=clips, probabilities=probabilities)
 
 
 def headline(summary: dict) -> str:

@@ -91,7 +91,7 @@ def evaluate(
     }
     split_hash = manifest(data.split, data.utterances, data_dir)["hash"]
     run = {"condition": condition, "seed": settings.seed, "fold": settings.split.published_fold}
-    run["split_hash"] = split_hash
+    run |= {"split_hash": split_hash, "temperature": getattr(recognizer.model.config, "calibration_temperature", 1.0)}
     predictions = Predictions.of(data.rows(part), names, labels, probabilities, data_dir, run)
     return figures | predictions.figures(), predictions
 

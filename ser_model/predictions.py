@@ -16,7 +16,7 @@ from .corpora.base import relative_path
 from .metrics import emotion_metrics, metrics_by_group, speaker_intervals
 
 CLIP = ("path", "corpus", "speaker", "sex", "intensity")  # before label, prediction and a probability for each label
-RUN = ("condition", "seed", "fold", "split_hash")  # columns after them
+RUN = ("condition", "seed", "fold", "split_hash", "temperature")  # columns after them
 GROUPS = ("corpus", "sex", "intensity")  # whose figures are worth a look of their own
 CLEAN = "clean"  # the condition of a clip that is heard as it was recorded
 DECIMALS = 5  # of a probability in the CSV
@@ -149,6 +149,11 @@ class Predictions:
     def shares(self) -> np.ndarray:
         """The probabilities (N, num_labels) without the rounding of a file: rows add up to 1."""
         return self.probabilities / self.probabilities.sum(axis=1, keepdims=True)
+
+    def logits(self) -> np.ndarray:
+        """(N, num_labels) before each run's temperature divided them, but for a constant a clip and the rounding."""
+        temperatures = np.array([float(clip["temperature"]) for clip in self.clips])
+        return np.log(self.shares().clip(min=ROUNDED_AWAY)) * temperatures[:, None]
 
     def report(self) -> str:
         """scikit-learn's table: precision, recall, F1 and clips of each label that occurs, macro and weighted."""

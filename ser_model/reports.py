@@ -257,10 +257,13 @@ def calibration(result: dict) -> str:
     """How far the scores can be taken at their word."""
     lines = ["## How sure it is\n"]
     fitted = f" ({result['temperature']})" if "temperature" in result else ""
-    on = "the answers of the cross-validation" if "cross_validation" in result else "validation clips"
+    if "cross_validation" in result:
+        on, tested = "the answers of the cross-validation", "Fitted on all of its runs but one, on that one"
+    else:
+        on, tested = "validation clips", "On the test part"
     lines.append(
-        f"Scores are calibrated by a temperature{fitted} fitted on {on}. On the test part confidence and "
-        f"accuracy lie {100 * result['test']['ece']:.1f} points apart on average (ECE over 15 bins).\n"
+        f"Scores are calibrated by a temperature{fitted} fitted on {on}. {tested} confidence and accuracy lie "
+        f"{100 * result['test']['ece']:.1f} points apart on average (ECE over 15 bins).\n"
     )
     if "reliability" in result["test"]:
         lines.append(f"![Accuracy over confidence; on the dashed line they agree]({RELIABILITY_PICTURE})\n")

@@ -125,18 +125,22 @@ def test_after_it_everything_trains_and_the_card_gives_the_figures_of_the_folds(
     places = {"data": all_synthetic_actors, "runs/cv": six_folds, "runs/final": tmp_path}
     as_typed("--after runs/cv", places, "--seed=5")
     summary, metrics = (json.loads(path.read_text()) for path in (six_folds / "cv.json", tmp_path / "metrics.json"))
-    assert metrics["cross_validation"] == summary and metrics["test"] == summary["pooled"]
+    assert metrics["cross_validation"] == summary
     assert metrics["speaker_disjoint"] is True and metrics["split"] == "all"
     manifest = json.loads((tmp_path / "split.json").read_text())
     assert len(manifest["train"]) == 24 * 8 and manifest["validation"] == manifest["test"] == []
-    assert rows_of(tmp_path / "predictions.csv") == rows_of(six_folds / "predictions.csv")
 
-    # One temperature for all folds: what sharpened or flattened answers would fit better is what was missing.
-    own = Predictions.read(six_folds / "predictions.csv")
-    of_folds = np.exp(np.mean(np.log([fold["temperature"] for fold in summary["folds"]])))
+    # Temperatures are fitted anew, on more voices: the model's on all folds' answers, a fold's on those of the others.
+    own, kept = (Predictions.read(folder / "predictions.csv") for folder in (six_folds, tmp_path))
     model = AutoModelForAudioClassification.from_pretrained(tmp_path)
-    expected = of_folds * fit_temperature(np.log(own.probabilities), own.labels)
+    expected = fit_temperature(own.logits(), own.labels)
     assert model.config.calibration_temperature == pytest.approx(expected, abs=1e-3)
+    without_fold_2 = [row for row, clip in enumerate(own.clips) if clip["fold"] != "2"]
+    expected = fit_temperature(own.logits()[without_fold_2], own.labels[without_fold_2])
+    assert float(kept.parted("fold")["2"].clips[0]["temperature"]) == pytest.approx(expected, abs=1e-3)
+    np.testing.assert_allclose(kept.logits().argmax(axis=1), own.logits().argmax(axis=1))
+    assert metrics["test"]["accuracy"] == summary["pooled"]["accuracy"]
+    assert metrics["test"]["ece"] == pytest.approx(kept.figures()["ece"], abs=1e-3)
     assert model.config.training_split == manifest["hash"]
 
     # Nor are there voices to set the other threshold by: as many of the training's are refused as in the folds.

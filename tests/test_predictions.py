@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from ser_model.metrics import softmax
 from ser_model.predictions import Predictions, PredictionsError
 
 NAMES = ("calm", "path")  # free labels may be called what a column is called
-RUN = {"seed": 3, "fold": 2, "split_hash": "f00"}
+RUN = {"seed": 3, "fold": 2, "split_hash": "f00", "temperature": 0.5}
 
 
 @pytest.fixture
@@ -29,10 +30,9 @@ def predictions(tmp_path) -> Predictions:
 def test_csv_has_a_row_a_clip_and_no_folder_of_this_machine(predictions, tmp_path):
     predictions.write(tmp_path / "p.csv")
     header, *rows = csv.reader((tmp_path / "p.csv").open())
-    assert header == (
-        "path corpus speaker sex intensity label prediction calm path condition seed fold split_hash".split()
-    )
-    assert rows[1] == "corpus/1.wav ravdess a female strong path path 0.20000 0.80000 clean 3 2 f00".split()
+    run = ["condition", "seed", "fold", "split_hash", "temperature"]
+    assert header == ["path", "corpus", "speaker", "sex", "intensity", "label", "prediction", "calm", "path", *run]
+    assert rows[1] == "corpus/1.wav ravdess a female strong path path 0.20000 0.80000 clean 3 2 f00 0.5".split()
     assert rows[3][3:5] == ["", ""]
 
 
@@ -49,6 +49,12 @@ def test_read_back_the_figures_are_the_same_but_for_rounding(predictions, tmp_pa
     assert after["by_intensity"]["normal"]["count"] == 1 and set(after["by_intensity"]) == {"normal", "strong"}
     Predictions.read(tmp_path / "p.csv").write(tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "p.csv").read_text()
+
+
+def test_logits_are_those_before_the_temperature_divided_them(predictions):
+    logits = predictions.logits()
+    np.testing.assert_allclose(softmax(logits / 0.5), predictions.probabilities, atol=1e-5)
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], 0.5 * np.log([4e-6, 4, 1, 7 / 3]), atol=1e-5)
 
 
 def test_compressed_bytes_do_not_tell_the_time(predictions, tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def answers(happy: list[float], seed: int, condition: str = "clean") -> Predicti
             "sex": None,
             "intensity": None,
         }
-        | {"condition": condition, "seed": seed, "fold": 1, "split_hash": "f00"}
+        | {"condition": condition, "seed": seed, "fold": 1, "split_hash": "f00", "temperature": 1.0}
         for index in range(4)
     ]
     shares = np.array(happy)
@@ -161,6 +161,15 @@ def test_members_of_an_ensemble_weigh_alike_however_many_seeds_they_have():
     other = answers([0.1, 0.1, 0.1, 0.1], 0)
     averaged = scoreboard.ensemble([Predictions.joined(CLEAN), other])
     np.testing.assert_allclose(averaged.shares()[:, 0], [(0.9 + 0.1) / 2, (0.6 + 0.1) / 2, 0.15, (0.4 + 0.1) / 2])
+
+
+def test_a_fold_can_have_its_temperature_from_the_answers_of_the_others():
+    share = 0.6**0.25 / (0.6**0.25 + 0.4**0.25)  # what 0.6 becomes when a fold's own temperature is 4, not 1
+    folds = [answers([1 - share, 1 - share, share, share], 0), *(answers([0.6, 0.6, 0.4, 0.6], 0) for _ in range(2))]
+    folds[0] = replace(folds[0], clips=[clip | {"temperature": 4.0} for clip in folds[0].clips])
+    sure = scoreboard.calibration(Predictions.pooled(folds))
+    assert sure["ece"] == pytest.approx([(4 * share + 8 * 0.15) / 12])
+    assert sure["ece_across"] != sure["ece"] and scoreboard.calibration(folds[0])["ece_across"] == []
 
 
 def test_folds_that_the_recipe_was_chosen_on_are_left_out_of_a_row_of_its_own():

@@ -98,12 +98,13 @@ def test_run_writes_a_row_for_each_test_clip_and_the_tables_that_follow_from_the
         rows = list(csv.DictReader(file))
     names = list(json.loads((output_dir / "config.json").read_text())["id2label"].values())
     clip = ["path", "corpus", "speaker", "sex", "intensity", "label", "prediction"]
-    assert list(rows[0]) == [*clip, *names, "condition", "seed", "fold", "split_hash"]
+    assert list(rows[0]) == [*clip, *names, "condition", "seed", "fold", "split_hash", "temperature"]
     assert {row["intensity"] for row in rows if row["corpus"] == "ravdess"} == {"normal"}
     assert {row["condition"] for row in rows} == {"clean"}
     assert {row["speaker"] for row in rows} == {"ravdess-01", "ravdess-02", "tess-YAF"}
     assert all((synthetic_corpora / row["path"]).is_file() for row in rows)
-    assert {(row["seed"], row["fold"], row["split_hash"]) for row in rows} == {("0", "", metrics["split_hash"])}
+    runs = {tuple(row[key] for key in ("seed", "fold", "split_hash", "temperature")) for row in rows}
+    assert runs == {("0", "", metrics["split_hash"], str(metrics["temperature"]))}
     right = sum(row["label"] == row["prediction"] for row in rows)
     assert right / len(rows) == pytest.approx(metrics["test"]["accuracy"], abs=1e-5)
     report = (output_dir / "classification_report.txt").read_text()
