@@ -58,7 +58,7 @@ from ser_model.likeness import fit_likeness
 from ser_model.memory import keep_freed_memory
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
 from ser_model.mfcc import pad_frames
-from ser_model.predictions import Predictions, PredictionsError
+from ser_model.predictions import Predictions, PredictionsError, run_columns
 from ser_model.reports import write_run
 from ser_model.settings import (
     Settings,
@@ -284,8 +284,7 @@ def train(
         results |= {"speaker_disjoint": judged.summary["speaker_disjoint"], "cross_validation": judged.summary}
         results["test"] = predictions.figures()
     else:
-        run = {"seed": settings.seed, "fold": settings.split.published_fold, "split_hash": split_manifest["hash"]}
-        run["temperature"] = results["temperature"]
+        run = run_columns(settings, split_manifest["hash"], results["temperature"])
         results["validation_speaker_disjoint"] = data.speakers("train").isdisjoint(data.speakers("validation"))
         for part, batches in (("validation", validation), ("test", test)):
             logits, labels = predict(model, batches, extractor, accelerator)

@@ -16,7 +16,7 @@ from ser_model.inference import EmotionRecognizer
 from ser_model.likeness import BATCH_SIZE, embed
 from ser_model.metrics import emotion_metrics
 from ser_model.modeling_ser import SERForAudioClassification
-from ser_model.predictions import Predictions
+from ser_model.predictions import Predictions, run_columns
 from ser_model.settings import load_settings
 from ser_model.splits import manifest
 
@@ -86,7 +86,6 @@ def enrolled(fold: Path, data_dir: str | Path) -> Predictions:
         return emotion_metrics(shares[kept], validation.labels[kept], names)["uar"]
 
     shares, kept = test.judged(model, neutral, usual, max(SHARES, key=uar))
-    run = {"seed": settings.seed, "fold": settings.split.published_fold}
-    run["split_hash"] = manifest(data.split, data.utterances, data_dir)["hash"]
-    run["temperature"] = model.config.calibration_temperature
+    split_hash = manifest(data.split, data.utterances, data_dir)["hash"]
+    run = run_columns(settings, split_hash, model.config.calibration_temperature)
     return Predictions.of(test.rows.select(kept), names, test.labels[kept], shares[kept], data_dir, run)

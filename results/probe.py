@@ -25,7 +25,7 @@ from ser_model.crossvalidation import fold_settings
 from ser_model.data import DataError, load_data
 from ser_model.labels import LabelError
 from ser_model.metrics import fit_temperature, softmax
-from ser_model.predictions import Predictions
+from ser_model.predictions import Predictions, run_columns
 from ser_model.settings import Settings, SettingsError, load_settings
 from ser_model.splits import SplitError, manifest
 
@@ -98,8 +98,7 @@ def probe(settings: Settings, data_dir: Path, embed: Embed) -> Predictions:
     logits = {part: classifier.predict_log_proba(x[part]) for part in ("validation", "test")}
     temperature = round(fit_temperature(logits["validation"], y["validation"]), 4)
     shares = softmax(logits["test"] / temperature)
-    run = {"seed": settings.seed, "fold": settings.split.published_fold, "temperature": temperature}
-    run["split_hash"] = manifest(data.split, data.utterances, data_dir)["hash"]
+    run = run_columns(settings, manifest(data.split, data.utterances, data_dir)["hash"], temperature)
     return Predictions.of(rows["test"], data.scheme.names, y["test"], shares, data_dir, run)
 
 

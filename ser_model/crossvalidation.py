@@ -191,15 +191,13 @@ def cross_calibrated(predictions: Predictions) -> Predictions:
     A model that trains on everything has its temperature from all folds: so this is how well calibrated it will be. A
     fold's own was fitted on its validation part, which may be two speakers.
     """
-    logits, folds = predictions.logits(), np.array([str(clip["fold"]) for clip in predictions.clips])
-    probabilities, clips = np.empty_like(logits), list(predictions.clips)
-    for fold in np.unique(folds):
-        own = folds == fold
-        temperature = fit_temperature(logits[~own], predictions.labels[~own])
-        probabilities[own] = softmax(logits[own] / temperature)
-        for row in np.flatnonzero(own):
-            clips[row] = clips[row] | {"temperature": temperature}
-    return replace(predictions, clips=clips, probabilities=probabilities)
+    folds, calibrated = predictions.parted("fold"), []
+    for fold, own in folds.items():
+        others = Predictions.joined([other for name, other in folds.items() if name != fold])
+        temperature = fit_temperature(others.logits(), others.labels)
+        clips = [clip | {"temperature": temperature} for clip in own.clips]
+        calibrated.append(replace(own, clips=clips, probabilities=softmax(own.logits() / temperature)))
+    return Predictions.joined(calibrated)
 
 
 def headline(summary: dict) -> str:

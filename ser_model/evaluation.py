@@ -13,7 +13,7 @@ from .conditions import CONDITIONS, heard_under
 from .data import EmotionData, load_data
 from .inference import EmotionRecognizer
 from .labels import nearest
-from .predictions import CLEAN, Predictions
+from .predictions import CLEAN, Predictions, run_columns
 from .settings import Settings
 from .splits import SplitError, manifest, speakers_heard
 
@@ -90,8 +90,8 @@ def evaluate(
         "speaker_disjoint_because": because,
     }
     split_hash = manifest(data.split, data.utterances, data_dir)["hash"]
-    run = {"condition": condition, "seed": settings.seed, "fold": settings.split.published_fold}
-    run |= {"split_hash": split_hash, "temperature": getattr(recognizer.model.config, "calibration_temperature", 1.0)}
+    temperature = getattr(recognizer.model.config, "calibration_temperature", 1.0)
+    run = run_columns(settings, split_hash, temperature, condition)
     predictions = Predictions.of(data.rows(part), names, labels, probabilities, data_dir, run)
     return figures | predictions.figures(), predictions
 

@@ -14,6 +14,7 @@ from sklearn.metrics import classification_report
 
 from .corpora.base import relative_path
 from .metrics import emotion_metrics, metrics_by_group, speaker_intervals
+from .settings import Settings
 
 CLIP = ("path", "corpus", "speaker", "sex", "intensity")  # before label, prediction and a probability for each label
 RUN = ("condition", "seed", "fold", "split_hash", "temperature")  # columns after them
@@ -21,6 +22,12 @@ GROUPS = ("corpus", "sex", "intensity")  # whose figures are worth a look of the
 CLEAN = "clean"  # the condition of a clip that is heard as it was recorded
 DECIMALS = 5  # of a probability in the CSV
 ROUNDED_AWAY = 4e-6  # what 0.00000 is read as, for it was not impossible; written, it is 0.00000 again
+
+
+def run_columns(settings: Settings, split_hash: str, temperature: float, condition: str = CLEAN) -> dict:
+    """Those of RUN, which all clips of a run share."""
+    values = (condition, settings.seed, settings.split.published_fold, split_hash, temperature)
+    return dict(zip(RUN, values, strict=True))
 
 
 class PredictionsError(ValueError):
