@@ -325,7 +325,7 @@ def make_accelerator(training: TrainingSettings, log_dir: Path) -> Accelerator:
         raise SettingsError("training.mixed_precision is fp16, which needs a GPU; take bf16 or no")
     accelerator = Accelerator(
         cpu=make_state().device.type == "cpu",
-        mixed_precision=training.mixed_precision,
+        mixed_precision=precision(training),
         gradient_accumulation_steps=training.accumulation_steps,
         log_with=training.trackers,
         project_dir=log_dir,
@@ -342,6 +342,21 @@ def make_accelerator(training: TrainingSettings, log_dir: Path) -> Accelerator:
             )
         plugin.mixed_precision_policy = None  # autocast instead: norms stay float32, as in DDP
     return accelerator
+
+
+def precision(training: TrainingSettings) -> str:
+    """Accelerate's word for it; `auto` is bfloat16 where the hardware has it, for emulated it is the slower one."""
+    if training.mixed_precision != "auto":
+        return training.mixed_precision
+    match make_state().device.type:
+        case "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        case "cpu":
+            capabilities = torch.cpu.get_capabilities()
+            fast = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
+        case _:
+            fast = False
+    return "bf16" if fast else "no"
 
 
 def check_trackers(names: list[str]) -> None:
@@ -551,11 +566,13 @@ def say_how_to_go_on(stopped: Stopped, output_dir: Path, arguments: list[str], c
 
 
 def hardware(accelerator: Accelerator) -> str:
-    """What trained, for the card: "CPU, 4 threads", "2 x NVIDIA H200"."""
+    """What trained, for the card: "CPU, 4 threads", "2 x NVIDIA H200, bf16"."""
     if accelerator.device.type == "cuda":
         name = torch.cuda.get_device_name(accelerator.device)
     else:
         name = f"{accelerator.device.type.upper()}, {torch.get_num_threads()} threads"
+    if accelerator.mixed_precision != "no":
+        name += f", {accelerator.mixed_precision}"
     return f"{accelerator.num_processes} x {name}" if accelerator.num_processes > 1 else name
 
 
@@ -582,7 +599,9 @@ def report(
         accelerator.print(note)
     accelerator.print(data.scheme.description() or f"labels: {', '.join(data.scheme.names)}")
     sharded = f", sharded over {accelerator.num_processes} processes" if accelerator.is_fsdp2 else ""
-    accelerator.print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {accelerator.device}{sharded}")
+    numbers = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+    size = sum(parameter.numel() for parameter in model.parameters())
+    accelerator.print(f"{size:,} parameters on {accelerator.device}, {numbers}{sharded}")
 
 
 if __name__ == "__main__":

@@ -223,7 +223,8 @@ class TrainingSettings(_Section):
     clip_norm: float = Field(default=2.0, gt=0)
     ema_decay: float = Field(default=0.995, ge=0, lt=1)  # averages over the last 200 steps or so
     max_frames: int = Field(default=160, ge=8)  # longer clips are cropped at random: 3.2 s at a 20 ms hop
-    mixed_precision: Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_no)] = "no"
+    # auto: bf16 where the hardware has it, else no; emulated, it takes four times as long
+    mixed_precision: Annotated[Literal["no", "fp16", "bf16", "auto"], BeforeValidator(_no)] = "no"
     outlier_sounds: int = Field(
         default=100, ge=0
     )  # crowds, and whispers, that the run learns to give no answer; 0: none

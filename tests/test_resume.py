@@ -323,18 +323,17 @@ def test_a_compiled_run_resumes_and_its_weights_keep_their_names(places):
     assert not any("_orig_mod" in name for name in load_file(output_dir / "model.safetensors"))
 
 
-def test_bf16_runs_and_gives_other_bits_but_float32_weights(places):
-    weights = []
-    for precision in ("no", "bf16"):
+def test_bf16_gives_other_bits_but_float32_weights_and_auto_is_one_of_the_two(places):
+    weights = {}
+    for precision in ("no", "bf16", "auto"):
         arguments, output_dir, log = places(precision)
         run = Run([*arguments, f"--training.mixed_precision={precision}", "--training.epochs=1"], log)
         assert run.wait() == [0], run.said()
-        weights.append(outcome(output_dir)[0])
-    assert weights[0] != weights[1]
-    assert {weight.dtype for weight in load_file(output_dir / "model.safetensors").values()} <= {
-        torch.float32,
-        torch.int64,
-    }
+        weights[precision] = outcome(output_dir)[0]
+        kept = load_file(output_dir / "model.safetensors").values()
+        assert {weight.dtype for weight in kept} <= {torch.float32, torch.int64}
+    assert weights["no"] != weights["bf16"]
+    assert weights["auto"] == weights["bf16" if "parameters on cpu, bf16" in run.said() else "no"]
 
 
 def test_fp16_without_a_gpu_is_refused(places):

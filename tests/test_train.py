@@ -17,8 +17,8 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 from ser_model import SERFeatureExtractor
 from ser_model.evaluation import evaluate, split_file
 from ser_model.inference import EmotionRecognizer
-from ser_model.settings import load_settings
-from train import main, make_model
+from ser_model.settings import TrainingSettings, load_settings
+from train import main, make_model, precision
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "train.py"]
@@ -261,3 +261,18 @@ def test_the_last_epoch_is_kept_though_none_is_better_than_the_first(synthetic_c
 def test_impossible_networks_features_and_splits_end_in_one_sentence(synthetic_corpora, tmp_path, override, said):
     with pytest.raises(SystemExit, match=f"(?s)^train.py: .*{said}"):
         main([*SMALL, f"--data-dir={synthetic_corpora}", f"--output-dir={tmp_path / 'run'}", override])
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "taken"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "no"),
+        ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        ({"neon": True, "bf16": True}, "bf16"),
+        ({"neon": True}, "no"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_cpu_has_it(capabilities, taken, monkeypatch):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
+    assert precision(TrainingSettings(mixed_precision="auto")) == taken
+    assert precision(TrainingSettings(mixed_precision="bf16")) == "bf16"  # asked for by name it is taken anyway
