@@ -25,20 +25,19 @@ def main() -> None:
         running_app(Path(folder)) as url,
         running_browser(chromium()) as browser,
     ):
-        conversation = write_conversation(Path(folder) / "two_voices.flac")
+        recording = write_recording(Path(folder) / "pause.flac")
         for name, options in PICTURES.items():
             with visit(browser, url, **options) as page:
-                upload(page, conversation)
+                upload(page, recording)
                 submit(page, "%")
                 page.locator(".over-time").wait_for()
                 page.screenshot(path=ROOT / "docs" / name, full_page=True)
 
 
-def write_conversation(path: Path) -> Path:
-    """Both examples one after the other, with a pause between them."""
-    calm, rate = soundfile.read(ROOT / "examples" / "synthetic_calm_voice.flac")
-    lively, _ = soundfile.read(ROOT / "examples" / "synthetic_lively_voice.flac")
-    soundfile.write(path, np.concatenate([calm, np.zeros(3 * rate), lively, lively]), rate)
+def write_recording(path: Path) -> Path:
+    """An angry voice twice, with a pause between."""
+    angry, rate = soundfile.read(ROOT / "examples" / "synthetic_angry_voice.flac")
+    soundfile.write(path, np.concatenate([angry, np.zeros(3 * rate), angry]), rate)
     return path
 
 

@@ -73,7 +73,7 @@ def test_voices_are_answered_but_for_a_few(recognizer, data_dir, heard_s):
         assert np.mean([answer.status == VOICE for answer in answers]) >= 0.85
 
 
-@pytest.mark.parametrize("name", ["calm", "lively"])
+@pytest.mark.parametrize("name", ["calm", "lively", "angry"])
 def test_the_synthetic_examples_are_answered(recognizer, name):
     assert recognizer(ROOT / "examples" / f"synthetic_{name}_voice.flac").status == VOICE
 

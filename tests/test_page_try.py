@@ -41,11 +41,13 @@ PALE = """() => {
 
 def test_an_example_is_answered_at_once_and_says_that_it_is_synthetic(page):
     expect(page.locator("#examples-hint")).to_contain_text("speech synthesiser")
-    page.get_by_role("button", name="Lively (synthetic)").click()
+    page.get_by_role("button", name="Lively", exact=True).click()
     expect(page.locator("#status .said")).to_contain_text(ANSWERED, timeout=30_000)
     expect(page.locator("#scores dt")).to_have_count(8)
-    page.get_by_role("button", name="Calm (synthetic)").click()
+    page.get_by_role("button", name="Calm", exact=True).click()
     expect(page.locator("#scores dt")).to_have_count(8)
+    page.get_by_role("button", name="Angry", exact=True).click()
+    expect(page.locator("#status .said")).to_contain_text("This voice sounds angry")
 
 
 def test_the_threshold_rewords_the_answer_without_hearing_again(page, clips):

@@ -17,7 +17,7 @@ from .texts import language
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LONG_S = 30  # of a recording, from which on a bar tells how far it is heard
-EXAMPLE_NAMES = ("calm_voice", "lively_voice")  # synthetic_<name>.flac; texts.yaml names each
+EXAMPLE_NAMES = ("calm_voice", "lively_voice", "angry_voice")  # synthetic_<name>.flac; texts.yaml names each
 
 
 @dataclass(frozen=True)
