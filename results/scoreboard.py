@@ -199,6 +199,19 @@ def ensemble(members: Sequence[Predictions]) -> Predictions:
     return Predictions(first.names, first.clips, first.labels, np.mean(means, axis=0))
 
 
+def ensemble_by_split(members: Sequence[Predictions]) -> Predictions:
+    """The same on a random protocol, whose seeds are splits: each split's answers are averaged on their own.
+
+    Raises:
+        ResultsError: the members have other splits, or other clips in them.
+        PredictionsError: their labels differ.
+    """
+    splits = [member.parted("seed") for member in members]
+    if any(own.keys() != splits[0].keys() for own in splits):
+        raise ResultsError("an ensemble needs answers of every member to every split; finish their runs")
+    return Predictions.joined([ensemble([own[seed] for own in splits]) for seed in splits[0]])
+
+
 # ── Tables ──
 
 
@@ -272,7 +285,8 @@ def scores(
     for label, models in protocol.ensembles.items():
         members = [found[name, model] for model in models if (name, model) in found]
         if len(members) == len(models) and sum(len(own.parted("seed")) for own in members) > 1:
-            ours.append(Score.of(f"ensemble: {label}", "probabilities averaged", ensemble(members)))
+            averaged = ensemble(members) if protocol.unseen else ensemble_by_split(members)
+            ours.append(Score.of(f"ensemble: {label}", "probabilities averaged", averaged))
     return ours
 
 

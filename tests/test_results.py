@@ -163,6 +163,17 @@ def test_members_of_an_ensemble_weigh_alike_however_many_seeds_they_have():
     np.testing.assert_allclose(averaged.shares()[:, 0], [(0.9 + 0.1) / 2, (0.6 + 0.1) / 2, 0.15, (0.4 + 0.1) / 2])
 
 
+def test_on_random_splits_an_ensemble_averages_each_split_on_its_own():
+    ours, theirs = (
+        Predictions.joined([answers([share] * 4, 0), answers([1 - share] * 4, 1).at([0, 1])]) for share in (0.9, 0.7)
+    )
+    averaged = scoreboard.ensemble_by_split([ours, theirs])
+    assert averaged.shares()[:, 0] == pytest.approx([0.8] * 4 + [0.2] * 2)
+    assert [clip["seed"] for clip in averaged.clips] == [clip["seed"] for clip in ours.clips]
+    with pytest.raises(ResultsError, match="every split"):
+        scoreboard.ensemble_by_split([ours, theirs.parted("seed")["0"]])
+
+
 def test_a_fold_can_have_its_temperature_from_the_answers_of_the_others():
     share = 0.6**0.25 / (0.6**0.25 + 0.4**0.25)  # what 0.6 becomes when a fold's own temperature is 4, not 1
     folds = [answers([1 - share, 1 - share, share, share], 0), *(answers([0.6, 0.6, 0.4, 0.6], 0) for _ in range(2))]
