@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
+from benchmarks import in_the_wild
 from benchmarks.out_of_domain import middle
 from benchmarks.strange_sounds import NO_VOICES
 from ser_model import SERConfig, SERForAudioClassification
@@ -71,6 +73,18 @@ def test_voices_are_answered_but_for_a_few(recognizer, data_dir, heard_s):
         answers = recognizer.recognize(clips)
         assert np.mean([answer.status == UNLIKE_TRAINING for answer in answers]) <= 0.1
         assert np.mean([answer.status == VOICE for answer in answers]) >= 0.85
+
+
+def test_folders_of_other_recordings_are_tabled(tmp_path, monkeypatch, capsys):
+    (tmp_path / "voices" / "loud").mkdir(parents=True)
+    shutil.copy(ROOT / "examples" / "synthetic_angry_voice.flac", tmp_path / "voices" / "loud")
+    shutil.copy(ROOT / "examples" / "synthetic_calm_voice.flac", tmp_path / "voices")
+    soundfile.write(tmp_path / "voices" / "silence.wav", np.zeros(RATE * 2), RATE)
+    monkeypatch.setattr("sys.argv", ["in_the_wild", str(tmp_path / "voices"), str(tmp_path / "voices" / "loud")])
+    in_the_wild.main()
+    said = capsys.readouterr().out
+    assert "/voices | 2 | 0.50 | 0.00 | 0.00 | 0.50 | 0.00 | disgust 1.00 |" in said
+    assert "| voices/loud | 1 | 0.00 | 0.00 | 0.00 | 1.00 | 0.00 | angry 1.00 |" in said
 
 
 @pytest.mark.parametrize("name", ["calm", "lively", "angry"])
