@@ -24,9 +24,11 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
     LoggerType,
+    get_int_from_env,
     parse_flag_from_env,
     set_seed,
 )
+from joblib import cpu_count
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -152,6 +154,7 @@ def train(
     training = settings.training
     check_trackers(training.trackers)
     accelerator = make_accelerator(training, output_dir / "logs")
+    take_cores(training.cpu_threads)
     if is_finished(output_dir, settings, resume, overwrite):
         accelerator.print(f"{output_dir} holds a finished run: nothing is left to do")
         return
@@ -342,6 +345,16 @@ def make_accelerator(training: TrainingSettings, log_dir: Path) -> Accelerator:
             )
         plugin.mixed_precision_policy = None  # autocast instead: norms stay float32, as in DDP
     return accelerator
+
+
+def take_cores(cpu_threads: int | None) -> None:
+    """Threads of this process, on a CPU: those asked for, else its share of the cores that a container leaves.
+
+    `accelerate launch` sets one thread where nobody asked for more.
+    """
+    if make_state().device.type == "cpu":
+        processes = get_int_from_env(["LOCAL_WORLD_SIZE"], 1)
+        torch.set_num_threads(cpu_threads or max(1, cpu_count(only_physical_cores=True) // processes))
 
 
 def precision(training: TrainingSettings) -> str:
@@ -570,7 +583,8 @@ def hardware(accelerator: Accelerator) -> str:
     if accelerator.device.type == "cuda":
         name = torch.cuda.get_device_name(accelerator.device)
     else:
-        name = f"{accelerator.device.type.upper()}, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        name = f"{accelerator.device.type.upper()}, {threads} thread{'s' * (threads > 1)}"
     if accelerator.mixed_precision != "no":
         name += f", {accelerator.mixed_precision}"
     return f"{accelerator.num_processes} x {name}" if accelerator.num_processes > 1 else name

@@ -41,6 +41,7 @@ TENSOR = "tensor"  # stands in the JSON where a tensor was
 MAY_CHANGE = (  # without effect on the weights
     "data.num_proc",
     "training.checkpoint_minutes",
+    "training.cpu_threads",
     "training.push_private",
     "training.push_to_hub",
     "training.trackers",

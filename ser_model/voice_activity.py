@@ -1,10 +1,15 @@
 """Where somebody speaks, found out while a sound comes in."""
 
 import numpy as np
-from silero_vad import get_speech_timestamps_from_probs, load_silero_vad
-from silero_vad.sequence_vad import SileroVADSequence
+import torch
 
 from .audio import StreamResampler
+
+THREADS = torch.get_num_threads()
+from silero_vad import get_speech_timestamps_from_probs, load_silero_vad  # noqa: E402
+from silero_vad.sequence_vad import SileroVADSequence  # noqa: E402
+
+torch.set_num_threads(THREADS)  # silero-vad leaves the whole process a single one, training too
 
 DETECTOR_HZ = 16_000
 CHUNK_SAMPLES, CONTEXT_SAMPLES = 512, 64  # 32 ms are judged at a time, each after the last 4 ms before it

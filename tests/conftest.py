@@ -13,6 +13,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)  # on a busy machine two threads that wait for each other are far slower than one
+os.environ["OMP_NUM_THREADS"] = os.environ["LOKY_MAX_CPU_COUNT"] = "1"  # nor have the commands more that they start
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the tests may depend on the Hub
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some import ONNX Runtime before our package
 

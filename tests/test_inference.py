@@ -344,3 +344,9 @@ def test_two_at_once_do_not_disturb_each_other(recognizer, half_a_minute, voice)
     for prediction, expected in zip(together, alone * 3, strict=True):
         assert prediction.speech == expected.speech
         assert prediction.scores == pytest.approx(expected.scores, abs=1e-5)
+
+
+def test_importing_leaves_the_threads_of_the_process_as_they_were():
+    code = "import torch; torch.set_num_threads(3); import ser_model.inference; print(torch.get_num_threads())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "3"

@@ -18,7 +18,7 @@ from ser_model import SERFeatureExtractor
 from ser_model.evaluation import evaluate, split_file
 from ser_model.inference import EmotionRecognizer
 from ser_model.settings import TrainingSettings, load_settings
-from train import main, make_model, precision
+from train import main, make_model, precision, take_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "train.py"]
@@ -30,6 +30,7 @@ SMALL = [
     "--training.batch_size=16",
     "--model.backbone_options={widths: [8, 16, 16, 16], hidden_size: 32}",
     "--training.outlier_sounds=2",
+    "--training.cpu_threads=2",
 ]
 
 
@@ -84,7 +85,7 @@ def test_run_writes_its_figures_split_settings_and_card(run):
     assert f"{metrics['test']['uar']:.3f}" in card and "unseen speakers" in card
     assert set(metrics["test"]["by_sex"]["male"]["recall"]) == set(metrics["test"]["recall"])
     assert sum(b["count"] for b in metrics["test"]["reliability"]) == metrics["test"]["count"]
-    assert metrics["hardware"].strip() and metrics["hardware"] in card
+    assert metrics["hardware"] == "CPU, 2 threads" and metrics["hardware"] in card  # whatever OMP_NUM_THREADS says
     assert "95 % intervals over 3 speakers" in card
     for picture in ("confusion", "reliability", "learning_curves"):
         assert f"({picture}.png)" in card
@@ -276,3 +277,15 @@ def test_auto_is_bfloat16_where_the_cpu_has_it(capabilities, taken, monkeypatch)
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
     assert precision(TrainingSettings(mixed_precision="auto")) == taken
     assert precision(TrainingSettings(mixed_precision="bf16")) == "bf16"  # asked for by name it is taken anyway
+
+
+@pytest.mark.parametrize(("asked", "processes", "taken"), [(None, "1", 8), (None, "3", 2), (None, "9", 1), (3, "2", 3)])
+def test_a_process_takes_its_share_of_the_cores(asked, processes, taken, monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr("train.cpu_count", lambda only_physical_cores: 8)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    try:
+        take_cores(asked)
+        assert torch.get_num_threads() == taken
+    finally:
+        torch.set_num_threads(before)
