@@ -73,8 +73,12 @@ def test_the_fourteen_classes_are_learnt_with_noise_and_shift_alone(name):
     settings = load_settings(ROOT / "configs" / f"{name}.yaml")
     kinds = settings.augmentation.model_dump()
     assert {kind for kind in kinds if kinds[kind]["probability"]} == {"noise", "shift"}
-    assert settings.training.schedule == "plateau" and settings.training.patience_epochs
     assert SERFeatureExtractor(**settings.features).max_frames == settings.training.max_frames == 194
+
+
+def test_resnet18_learns_slower_as_it_stalls_and_ends_early():
+    training = load_settings(ROOT / "configs" / "ravdess14_resnet18.yaml").training
+    assert training.schedule == "plateau" and training.patience_epochs < training.epochs
 
 
 @pytest.mark.parametrize(

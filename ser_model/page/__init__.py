@@ -5,7 +5,6 @@ import signal
 from html import escape
 
 import gradio as gr
-import torch
 from limits import RateLimitItem
 from starlette.middleware import Middleware
 
@@ -110,7 +109,6 @@ def launch(demo: gr.Blocks, models: Models, rate: RateLimitItem | None = None) -
     Args:
         rate: how often one address may upload and call; None for no limit.
     """
-    torch.set_num_threads(1)  # visitors are answered side by side, and threads that wait for each other slow all down
     middleware = [Middleware(FaultsInWords), Middleware(ForgetCalls, demo=demo)]
     middleware += [Middleware(RateLimit, rate=rate)] if rate else []
     demo.launch(
