@@ -73,7 +73,7 @@ class Models:
 
                 from ..inference import EmotionRecognizer
 
-                torch.set_num_threads(1)  # visitors come side by side, and threads that wait for each other slow all down
+                torch.set_num_threads(1)  # visitors come side by side: threads would wait for each other
                 device = "cuda" if torch.cuda.is_available() else "cpu"
                 try:
                     self._loaded[name] = EmotionRecognizer.from_pretrained(self._sources[name], device=device)
