@@ -154,10 +154,10 @@ def train(
     training = settings.training
     check_trackers(training.trackers)
     accelerator = make_accelerator(training, output_dir / "logs")
-    take_cores(training.cpu_threads)
     if is_finished(output_dir, settings, resume, overwrite):
         accelerator.print(f"{output_dir} holds a finished run: nothing is left to do")
         return
+    take_cores(training.cpu_threads)
     set_seed(settings.seed)
     if training.push_to_hub and accelerator.is_main_process:
         check_push(training.push_to_hub)

@@ -14,21 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.out_of_domain import SURE, answer_shares
 from ser_model.audio import AudioError
-from ser_model.inference import (
-    NO_VOICE,
-    TOO_QUIET,
-    TOO_SHORT,
-    UNLIKE_TRAINING,
-    VOICE,
-    EmotionRecognizer,
-    Prediction,
-    audio_files,
-)
+from ser_model.inference import TOO_QUIET, TOO_SHORT, EmotionRecognizer, Prediction, audio_files
 
 CHECKPOINT = Path(__file__).resolve().parent.parent / "checkpoints" / "ser-cnn-8"
 SHORTEST_S = 1.0
-SURE = 0.7
 COLUMNS = (
     "recordings",
     "clips",
@@ -65,9 +56,7 @@ def deepest(file: Path, folders: list[Path]) -> Path:
 
 
 def cells(answers: list[Prediction]) -> list[str]:
-    kinds = ((TOO_SHORT, TOO_QUIET), (NO_VOICE,), (UNLIKE_TRAINING,), (VOICE,))
-    shares = [np.mean([answer.status in statuses for answer in answers]) for statuses in kinds]
-    shares.append(np.mean([(answer.confidence or 0) >= SURE for answer in answers]))
+    shares = [np.mean([answer.status in (TOO_SHORT, TOO_QUIET) for answer in answers]), *answer_shares(answers)]
     labels = Counter(answer.label for answer in answers if answer.label)
     commonest = ", ".join(f"{label} {count / labels.total():.2f}" for label, count in labels.most_common(3))
     return [str(len(answers)), *(f"{share:.2f}" for share in shares), commonest]

@@ -10,7 +10,7 @@ the whole recogniser answers. The foreign languages and one whisper need espeak-
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,12 +25,13 @@ from benchmarks.strange_sounds import NO_VOICES, STRANGE_VOICES
 from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter
 from ser_model.data import EmotionData, load_data
-from ser_model.inference import NO_VOICE, UNLIKE_TRAINING, VOICE, EmotionRecognizer
+from ser_model.inference import NO_VOICE, UNLIKE_TRAINING, VOICE, EmotionRecognizer, Prediction
 from ser_model.likeness import KEPT, RECORDING, embed, fit_weight, sound_embeddings, voice_batches, voice_embeddings
 from ser_model.settings import TrainingSettings, load_settings
 from ser_model.sounds import OUTLIERS, RATE, Maker, make_sounds
 
 SOUNDS, VOICES = 20, 200
+SURE = 0.7
 Score = Callable[[np.ndarray], np.ndarray]  # embeddings (N, P) -> scores (N,), high for voices
 
 
@@ -135,15 +136,11 @@ def kept(score: Score, voices: np.ndarray, others: np.ndarray) -> float:
 
 
 def count_answers(recognizer: EmotionRecognizer, data: EmotionData) -> None:
-    print("| sound | clips | no voice heard | unlike training | answered | with 0.7 or more |")
+    print(f"| sound | clips | no voice heard | unlike training | answered | with {SURE} or more |")
     print("| --- | --- | --- | --- | --- | --- |")
 
     def row(name: str, clips: list[np.ndarray]) -> None:
-        answers = recognizer.recognize(clips)
-        shares = [
-            np.mean([answer.status == status for answer in answers]) for status in (NO_VOICE, UNLIKE_TRAINING, VOICE)
-        ]
-        shares.append(np.mean([(answer.confidence or 0) >= 0.7 for answer in answers]))
+        shares = answer_shares(recognizer.recognize(clips))
         print(f"| {name} | {len(clips)} | {' | '.join(f'{share:.2f}' for share in shares)} |", flush=True)
 
     voices = clips_of(data, "validation", VOICES)
@@ -155,6 +152,12 @@ def count_answers(recognizer: EmotionRecognizer, data: EmotionData) -> None:
         row(f"unseen speakers of {corpus}", clips_of(own, "test", VOICES))
         row("the same, another microphone or room", clips_of(own, "test", VOICES, distorted=True))
         row("the same, 0.8 s of the middle", [middle(clip, 0.8) for clip in clips_of(own, "test", VOICES)])
+
+
+def answer_shares(answers: Sequence[Prediction]) -> list[float]:
+    """Of no voice heard, unlike training, answered, and answered with SURE or more."""
+    kinds = [[answer.status == status for answer in answers] for status in (NO_VOICE, UNLIKE_TRAINING, VOICE)]
+    return [float(np.mean(kind)) for kind in [*kinds, [(answer.confidence or 0) >= SURE for answer in answers]]]
 
 
 def clips_of(data: EmotionData, part: str, count: int, distorted: bool = False) -> list[np.ndarray]:
