@@ -29,8 +29,8 @@ def main() -> None:
     if mcp_is_on() and find_spec("mcp") is None:
         raise SystemExit("SER_MCP=1 needs the package mcp: install it with pip install 'gradio[mcp]'.")
     kept_s, rate = os.environ.get("SER_KEPT_S", str(KEPT_S)), os.environ.get("SER_RATE", RATE)
-    if not kept_s.isdecimal():
-        raise SystemExit(f"SER_KEPT_S is {kept_s!r}; give seconds, such as 3600.")
+    if not (kept_s.isdecimal() and int(kept_s)):
+        raise SystemExit(f"SER_KEPT_S is {kept_s!r}; give seconds above 0, such as 3600.")
     try:
         limit = parse(rate) if rate else None
     except ValueError as error:
@@ -39,10 +39,9 @@ def main() -> None:
     sources = [source.strip() for source in named.split(",")] if named else checkpoints(CHECKPOINTS)
     try:
         models = Models(sources)
-        demo = build_demo(models, os.environ.get("SER_LIBRARY_URL"), int(kept_s))
+        launch(build_demo(models, os.environ.get("SER_LIBRARY_URL"), int(kept_s)), models, limit)
     except (ModelError, LibraryError) as error:
         raise SystemExit(str(error)) from error
-    launch(demo, models, limit)
 
 
 if __name__ == "__main__":

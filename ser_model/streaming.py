@@ -55,7 +55,7 @@ class LiveRecognizer:
         self._window = np.zeros(0, np.float32)
         self._samples = self._judged_samples = 0
         self._scores: dict[str, float] | None = None
-        self._track: deque[Window] = deque(maxlen=round(TRACK_S / UPDATE_S))
+        self._track: deque[Window] = deque()
 
     def push(self, sampling_rate: int, samples: np.ndarray) -> LiveAnswer | None:
         """The next samples, as many as there are -> an answer, or None until there are enough new ones.
@@ -85,6 +85,8 @@ class LiveRecognizer:
         rate = self._window_hz
         start_s, end_s = self._judged_samples / rate, self._samples / rate
         self._judged_samples = self._samples
+        while self._track and self._track[0].end_s < end_s - TRACK_S:
+            self._track.popleft()
         [prediction] = self._recognize([self._window])
         if prediction.status != VOICE:
             self._scores = None  # whoever speaks next starts anew

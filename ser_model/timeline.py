@@ -61,14 +61,19 @@ def segments(prediction: Prediction) -> list[Segment]:
     return lasting or found
 
 
+def csv_rows(segments: Sequence[Segment]) -> list[list[str]]:
+    """The cells of a table of segments, its head first."""
+    rows = [
+        [f"{segment.start_s:.2f}", f"{segment.end_s:.2f}", segment.emotion, f"{segment.confidence:.4f}"]
+        for segment in segments
+    ]
+    return [["start_s", "end_s", "emotion", "confidence"], *rows]
+
+
 def to_csv(segments: Sequence[Segment]) -> str:
     """A row a segment: start_s, end_s, emotion, confidence."""
     output = io.StringIO()
-    writer = csv.writer(output)
-    writer.writerow(["start_s", "end_s", "emotion", "confidence"])
-    for segment in segments:
-        times = (f"{time_s:.2f}" for time_s in (segment.start_s, segment.end_s))
-        writer.writerow([*times, segment.emotion, f"{segment.confidence:.4f}"])
+    csv.writer(output).writerows(csv_rows(segments))
     return output.getvalue()
 
 

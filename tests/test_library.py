@@ -4,12 +4,14 @@ import contextlib
 import io
 import os
 import pwd
+import shlex
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
@@ -29,6 +31,7 @@ from ser_model.library import store
 from ser_model.library.errors import LibraryError
 from ser_model.library.store import Library, migrations
 from ser_model.library.tables import Clip
+from ser_model.page.library import training_command
 from ser_model.settings import load_settings
 from train import main
 
@@ -179,6 +182,17 @@ def test_what_is_deleted_is_gone_and_its_number_never_given_again(library, url, 
         assert b"fLaC" not in (tmp_path / "library.db").read_bytes()
 
 
+@pytest.mark.parametrize("label", ["गुस्सा", "थका हुआ", "müde", "高兴", "no_2 b"])
+def test_a_label_may_be_a_word_of_any_language(library, label):
+    clip, _ = add(library, 300)
+    assert library.correct(clip.id, label).label == label
+
+
+def test_a_label_is_one_however_its_letters_are_put_together(library):
+    clip, _ = add(library, 300)
+    assert library.correct(clip.id, unicodedata.normalize("NFD", "müde")).label == "müde"
+
+
 @pytest.mark.parametrize("label", ["", "../up", ".hidden", "a/b", "x" * 51, "new\nline", "_x"])
 def test_a_label_that_could_be_no_folder_is_refused(library, label):
     clip, _ = add(library, 300)
@@ -198,9 +212,10 @@ def test_the_export_is_a_corpus_that_training_takes(library, tmp_path):
         assert library.export(file) == {"calm": 12, "tense": 12}
     with zipfile.ZipFile(tmp_path / "library.zip") as archive:
         archive.extractall(tmp_path / "data")
-    assert len(list((tmp_path / "data" / "mine" / "tense").glob("*.flac"))) == 12
-    assert (tmp_path / "data" / "mine" / "calm" / "1-0_ü.flac").exists()
-    settings = load_settings(ROOT / "configs" / "finetune_folder.yaml", [])
+    assert len(list((tmp_path / "data" / "library" / "tense").glob("*.flac"))) == 12
+    assert (tmp_path / "data" / "library" / "calm" / "1-0_ü.flac").exists()
+    words = shlex.split(training_command(["calm", "tense"]))
+    settings = load_settings(ROOT / words[words.index("--config") + 1], words[words.index("--config") + 2 : -4])
     data = load_data(settings, tmp_path / "data", RATE)
     assert len(data.utterances) == 24 and data.problems == []
 
@@ -214,6 +229,7 @@ def test_one_epoch_from_the_export(tmp_path):
     with zipfile.ZipFile(tmp_path / "library.zip") as archive:
         archive.extractall(tmp_path / "data")
     config = ["--config", str(ROOT / "configs" / "finetune_folder.yaml"), "--training.epochs", "1"]
+    config += ["--data.corpora", "[{name: folder, path: library}]"]
     folders = ["--data-dir", str(tmp_path / "data"), "--output-dir", str(tmp_path / "run")]
     base = ["--training.base_model", str(ROOT / "checkpoints" / "ser-cnn-8")]
     main([*config, *folders, *base])

@@ -140,4 +140,4 @@ def test_the_export_is_downloaded_with_the_command_that_trains_on_it(page):
     with zipfile.ZipFile(Path(downloading.value.path())) as archive:
         names = archive.namelist()
     assert len(names) == PAGE_SIZE + 2
-    assert {name.split("/")[1] for name in names} == {"angry", "sad"} and names[0].startswith("mine/")
+    assert {name.split("/")[1] for name in names} == {"angry", "sad"} and names[0].startswith("library/")

@@ -87,6 +87,16 @@ def test_stop_turns_the_microphone_off_and_nothing_runs_after_it(live):
     expect(said(live)).to_contain_text("Stopped")
 
 
+def test_the_microphone_sends_no_more_than_the_server_takes_of_one_address(live):
+    record(live)
+    expect(live.locator("#live-scores dt")).to_have_count(len(EMOTIONS))
+    uploads = []
+    live.on("request", lambda request: uploads.append(request.url) if "/upload" in request.url else None)
+    live.wait_for_timeout(4000)
+    stop(live)
+    assert 1 <= len(uploads) <= 20  # four a second; Gradio's own would be forty
+
+
 def test_it_can_be_started_again(live):
     for _ in range(2):
         record(live)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import re
 import threading
+import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,10 +29,9 @@ from .tables import LABEL_CHARS, NAME_CHARS, Clip
 
 WAIT_S = 10  # for a lock or a connection; then the library is said to be busy or away
 MIGRATION_LOCK = 0x5E21  # any number that no other program of the same database takes
-LABEL = re.compile(rf"[^\W_][\w -]{{0,{LABEL_CHARS - 1}}}")  # it becomes the name of a folder
 SAMPLING_RATE_HZ = 16_000
 MAX_CLIP_S = 600  # 10 minutes, 10 MB: a page can hold it to play it
-EXPORT_FOLDER = "mine"  # where configs/finetune_folder.yaml looks, below the data folder
+EXPORT_FOLDER = "library"  # below the data folder; nobody's own clips lie there, so the next export may replace it
 
 AWAY = "the library cannot be reached; see that its database is running and that SER_LIBRARY_URL names it"
 BUSY = "the library is busy; try again in a moment"
@@ -75,6 +75,12 @@ class Library:
         """Give the connections back to the database."""
         self._engine.dispose()
 
+    @staticmethod
+    def check_duration(duration_s: float) -> None:
+        """Raises LibraryError for a clip that `add` would refuse as too long."""
+        if duration_s > MAX_CLIP_S:
+            raise LibraryError(f"a clip of {duration_s:.0f} s came; keep at most {MAX_CLIP_S} s, so cut it first")
+
     def add(
         self,
         waveform: np.ndarray,
@@ -91,9 +97,9 @@ class Library:
         """
         from ..audio import resample  # torch, for which a page that starts need not wait
 
+        self.check_duration(len(waveform) / sampling_rate)
         waveform = resample(waveform, sampling_rate, SAMPLING_RATE_HZ)
-        if (duration_s := len(waveform) / SAMPLING_RATE_HZ) > MAX_CLIP_S:
-            raise LibraryError(f"a clip of {duration_s:.0f} s came; keep at most {MAX_CLIP_S} s, so cut it first")
+        duration_s = len(waveform) / SAMPLING_RATE_HZ
         samples = np.round(np.clip(waveform, -1, 1) * np.iinfo(np.int16).max).astype("<i2")
         sha256 = hashlib.sha256(samples.tobytes()).hexdigest()
         same = select(Clip).where(Clip.sha256 == sha256)
@@ -160,20 +166,20 @@ class Library:
         if label is not None:
             label = _checked_label(label)
         with self._writing() as session:
-            clip = _one(session, select(Clip).where(Clip.id == clip_id))
+            clip = _one(session, select(Clip).where(Clip.id == clip_id).with_for_update())
             clip.corrected = None if label == clip.predicted else label
             return clip
 
     def delete(self, clip_id: int) -> None:
         """Take a clip out for good, with its sound."""
         with self._writing() as session:
-            session.delete(_one(session, select(Clip).where(Clip.id == clip_id)))
+            session.delete(_one(session, select(Clip).where(Clip.id == clip_id).with_for_update()))
 
     def export(self, file: BinaryIO) -> dict[str, int]:
-        """Write all clips as a zip that unpacks to a `folder` corpus, `mine/<label>/<id>-<name>.flac`.
+        """Write all clips as a zip that unpacks to a `folder` corpus, `library/<label>/<id>-<name>.flac`.
 
-        Unpacked in the data folder, it is what `configs/finetune_folder.yaml` reads; the labels that it must be told
-        are the keys of what is returned. One clip at a time is in memory.
+        Unpacked in the data folder, it is what `configs/finetune_folder.yaml` reads once it is told that path, and the
+        labels, which are the keys of what is returned. One clip at a time is in memory.
 
         Returns:
             How many clips of each label were written.
@@ -289,8 +295,10 @@ def _one(session: Session, wanted: Select):
 
 
 def _checked_label(label: str) -> str:
-    label = label.strip()
-    if not LABEL.fullmatch(label):
+    label = unicodedata.normalize("NFC", label.strip())
+    # It becomes the name of a folder. Marks are the vowels of Hindi, Thai and others, to which \w is blind.
+    usual = all(sign in " _-" or unicodedata.category(sign)[0] in "LMN" for sign in label)
+    if not (usual and label[:1].isalnum() and len(label) <= LABEL_CHARS):
         raise LibraryError(
             f"the label {shown(label)[:LABEL_CHARS]!r} cannot be kept; give a letter or digit and then at most "
             f"{LABEL_CHARS - 1} letters, digits, spaces, _ or -"

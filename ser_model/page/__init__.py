@@ -20,7 +20,8 @@ TABS = {"try": analyse, "live": live, "many": many, "clips": clips, "library": l
 KEPT_S = 3600  # how long a recording may lie on the server's disk
 MAX_SESSIONS = 2000  # whose clips are remembered; a tenth of a MiB each at the least
 MAX_UPLOAD = "200mb"  # an hour and a half at 16 kHz in 16-bit wav
-RATE = "600/minute"  # of uploads and calls of one address; a live microphone makes two a second
+RATE = "1200/minute"  # of uploads and calls of one address; a live microphone makes four uploads a second
+CLOSED_S = 3600  # what a page had that is closed by now, Gradio forgets after this
 SWEEP_S = 600  # how often old ones are looked for
 
 
@@ -57,7 +58,8 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
             elem_id="threshold",
             render=False,
         )
-        context = Page(demo, models, choice, threshold, texts, clips.new_state(kept_s), gr.State(0), team_library)
+        own, minutes = clips.new_state(kept_s), math.ceil((max(kept_s, CLOSED_S) + sweep_s) / 60)
+        context = Page(demo, models, choice, threshold, texts, own, minutes, gr.State(0), team_library)
         with gr.Tabs(overflow_behavior="wrap"):  # a phone shows them all
             for name, tab in TABS.items():
                 if name == "library" and not team_library:
@@ -70,7 +72,6 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
                 choice.render()
                 threshold.render()
             gr.HTML(texts.rendered("page.cards", lambda say: cards_html(say, models)), elem_id="cards")
-        minutes = math.ceil((kept_s + sweep_s) / 60)
         gr.Markdown(
             texts.rendered("page.foot", lambda say: f"{say('page.limits')}\n\n{say('page.privacy', minutes=minutes)}"),
             elem_id="limits",

@@ -1,6 +1,8 @@
 """The tab "Try it": one recording in, one honest answer out."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -8,16 +10,27 @@ from pathlib import Path
 import gradio as gr
 
 from .answers import NO_CLIP, UNREADABLE, answer_html, bars_html, clock, sentence_html
-from .clips import remember
+from .clips import begin_clips, remember
 from .context import Page
 from .figures import can_explain, pictures_html, saliency_html
 from .models import ModelError, on_gpu
 from .over_time import over_time_html
-from .texts import language
+from .texts import Say, language
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LONG_S = 30  # of a recording, from which on a bar tells how far it is heard
 EXAMPLE_NAMES = ("calm_voice", "lively_voice", "angry_voice")  # synthetic_<name>.flac; texts.yaml names each
+
+
+@contextmanager
+def while_kept(say: Say) -> Iterator[None]:
+    """A recording that is deleted by now is said to be."""
+    from ..audio import AudioError
+
+    try:
+        yield
+    except AudioError as error:
+        raise gr.Error(say("page.gone"), print_exception=False) from error
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,11 @@ def build(context: Page) -> None:
             return context.models.get(model)(path, progress=None if progress is None else tell)
         except AudioError as error:
             return Prediction(UNREADABLE, str(error), 0.0, 0.0)
+
+    @on_gpu
+    def map_out(heard: Heard, language: str) -> str:
+        recognizer = context.models.get(heard.model)
+        return saliency_html(texts, texts.speaker(language), recognizer, heard.path, heard.prediction)
 
     def hear(model: str | None, path: str | None, request: gr.Request | None = None, progress=None):
         from ..inference import Prediction
@@ -122,10 +140,12 @@ def build(context: Page) -> None:
             return no_details()
         say = partial(texts.say, request)
         prediction, recognizer = heard.prediction, context.models.get(heard.model)
+        with while_kept(say):
+            pictures = pictures_html(say, recognizer, heard.path, prediction.duration_s)
         return (
             over_time_html(texts, say, prediction, recognizer.labels, heard.path),
             gr.update(visible=True),
-            pictures_html(say, recognizer, heard.path, prediction.duration_s),
+            pictures,
             "",
             gr.update(visible=prediction.label is not None and can_explain(recognizer)),
         )
@@ -137,10 +157,8 @@ def build(context: Page) -> None:
         """-> what the model listened to; the button that asked for it goes."""
         if heard is None or heard.prediction.label is None:
             return gr.skip(), gr.skip()
-        say = partial(texts.say, request)
-        recognizer = context.models.get(heard.model)
-        picture = saliency_html(texts, say, recognizer, heard.path, heard.prediction)
-        return picture, gr.update(visible=False)
+        with while_kept(partial(texts.say, request)):
+            return map_out(heard, language(request)), gr.update(visible=False)
 
     def forget_deleted(heard: Heard | None, request: gr.Request):
         """Nothing of a clip that the visitor has deleted stays on the page."""
@@ -149,7 +167,7 @@ def build(context: Page) -> None:
         return None, sentence_html("👋", texts.say(request, "try.hint")), "", *no_details(), None
 
     gr.set_static_paths([EXAMPLES])  # no copy of one among the uploads, which one visitor could delete for all
-    heard = gr.State(time_to_live=3600)
+    heard = gr.State(time_to_live=context.clips.time_to_live)
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
             recording = gr.Audio(
@@ -185,14 +203,14 @@ def build(context: Page) -> None:
     for name, button in examples.items():
         arguments = (shown_example(name), settings, [recording, *shown])
         answered.append(button.click(*arguments, show_progress_on=[status], **private))
-    for event in answered:
-        event.success(detail, heard, details, show_progress="hidden", **private)
+    begin_clips(context.clips, [submit.click, *(button.click for button in examples.values())])
+    after = [event.success(detail, heard, details, show_progress="hidden", **private) for event in answered]
     more.click(explain, heard, [saliency, more], show_progress_on=[more], **private)
     # An old answer never stands beside a new recording. In the browser alone, so that it is never late either.
     gone = {"visible": False, "__type__": "update"}
     blank = json.dumps([str(hint), "", "", gone, "", "", gone])
     for new in (recording.input, recording.clear, context.choice.change):
-        new(None, None, answer, js=f"() => {blank}", cancels=answered)
+        new(None, None, answer, js=f"() => {blank}", cancels=[*answered, *after])
         new(lambda: None, None, heard, **quick)
     context.deleted.change(forget_deleted, heard, [recording, *answer, heard], **quick)
     context.threshold.change(reword, [heard, context.threshold], status, **quick)

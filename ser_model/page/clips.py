@@ -6,13 +6,14 @@ is forgotten, or when the server stops.
 """
 
 import atexit
+import logging
 import math
 import shutil
 import tempfile
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from ..library.errors import LibraryError
 from .answers import answer_html, bars_html
 from .context import Page
 from .figures import figure_svg
+from .server import NO_ROOM
 from .tables import COLUMNS, csv_link_html, note, status_html, table_html
 from .texts import Say, Texts, language
 
@@ -39,6 +41,7 @@ PICTURED_S = 600  # from the start, so that a long clip need not lie in memory
 MAX_CLIPS = 100  # of one visitor; then the oldest goes
 MAX_BYTES = 500 * 2**20  # ten hours of speech or so
 
+logger = logging.getLogger(__name__)
 _uploads: Counter[Path] = Counter()  # of how many clips; visitors who upload the same file share Gradio's copy of it
 _counting = threading.Lock()
 
@@ -89,15 +92,28 @@ def remember(
         upload = sound
     path = _folder() / f"{uuid4().hex}.flac"
     samples_left = round(MAX_DURATION_S * sampling_rate)  # what lies beyond was not judged either
-    with soundfile.SoundFile(path, "w", sampling_rate, 1, subtype="PCM_16") as file:
-        for piece in [sound] if isinstance(sound, np.ndarray) else audio_blocks(sound, sampling_rate):
-            file.write(np.clip(piece[:samples_left], -1, 1))
-            samples_left -= len(piece)
-            if samples_left <= 0:
-                break
+    try:
+        with soundfile.SoundFile(path, "w", sampling_rate, 1, subtype="PCM_16") as file:
+            for piece in [sound] if isinstance(sound, np.ndarray) else audio_blocks(sound, sampling_rate):
+                file.write(np.clip(piece[:samples_left], -1, 1))
+                samples_left -= len(piece)
+                if samples_left <= 0:
+                    break
+    except (OSError, soundfile.LibsndfileError) as error:  # the disk is full; the answer is shown all the same
+        path.unlink(missing_ok=True)
+        logger.error("no room for a visitor's clip: %s", error)
+        gr.Warning(NO_ROOM)
+        return
     clips.append(Clip(name, model, prediction, path, path.stat().st_size, _ours(upload)))
     while len(clips) > MAX_CLIPS or (len(clips) > 1 and sum(clip.size_bytes for clip in clips) > MAX_BYTES):
         forget(clips, clips[:1])
+
+
+def begin_clips(clips: gr.State, triggers: Sequence) -> None:
+    """Start, or renew, the time after which a visitor's clips are deleted: Gradio counts from an event that returns the
+    state, and an analysis that is cancelled returns nothing, though its clip is remembered.
+    """
+    gr.on(triggers, lambda own: own, clips, clips, queue=False, show_progress="hidden", api_visibility="private")
 
 
 def forget(clips: list[Clip], chosen: Iterable[Clip] | None = None) -> None:
@@ -162,7 +178,7 @@ def build(context: Page) -> None:
             gr.Column(visible=bool(clips)),
         )
 
-    def show(clips: list[Clip], key: str | None, model: str, threshold_percent: float, request: gr.Request):
+    def show(clips: list[Clip], key: str | None, threshold_percent: float, request: gr.Request):
         """-> player, what was heard in one clip."""
         clip = next((clip for clip in clips if clip.key == key), None)
         if clip is None:
@@ -221,7 +237,7 @@ def build(context: Page) -> None:
         gr.on(
             [choice.change, context.threshold.release],
             show,
-            [context.clips, choice, context.choice, context.threshold],
+            [context.clips, choice, context.threshold],
             [player, heard],
             **quietly,
         )
@@ -287,9 +303,10 @@ def _keep(library, say: Say, clip: Clip | None) -> str:
     """Put a clip into the team's library; what to say about it."""
     if clip is None or clip.prediction.label is None:
         return say("clips.no_answer_to_keep")
-    waveform, rate = soundfile.read(clip.path, dtype="float32")
     label, scores = clip.prediction.label, clip.prediction.scores
     try:
+        library.check_duration(clip.prediction.duration_s)  # before two hours of it lie in memory
+        waveform, rate = soundfile.read(clip.path, dtype="float32")
         _, is_new = library.add(waveform, rate, name=clip.name, model=clip.model, label=label, scores=scores)
     except LibraryError as error:
         return say("library.failed", reason=str(error))

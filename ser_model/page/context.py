@@ -22,6 +22,7 @@ class Page:
     threshold: below this confidence an answer is "unsure".
     texts: every sentence, in the visitor's language.
     clips: what this visitor analysed in this session; nobody else's. `clips.remember` puts something in.
+    minutes: after which a recording is off the server's disk.
     deleted: changes when this visitor has deleted clips, for tabs that still show one.
     library: the team's, if there is one.
     """
@@ -32,5 +33,6 @@ class Page:
     threshold: gr.Slider
     texts: Texts
     clips: gr.State
+    minutes: int
     deleted: gr.State
     library: "Library | None" = None

@@ -109,7 +109,7 @@ def build(context: Page) -> None:
         until = gr.DateTime(label=texts.label("library.until"), elem_id="library-until", **day)
         search = gr.Button(texts.label("library.search"), variant="primary", elem_id="library-search")
     listed = gr.HTML(elem_id="library-list", elem_classes="plain")
-    page = gr.State(0)
+    page, asked = gr.State(0), gr.State(None)  # asked: the clip that "Yes, delete" is about, whatever is chosen by then
     with gr.Row(visible=False) as turning:
         before = gr.Button(texts.label("library.newer"), interactive=False, elem_id="library-newer")
         after = gr.Button(texts.label("library.older"), interactive=False, elem_id="library-older")
@@ -139,18 +139,24 @@ def build(context: Page) -> None:
     before.click(lambda number: number - 1, page, page, **quietly).then(**finding)
     after.click(lambda number: number + 1, page, page, **quietly).then(**finding)
     chosen.change(**showing)
+    not_asking = {"fn": lambda: (gr.Button(visible=True), gr.Row(visible=False)), "outputs": [ask, asking]} | quietly
+    chosen.change(**not_asking)
+    no.click(**not_asking)
     save.click(correct, [chosen, label], happened, **quietly).then(**finding).then(**showing)
-    ask.click(lambda: (gr.Button(visible=False), gr.Row(visible=True)), None, [ask, asking], **quietly)
-    no.click(lambda: (gr.Button(visible=True), gr.Row(visible=False)), None, [ask, asking], **quietly)
-    sure.click(delete, [chosen], [happened, ask, asking], **quietly).then(**finding)
+    about = [asked, ask, asking]
+    ask.click(lambda clip_id: (clip_id, gr.Button(visible=False), gr.Row(visible=True)), chosen, about, **quietly)
+    sure.click(delete, [asked], [happened, ask, asking], **quietly).then(**finding)
     make.click(export, None, [ready, how], api_visibility="private", show_progress_on=[how])
 
 
 def training_command(labels: Iterable[str]) -> str:
     """What a contributor types once the export is unpacked in data/."""
+    from ..library.store import EXPORT_FOLDER  # and the database's drivers, for which other pages need not wait
+
     names = json.dumps(list(labels), ensure_ascii=False)  # quoted, for a label such as no is no word in YAML
     return (
-        f"accelerate launch train.py --config configs/finetune_folder.yaml --labels.names '{names}' "
+        "accelerate launch train.py --config configs/finetune_folder.yaml "
+        f"--data.corpora '[{{name: folder, path: {EXPORT_FOLDER}}}]' --labels.names '{names}' "
         "--data-dir data --output-dir runs/library"
     )
 

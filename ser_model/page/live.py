@@ -7,6 +7,7 @@ from itertools import groupby
 
 import gradio as gr
 import numpy as np
+from gradio.context import Context
 
 from .answers import bars_html, clock, emoji, sentence_html
 from .context import Page
@@ -15,6 +16,10 @@ from .texts import Say, Texts
 
 MINUTES = 10  # a forgotten microphone ends then
 EVERY_S = 0.25  # the browser sends what it recorded; an answer needs 0.4 s of new sound
+# Gradio's component goes back to a tenth of a second when it is drawn; the visitor cannot press Record before this.
+SEND_SO_OFTEN = f"() => ({{__type__: 'update', stream_every: {EVERY_S}}})"
+# Once its time is over the server hears no more, but the browser would record and send on.
+PRESS_STOP = "() => document.querySelector('#live-microphone .stop-button')?.click()"
 VISITORS = 8  # at once: each takes about a tenth of a core
 
 TRACK_CSS = """
@@ -92,7 +97,9 @@ def build(context: Page) -> None:
             advice = texts.rendered("live.limits", lambda say: say("live.advice", minutes=MINUTES))
             gr.Markdown(advice, elem_id="live-limits")
         with gr.Column(min_width=300):
-            waiting = texts.rendered("live.waiting", lambda say: sentence_html("🎙️", say("live.hint")))
+            waiting = texts.rendered(
+                "live.waiting", lambda say: sentence_html("🎙️", say("live.hint", minutes=context.minutes))
+            )
             said = gr.HTML(waiting, elem_id="live-status")
             bars = gr.HTML(elem_id="live-scores")
             track = gr.HTML(elem_id="live-track", css_template=TRACK_CSS)
@@ -108,7 +115,9 @@ def build(context: Page) -> None:
         concurrency_limit=VISITORS,
         **quiet,
     )
+    listening.then(None, js=PRESS_STOP)
     microphone.stop_recording(stop, None, [session, said], cancels=[listening], queue=False, **quiet)
+    Context.block.select(None, None, microphone, js=SEND_SO_OFTEN, api_visibility="private")  # the tab
 
 
 def sentence(texts: Texts, say: Say, prediction, threshold: float) -> tuple[str, str, str]:

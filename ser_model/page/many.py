@@ -11,7 +11,7 @@ import gradio as gr
 
 from ..archives import REASONS, TOO_MANY, ArchiveError, Limits, Skipped, count, recordings
 from .answers import UNREADABLE, emoji
-from .clips import remember
+from .clips import begin_clips, remember
 from .context import Page
 from .models import ModelError, Models, on_gpu
 from .tables import COLUMNS, csv_link_html, note, status_html
@@ -174,6 +174,7 @@ def build(context: Page) -> None:
     )
     taken = gr.State([])  # the files behind what is shown
     results = [status, table, link]
+    begin_clips(context.clips, [start.click])
     start.click(
         show,
         [files, context.choice, context.threshold, context.clips],
@@ -234,7 +235,7 @@ def _count(path: Path) -> int:
 
 def _sources(path: Path, room: int) -> Iterator[tuple[str, object]]:
     """Name, and what to hear or a reason of `archives.REASONS` why there is nothing."""
-    from ..inference import AUDIO_SUFFIXES
+    from ..audio import AUDIO_SUFFIXES
 
     if not _is_zip(path):
         yield path.name, path if room else TOO_MANY

@@ -1,6 +1,7 @@
 """The models on offer: named when the page starts, loaded when first used."""
 
 import json
+import logging
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, hf_hub_download
 
+logger = logging.getLogger(__name__)
 DEFAULT = "ser-cnn-8"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -78,7 +80,8 @@ class Models:
                 try:
                     self._loaded[name] = EmotionRecognizer.from_pretrained(self._sources[name], device=device)
                 except OSError as error:
-                    raise ModelError(self._sources[name]) from error
+                    logger.error("%s: %s", self._sources[name], error)
+                    raise ModelError(name) from error
             return self._loaded[name]
 
     def card(self, name: str) -> Card:

@@ -5,6 +5,7 @@ import re
 from html import escape
 from pathlib import Path
 
+from ..spreadsheet import csv_bytes
 from .answers import clock, percent
 from .figures import figure_svg
 from .texts import Say, Texts
@@ -22,7 +23,7 @@ def over_time_html(texts: Texts, say: Say, prediction, labels: list[str], path: 
     if len(prediction.windows) < 2:
         return ""
     from ..pictures import timeline_svg
-    from ..timeline import segments, smoothed, to_csv, to_json, to_srt
+    from ..timeline import csv_rows, segments, smoothed, to_json, to_srt
 
     parts = segments(prediction)
     names = {label: texts.emotion(say, label) for label in labels}
@@ -34,10 +35,11 @@ def over_time_html(texts: Texts, say: Say, prediction, labels: list[str], path: 
         told.append(say("try.over_time.and_more"))
     description = say("try.over_time.picture", duration=f"{prediction.duration_s:.0f}", course=", ".join(told))
     svg = timeline_svg(smoothed(prediction), labels, prediction.duration_s, prediction.speech, list(names.values()))
+    columns, *rows = csv_rows(parts)
     files = {
-        "csv": ("text/csv", to_csv(parts)),
-        "json": ("application/json", to_json(prediction)),
-        "srt": ("text/plain", to_srt(parts, names.get)),
+        "csv": ("text/csv", csv_bytes(columns, rows)),
+        "json": ("application/json", to_json(prediction).encode()),
+        "srt": ("text/plain", to_srt(parts, names.get).encode()),
     }
     links = "".join(_link(f"{Path(path).stem}.{ending}", *file) for ending, file in files.items())
     return f"""<section class="over-time">
@@ -85,8 +87,8 @@ def _table(say: Say, parts: list, names: dict[str, str]) -> str:
     )
 
 
-def _link(name: str, mime: str, text: str) -> str:
+def _link(name: str, mime: str, content: bytes) -> str:
     """A file that lies in the page itself: nothing of it stays on the server."""
-    data = base64.b64encode(text.encode()).decode()
+    data = base64.b64encode(content).decode()
     ending = name.rpartition(".")[2].upper()
     return f'<a download="{escape(name)}" href="data:{mime};charset=utf-8;base64,{data}">{ending}</a>'
