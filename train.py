@@ -39,6 +39,7 @@ from ser_model.augment import Augmenter, BatchAugmentation
 from ser_model.build import build_extractor, build_network
 from ser_model.checkpoints import (
     CHECKPOINT_FILE,
+    FINISHED,
     Checkpoint,
     CheckpointError,
     Progress,
@@ -48,7 +49,7 @@ from ser_model.checkpoints import (
     whole_files,
 )
 from ser_model.corpora.base import CorpusError
-from ser_model.crossvalidation import Judgement, after_all, fold_settings, headline, judgement, summarise
+from ser_model.crossvalidation import CV_FILE, Judgement, after_all, fold_settings, headline, judgement, summarise
 from ser_model.data import DataError, EmotionData, EvenBatches, load_data, write_left_out
 from ser_model.distributed import WholeWeights, leave, make_shardable, share_buffers, synchronize_batch_norms, whole
 from ser_model.evaluation import UNSEEN, split_file, unseen
@@ -132,6 +133,12 @@ def cross_validate(settings: Settings, protocol: str, data_dir: Path, output_dir
     folds = fold_settings(settings, protocol, data_dir)
     run_dirs = [output_dir / f"fold-{number}" for number in range(1, len(folds) + 1)]
     runs = list(zip(folds, run_dirs, strict=True))
+    if overwrite and state.is_main_process:  # all at once, or a stopped run would go on with old folds among the new
+        (output_dir / CV_FILE).unlink(missing_ok=True)
+        for run_dir in run_dirs:
+            (run_dir / FINISHED).unlink(missing_ok=True)
+            (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
+    state.wait_for_everyone()
     finished = sum(is_finished(run_dir, fold, not overwrite, overwrite) for fold, run_dir in runs)
     state.print(f"{protocol}: {len(folds)} folds, {finished} of them finished before")
     for fold, run_dir in runs:
@@ -201,7 +208,7 @@ def train(
 
     parts = {"model": network, "ema": ema, "best_model": best_model, "optimizer": optimizer, "scheduler": scheduler}
     parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}
-    identity = identity_of(settings, split_manifest["hash"], data.dataset["content"], accelerator.num_processes)
+    identity = identity_of(settings, split_manifest["hash"], data.dataset["content"], accelerator)
     checkpoint = Checkpoint(output_dir, accelerator, identity, training.checkpoint_minutes, parts)
     progress = checkpoint.start(resume)
     if progress.best and accelerator.is_main_process:  # what the folder holds may be of a step that was not kept

@@ -20,9 +20,10 @@ from ser_model.corpora import CORPORA, CorpusError
 from ser_model.data import DataError
 from ser_model.evaluation import EvaluationError, evaluate, split_file
 from ser_model.inference import EmotionRecognizer
-from ser_model.labels import nearest
+from ser_model.labels import LabelError, nearest
 from ser_model.predictions import Predictions, PredictionsError
 from ser_model.settings import Settings, SettingsError, load_settings
+from ser_model.splits import SplitError
 
 from .enrolment import enrolled
 from .protocols import RESULTS, Heard, Protocol, ResultsError, find_protocol, predictions_file
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         path = collect(args.protocol, args.model, args.run_dirs, args.results, args.heard, args.data_dir)
     except (ResultsError, PredictionsError, SettingsError) as error:
         sys.exit(f"collect: {error}")
-    except (EvaluationError, CorpusError, DataError) as error:
+    except (EvaluationError, CorpusError, DataError, LabelError, SplitError) as error:
         sys.exit(f"collect: {error}")
     hardware, hours = cost(args.run_dirs)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB; trained on {hardware} in {hours:.2f} h")

@@ -29,6 +29,9 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+AUDIO_SUFFIXES = tuple(
+    ".3gp .aac .aif .aiff .amr .avi .caf .flac .m4a .mka .mkv .mov .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()
+)  # of the files that are taken for recordings where a folder or a zip is given
 SAMPLING_RATE_HZ = 16_000  # speech keeps nearly all its energy below 8 kHz
 MAX_DURATION_S = 3600.0  # an hour at 16 kHz is 230 MB
 MAX_CHANNELS = 32  # the largest microphone arrays in common use; also catches (C, T) given for (T, C)

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audio import load_audio
+from .audio import AUDIO_SUFFIXES, AudioError, load_audio
+from .corpora import list_audio
 from .mfcc import frame_mask, hertz_to_mel
 from .settings import AugmentationSettings, SettingsError
 
@@ -252,10 +253,13 @@ def noise_recordings(folder: str | None, sampling_rate: int) -> list[np.ndarray]
     """Every recording below a folder; SettingsError if it holds none."""
     if folder is None:
         return []
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    files = list_audio(Path(folder), AUDIO_SUFFIXES)
     if not files:
         raise SettingsError(f"augmentation.noise.folder is {folder!r}, which holds no recordings")
-    return [load_audio(path, sampling_rate) for path in files]
+    try:
+        return [load_audio(path, sampling_rate) for path in files]
+    except AudioError as error:
+        raise SettingsError(f"augmentation.noise.folder is {folder!r}: {error}") from error
 
 
 def coloured(noise: Tensor, slope: float) -> Tensor:

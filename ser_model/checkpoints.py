@@ -40,6 +40,7 @@ RUN = "run"  # the metadata's only key
 TENSOR = "tensor"  # stands in the JSON where a tensor was
 MAY_CHANGE = (  # without effect on the weights
     "data.num_proc",
+    "data.strict",
     "training.checkpoint_minutes",
     "training.cpu_threads",
     "training.push_private",
@@ -246,13 +247,17 @@ def alone(folder: Path) -> Iterator[None]:
             folder.rmdir()
 
 
-def identity_of(settings: Settings, split_hash: str, contents: Sequence[str], processes: int) -> dict[str, Any]:
-    """What makes two starts the same run: settings, split, the sound of every clip and the number of processes."""
+def identity_of(
+    settings: Settings, split_hash: str, contents: Sequence[str], accelerator: Accelerator
+) -> dict[str, Any]:
+    """What makes two starts the same run: settings, split, the sound of every clip, and what computes it how."""
     return {
         "settings": settings.model_dump(mode="json"),
         "split": split_hash,
         "sound of the clips": hashlib.sha256(json.dumps(list(contents)).encode()).hexdigest(),
-        "number of processes": processes,
+        "number of processes": accelerator.num_processes,
+        "kind of device": accelerator.device.type,
+        "precision": accelerator.mixed_precision,
     }
 
 

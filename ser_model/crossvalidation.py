@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from .reports import (
 from .settings import Settings, SettingsError, SplitSettings, load_settings
 from .splits import FOLDS, SplitError
 
+CV_FILE = "cv.json"
 RANDOM = re.compile(r"random-([1-9]\d*)")
 SUMMARISED = {
     "uar": "UAR",
@@ -125,7 +126,7 @@ def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict
     confusion_picture(summary["pooled"]["confusion_matrix"], predictions.names, output_dir / CONFUSION_PICTURE)
     reliability_picture(summary["pooled"]["reliability"], output_dir / RELIABILITY_PICTURE)
     (output_dir / "README.md").write_text(report(summary, predictions.names))
-    write_json(summary, output_dir / "cv.json")
+    write_json(summary, output_dir / CV_FILE)
     return summary
 
 
@@ -169,7 +170,7 @@ def judgement(folder: Path, settings: Settings) -> Judgement:
         CheckpointError: it was run with other settings.
     """
     try:
-        summary = json.loads((folder / "cv.json").read_text())
+        summary = json.loads((folder / CV_FILE).read_text())
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"{folder} holds no finished cross-validation ({error}); run train.py --cv first"
@@ -178,11 +179,18 @@ def judgement(folder: Path, settings: Settings) -> Judgement:
         fold = folder / f"fold-{number}"
         own = load_settings(fold / "settings.yaml")
         alike = settings.model_copy(update={"seed": own.seed, "split": own.split})
-        is_finished(fold, alike, resume=True, overwrite=False)
+        if not is_finished(fold, alike, resume=True, overwrite=False):
+            raise SettingsError(f"{fold} is not finished; run train.py --cv {summary['protocol']} to its end first")
     predictions = Predictions.read(folder / "predictions.csv")
     temperature = fit_temperature(predictions.logits(), predictions.labels)
-    refused = [fold["training_voices_refused"] for fold in summary["folds"] if "training_voices_refused" in fold]
-    return Judgement(summary, cross_calibrated(predictions), temperature, float(np.mean(refused)) if refused else None)
+    return Judgement(summary, cross_calibrated(predictions), temperature, refused_share(summary))
+
+
+def refused_share(summary: Mapping) -> float | None:
+    """The mean share of a fold's training voices that its model calls unlike them; None without that score."""
+    folds = summary.get("folds", [])
+    shares = [fold["training_voices_refused"] for fold in folds if "training_voices_refused" in fold]
+    return float(np.mean(shares)) if shares else None
 
 
 def cross_calibrated(predictions: Predictions) -> Predictions:

@@ -8,7 +8,6 @@ index, and waveform (T,) float32, mono, at the model's rate. `sampling_rate` and
 """
 
 import csv
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from datasets import (
     Value,
     concatenate_datasets,
 )
+from joblib import cpu_count
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -208,7 +208,7 @@ def load_data(
     scheme = label_scheme(settings.labels)
     labelled = label_utterances(scan.utterances, scheme)
     utterances, labels = labelled.utterances, labelled.labels
-    options = {"cache_dir": cache_dir, "progress": progress, "num_proc": settings.data.num_proc or _cores()}
+    options = {"cache_dir": cache_dir, "progress": progress, "num_proc": settings.data.num_proc or cpu_count()}
     paths = [utterance.path for utterance in utterances]
     rows: Sequence[Row | None] = ()
     if settings.data.streaming:
@@ -332,10 +332,6 @@ def _remarks(
             f"label, and all are left out; the first is {conflicts[0].path}: {conflicts[0].reason}"
         )
     return notes
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ── Tables ──

@@ -60,6 +60,10 @@ def evaluate(
     accelerator = Accelerator(cpu=recognizer.model.device.type == "cpu")
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         data = load_data(settings, data_dir, recognizer.sampling_rate, progress=progress)
+    if not getattr(data.split, part):
+        raise EvaluationError(
+            f"the split of the config, {data.split.kind}, has no {part} part; take another config or part"
+        )
     names = list(data.scheme.names)
     if sorted(names) != sorted(recognizer.labels):
         raise EvaluationError(

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
 import torch.distributed as dist
@@ -67,6 +68,8 @@ def faults_in_words() -> Iterator[None]:
         if error.errno is None:  # not from the operating system
             raise
         raise Stopped(in_words(error)) from error
+    except BrokenProcessPool as error:
+        raise Stopped(f"a process that decodes clips has died ({error}); see that memory suffices") from error
     except RuntimeError as error:
         if type(error) is not RuntimeError and not isinstance(error, dist.DistError):
             raise

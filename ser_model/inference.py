@@ -11,7 +11,7 @@ from typing import IO, BinaryIO
 import numpy as np
 import torch
 
-from .audio import FULL_SCALE, AudioError, audio_blocks, prepared_blocks, stated_duration_s
+from .audio import AUDIO_SUFFIXES, FULL_SCALE, AudioError, audio_blocks, prepared_blocks, stated_duration_s
 from .feature_extraction_ser import PEAK_LIMIT
 from .pretrained import load_extractor, load_model
 from .voice_activity import SileroVADSequence, Span, VoiceActivity, load_detector
@@ -22,9 +22,6 @@ MAX_DURATION_S = 7200.0  # of a recording the first two hours are heard
 WINDOW_S = 4.0  # about one utterance of the training corpora, with the quiet around it
 WINDOW_HOP_S = 2.0
 BATCH_SIZE = 32  # windows that go through the model together
-AUDIO_SUFFIXES = frozenset(
-    ".aac .aif .aiff .amr .avi .caf .flac .m4a .mka .mkv .mov .mp3 .mp4 .oga .ogg .opus .wav .webm .wma".split()
-)
 
 # Of RAVDESS's 1440 speech clips the softest peaks at 0.0046 of full scale, one in a hundred below 0.0103.
 TOO_QUIET_PEAK = 0.002
@@ -103,8 +100,9 @@ class EmotionRecognizer:
         self.extractor = extractor
         self.sampling_rate = extractor.sampling_rate
         self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
-        # Ours pads by itself; those of other models want to be told.
-        self._padding = {"padding": True} if "padding" in inspect.signature(extractor.__call__).parameters else {}
+        # Ours pads by itself, and Whisper's to a length of its own; those whose default is not to want to be told.
+        padding = inspect.signature(extractor.__call__).parameters.get("padding")
+        self._padding = {"padding": True} if padding and padding.default is False else {}
         self.voice_detector = load_detector()
 
     @classmethod
@@ -205,7 +203,7 @@ class EmotionRecognizer:
                 sampling_rate=self.sampling_rate,
                 return_tensors="pt",
                 **self._padding,
-            ).to(self.model.device)
+            ).to(self.model.device, dtype=self.model.dtype)
             output = self.model(**batch)
             scores.append(output.logits.float().softmax(dim=-1).cpu().numpy())
             if threshold is None:

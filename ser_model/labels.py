@@ -128,9 +128,14 @@ def _merges(spec: Mapping) -> dict[str, str]:
     merge = spec.get("merge") or {}
     if not isinstance(merge, Mapping):
         raise LabelError(f"merge must be a mapping such as {{calm: neutral}}; got {merge!r}")
+    merge = {str(label): name for label, name in merge.items()}
+    for label, name in merge.items():
+        if isinstance(name, list | Mapping):
+            raise LabelError(f"merge counts a label as one class, such as {{calm: neutral}}; got {label}: {name!r}")
+        merge[label] = str(name)
     if chained := sorted(set(merge) & set(merge.values())):
         raise LabelError(f"{', '.join(chained)}: merged away and merged into at once; give each its final class")
-    return dict(merge)
+    return merge
 
 
 def _dropped(spec: Mapping, names: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -193,9 +193,13 @@ def protocol_words(result: dict) -> str:
     """In words: is this figure about new voices, or about voices that training knew?"""
     if result["speaker_disjoint"]:
         return "unseen speakers, cross-validated" if "cross_validation" in result else "unseen speakers"
-    if "base_model" in result:
-        return "speakers not known to be unseen"
-    return "random split, speakers shared with training"
+    return "random split, speakers shared with training" if is_random(result) else "speakers not known to be unseen"
+
+
+def is_random(result: Mapping) -> bool:
+    """Whether speakers are shared on purpose: of a run, of one that was judged by others, or of a cross-validation."""
+    protocol = result.get("cross_validation", result).get("protocol", "")
+    return result.get("split") == "random" or protocol.startswith("random-")
 
 
 def figures_table(results: list[dict]) -> str:
@@ -285,7 +289,7 @@ def procedure(settings: Settings, result: dict) -> str:
     sentences = []
     if result["speaker_disjoint"]:
         sentences.append("No speaker of the test part is heard in training or validation.")
-    elif "base_model" not in result:
+    elif is_random(result):
         sentences.append("The split is random: speakers of the test part are heard in training too.")
     if "base_model" in result:
         sentences.append(f"Training started from `{result['base_model']}`; {result['speaker_disjoint_because']}.")

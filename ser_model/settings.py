@@ -41,6 +41,12 @@ class SplitSettings(_Section):
         for key, field in type(self).model_fields.items():
             if key != "kind" and key not in used and getattr(self, key) != field.default:
                 raise ValueError(f"a split of the kind {self.kind!r} does not use {key!r}; leave it out")
+        if self.kind == "random" and not (isinstance(self.test, float) and isinstance(self.validation, float)):
+            raise ValueError("a random split draws clips; give test and validation as shares, such as 0.2 and 0.1")
+        if self.kind == "corpora" and not isinstance(self.test, list):
+            raise ValueError(
+                f"a split of the kind 'corpora' tests whole ones; name them as in [tess], not {self.test!r}"
+            )
         return self
 
     @property
@@ -251,7 +257,7 @@ class DataSettings(_Section):
 
 class Settings(_Section):
     name: str
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     data: DataSettings
     labels: int | dict[str, Any] = 8
     split: SplitSettings = SplitSettings()
@@ -259,6 +265,17 @@ class Settings(_Section):
     model: dict[str, Any] = {}  # arguments of SERConfig
     augmentation: AugmentationSettings = AugmentationSettings()
     training: TrainingSettings = TrainingSettings()
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's rule that Python's reader does not keep: a key that stands twice would silently lose its first value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.value in seen or seen.add(key.value)):
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def load_settings(path: str | Path, overrides: list[str] | None = None) -> Settings:
@@ -269,9 +286,11 @@ def load_settings(path: str | Path, overrides: list[str] | None = None) -> Setti
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except FileNotFoundError:
         raise SettingsError(f"no config file {path}; the ones that come along are in configs/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read ({error}); give a YAML file of configs/") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} is not YAML: {error}") from error
     if not isinstance(raw, dict):
@@ -308,7 +327,12 @@ def _pairs(overrides: list[str]) -> list[tuple[str, Any]]:
     words = [part for word in overrides for part in (word.split("=", 1) if word.startswith("--") else [word])]
     if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
         raise SettingsError(f"cannot read {' '.join(overrides)!r}; overrides look like --training.epochs 5")
-    return [(key.removeprefix("--"), yaml.safe_load(value)) for key, value in zip(words[::2], words[1::2], strict=True)]
+    try:
+        return [
+            (key.removeprefix("--"), yaml.safe_load(value)) for key, value in zip(words[::2], words[1::2], strict=True)
+        ]
+    except yaml.YAMLError as error:
+        raise SettingsError(f"cannot read {' '.join(overrides)!r}: {error}") from error
 
 
 def _lay_over(raw: dict, dotted_key: str, value: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .corpora import named_speaker
 from .corpora.base import Utterance, relative_path
 from .labels import nearest
 
@@ -243,22 +244,26 @@ def load_manifest(path: str | Path, utterances: Sequence[Utterance], root: str |
 
 
 def speakers_heard(path: str | Path, utterances: Sequence[Utterance], root: str | Path) -> tuple[str, set[str]]:
-    """The hash of a manifest, and the speakers that a model trained on it has heard, as far as `utterances` hold them.
+    """The hash of a manifest, and the speakers that a model trained on it has heard.
+
+    A clip of a known corpus names its speaker, wherever it lies and whatever its format; others must be in the data.
 
     Raises:
         LeakError: the manifest was altered.
-        SplitError: it is no manifest, or none of its clips (of those that a base model heard, where there was one) is
-            in the data, so that nobody can tell who was heard.
+        SplitError: it is no manifest; or of its clips that name nobody (or of those that a base model heard) none is
+            among `utterances`, some of which come from a folder as well: nobody can tell then who was heard.
     """
     content = _read_manifest(path)
     speaker_of = {_id(utterance, root): utterance.speaker for utterance in utterances}
-    heard = {speaker_of[clip] for clip in _heard(content) if clip in speaker_of}
-    if (before := content.get("heard_before")) and speaker_of.keys().isdisjoint(before):
-        raise SplitError("none of the clips that its base model heard is in the data; nobody can tell whom it heard")
-    if not heard and not any(clip in speaker_of for clip in content["test"]):
-        raise SplitError(
-            "none of the clips that the model was trained on is in the data; nobody can tell whom it heard"
-        )
+    heard = {speaker_of.get(clip) or named_speaker(clip) for clip in _heard(content)} - {None}
+    if not heard or any(named_speaker(utterance.path) is None for utterance in utterances):
+        for clips in (content.get("heard_before", []), [clip for part in PARTS for clip in content[part]]):
+            nameless = {clip for clip in clips if named_speaker(clip) is None}
+            if nameless and speaker_of.keys().isdisjoint(nameless):
+                raise SplitError(
+                    f"{len(nameless)} clips that the model was trained on name no speaker, and none of them is in the "
+                    "data; nobody can tell whom it heard"
+                )
     return _hash(content), heard
 
 

@@ -17,6 +17,7 @@ from transformers import AutoModelForAudioClassification
 
 from ser_model.crossvalidation import after_all, fold_settings
 from ser_model.data import load_data
+from ser_model.faults import Stopped
 from ser_model.metrics import fit_temperature
 from ser_model.predictions import Predictions
 from ser_model.settings import SettingsError, load_settings
@@ -38,6 +39,21 @@ SMALL = [
 
 def cross_validate(data_dir, output_dir, *arguments) -> None:
     main([*SMALL, f"--data-dir={data_dir}", f"--output-dir={output_dir}", *arguments])
+
+
+def test_starting_over_leaves_no_old_fold_to_go_on_with(all_synthetic_actors, tmp_path, monkeypatch):
+    for number in range(1, 7):
+        (folder := tmp_path / f"fold-{number}").mkdir()
+        (folder / "metrics.json").write_text("{}")
+    (tmp_path / "cv.json").write_text("{}")
+
+    def stopped(*_):
+        raise Stopped("stopped by SIGINT", 130)
+
+    monkeypatch.setattr("train.train", stopped)
+    with pytest.raises(SystemExit):
+        cross_validate(all_synthetic_actors, tmp_path, "--cv", "ravdess-speakers", "--overwrite")
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def rows_of(path: Path) -> list[dict]:

@@ -1,11 +1,20 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForSequenceClassification,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForAudioClassification,
+)
 
 from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
 from ser_model.__main__ import main
@@ -15,7 +24,7 @@ from ser_model.evaluation import EvaluationError, evaluate, split_file
 from ser_model.inference import EmotionRecognizer
 from ser_model.labels import EMOTIONS
 from ser_model.settings import Settings
-from ser_model.splits import manifest
+from ser_model.splits import SplitError, manifest, speakers_heard
 
 CORPORA = [{"name": "ravdess"}]
 TRAINED_ON = {"kind": "speakers", "test": ["ravdess-01", "ravdess-02"], "validation": ["ravdess-03", "ravdess-04"]}
@@ -98,6 +107,28 @@ def test_other_labels_are_refused(model_dir, synthetic_corpora):
         judge(model_dir, settings(labels=7), synthetic_corpora)
 
 
+def test_a_speaker_was_heard_in_whatever_clips_and_format(synthetic_corpora, tmp_path):
+    """Trained on speech; asked about the same actors elsewhere, in another format, and about somebody's folder."""
+    speech = find_utterances(synthetic_corpora, CORPORA).utterances
+    split = make_split(speech, [clip.emotion for clip in speech], settings().split, 0)
+
+    def written(clips) -> Path:
+        path = tmp_path / "split.json"
+        path.write_text(json.dumps(manifest(split, clips, synthetic_corpora)))
+        return path
+
+    trained_on = {speech[index].speaker for index in split.train + split.validation}
+    songs = [
+        replace(clip, path=Path("x", clip.path.with_suffix(".mp3").name.replace("-01", "-02", 1))) for clip in speech
+    ]
+    mine = [replace(clip, path=Path("mine", f"{number}.wav"), corpus="mine") for number, clip in enumerate(speech)]
+    for asked in (speech, songs, mine):  # the model's clips name their speakers, wherever they are
+        assert speakers_heard(written(speech), asked, synthetic_corpora)[1] == trained_on
+    theirs = [replace(clip, path=Path("theirs", clip.path.name + "x"), corpus="theirs") for clip in mine]
+    with pytest.raises(SplitError, match="name no speaker, and none of them is in the data"):
+        speakers_heard(written(mine), theirs, synthetic_corpora)
+
+
 def test_under_a_condition_the_same_clips_are_heard_differently(model_dir, synthetic_corpora):
     recognizer = EmotionRecognizer.from_pretrained(model_dir)
     _, clean = evaluate(recognizer, settings(), synthetic_corpora)
@@ -122,6 +153,21 @@ def test_a_model_of_another_kind_comes_through_the_same_door(synthetic_corpora, 
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
     figures, _ = judge(tmp_path, settings(), synthetic_corpora)
     assert figures["count"] == 32 and figures["speaker_disjoint"] is None
+    half = EmotionRecognizer.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert np.isfinite(half.scores([np.ones(16_000, np.float32)])).all()
+
+
+def test_whisper_pads_to_its_own_length(tmp_path):
+    config = WhisperConfig(
+        d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=16, decoder_layers=1,
+        decoder_attention_heads=2, decoder_ffn_dim=16, classifier_proj_size=8, vocab_size=60, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, suppress_tokens=None, begin_suppress_tokens=None,
+        id2label=dict(enumerate(EMOTIONS)), label2id={name: index for index, name in enumerate(EMOTIONS)},
+    )  # fmt: skip
+    WhisperForAudioClassification(config).save_pretrained(tmp_path)
+    WhisperFeatureExtractor().save_pretrained(tmp_path)
+    scores = EmotionRecognizer.from_pretrained(tmp_path).scores([np.ones(20_000, np.float32)])
+    assert scores.shape == (1, 8) and np.isfinite(scores).all()
 
 
 def test_command_line_says_first_whether_the_speakers_are_unseen(model_dir, synthetic_corpora, tmp_path, capsys):

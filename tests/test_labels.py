@@ -103,6 +103,8 @@ def test_a_label_that_the_scheme_does_not_know_is_an_error_not_a_silent_drop():
         ({"names": ["a", "b"], "base": 8}, "remove base"),
         ({"names": ["a", "b"], "merge": {"x": "c"}}, "unknown class 'c'"),
         ({"names": ["a", "b"], "drop": ["a"]}, "more than one of"),
+        ({"merge": {"neutral": ["calm", "sad"]}}, "counts a label as one class"),
+        ({"merge": {1: "calm"}}, "unknown emotion '1'"),
     ],
 )
 def test_a_senseless_scheme_is_refused_with_a_remedy(spec, message):

@@ -13,7 +13,14 @@ from PIL import Image
 from ser_model.__main__ import main
 from ser_model.labels import label_scheme
 from ser_model.metrics import emotion_metrics
-from ser_model.reports import confusion_picture, interval_words, model_card, reliability_picture, write_card
+from ser_model.reports import (
+    confusion_picture,
+    interval_words,
+    model_card,
+    protocol_words,
+    reliability_picture,
+    write_card,
+)
 from ser_model.settings import load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +42,7 @@ def run_result(seed: int, speaker_disjoint: bool = True) -> dict:
         "seed": seed,
         "best_epoch": 4,
         "speaker_disjoint": speaker_disjoint,
+        "split": "speakers" if speaker_disjoint else "random",
         "temperature": 1.25,
         "parameters": 123_456,
         "hardware": "CPU, 2 threads",
@@ -52,6 +60,14 @@ def settings(tmp_path_factory):
         "split: {test: [ravdess-01, tess-YAF], validation: [ravdess-02]}\n"
     )
     return load_settings(path)
+
+
+def test_speakers_whom_nobody_names_are_not_called_a_random_split():
+    result = run_result(3, speaker_disjoint=False)
+    assert protocol_words(result) == "random split, speakers shared with training"
+    assert protocol_words(result | {"split": "column"}) == "speakers not known to be unseen"
+    judged = {"speaker_disjoint": False, "split": "all", "cross_validation": {"protocol": "random-5"}}
+    assert protocol_words(judged) == "random split, speakers shared with training"
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,10 @@ def test_unknown_key_is_refused_with_the_nearest_known_one(tmp_path):
         ("augmentation: {noise: {probability: 1.5}}\n", "augmentation.noise.probability"),
         ("split: {kind: alphabetical}\n", "split.kind"),
         ("training: {keep: last, patience_epochs: 3}\n", "leave one of them out"),
+        ("training: {epochs: 3}\ntraining: {learning_rate: 0.1}\n", "'training' stands there twice"),
+        ("seed: -1\n", "seed is -1"),
+        ("split: {kind: random, test: [ravdess-01]}\n", "give test and validation as shares"),
+        ("split: {kind: corpora}\n", "name them as in"),
     ],
 )
 def test_impossible_value_is_refused_naming_its_key(tmp_path, text, key):
@@ -62,10 +66,23 @@ def test_a_bare_no_of_yaml_is_the_word(tmp_path):
     assert settings_from(tmp_path, MINIMAL + "training: {mixed_precision: no}\n").training.mixed_precision == "no"
 
 
-@pytest.mark.parametrize("override", [["--training.epochs"], ["training.epochs", "5"], ["--seed.deeper", "1"]])
+@pytest.mark.parametrize(
+    "override",
+    [
+        ["--training.epochs"],
+        ["training.epochs", "5"],
+        ["--seed.deeper", "1"],
+        ["--split.test", "[ravdess-01"],
+    ],
+)
 def test_an_override_that_cannot_be_read_is_refused(tmp_path, override):
     with pytest.raises(SettingsError):
         settings_from(tmp_path, MINIMAL + "seed: 1\n", *override)
+
+
+def test_a_folder_is_no_config(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(tmp_path)
 
 
 def test_saved_settings_read_back_equal(tmp_path):

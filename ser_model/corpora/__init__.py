@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..labels import nearest
-from .base import AUDIO_SUFFIXES, Corpus, CorpusError, Problem, Scan, Utterance, list_audio
+from .base import Corpus, CorpusError, NamingError, Problem, Scan, Utterance, list_audio
 from .cremad import CremaD
 from .folder import Folder
 from .ravdess import Ravdess
@@ -14,7 +14,6 @@ from .savee import Savee
 from .tess import Tess
 
 __all__ = [
-    "AUDIO_SUFFIXES",
     "CORPORA",
     "Corpus",
     "CorpusError",
@@ -24,6 +23,7 @@ __all__ = [
     "find_utterances",
     "list_audio",
     "make_corpus",
+    "named_speaker",
 ]
 
 CORPORA: dict[str, type[Corpus]] = {corpus.name: corpus for corpus in (Ravdess, Tess, CremaD, Savee, Folder)}
@@ -47,9 +47,21 @@ def make_corpus(spec: Mapping) -> Corpus:
             )
     try:
         signature.bind(**options)
-    except TypeError as error:
+        return CORPORA[name](**options)
+    except TypeError as error:  # an option is missing, or of a type that no such option has
         raise CorpusError(f"corpus {name}: {error}") from error
-    return CORPORA[name](**options)
+
+
+def named_speaker(path: str | Path) -> str | None:
+    """The speaker that a file of a known corpus names, wherever it lies and whatever its format; else None."""
+    path = Path(path)
+    for corpus in CORPORA.values():
+        if match := corpus.matches(path):
+            try:
+                return corpus().parse(path, match).speaker
+            except NamingError:
+                continue
+    return None
 
 
 def find_utterances(data_dir: str | Path, corpora: Sequence[Mapping]) -> Scan:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-AUDIO_SUFFIXES = (".wav", ".flac")  # what the corpora are distributed as, and what they get repacked to
+CORPUS_SUFFIXES = (".wav", ".flac")  # what the corpora are distributed as, and what they get repacked to
 
 
 class CorpusError(ValueError):
@@ -130,7 +130,7 @@ class Corpus:
     def _nothing_found(self, root: Path, problems: Sequence[Problem]) -> str:
         others = f"; {len(problems)} other audio files lie there, such as {problems[0].path}" if problems else ""
         return (
-            f"no {self.title} clips found below {root}; wanted {' or '.join(AUDIO_SUFFIXES)} files named like "
+            f"no {self.title} clips found below {root}; wanted {' or '.join(CORPUS_SUFFIXES)} files named like "
             f"{self.naming}{others}. Get the corpus from {self.url} and put it into a folder "
             f"{self.customary_folders[0]} of the data folder"
         )
@@ -141,7 +141,7 @@ def relative_path(path: str | Path, data_dir: str | Path) -> str:
     return Path(os.path.relpath(path, data_dir)).as_posix()
 
 
-def list_audio(root: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> list[Path]:
+def list_audio(root: Path, suffixes: Sequence[str] = CORPUS_SUFFIXES) -> list[Path]:
     """Audio files below `root` in sorted order; folders that start with a dot are passed over, each is read once."""
     root, endings = Path(root), tuple(suffixes)
     found = [

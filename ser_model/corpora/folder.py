@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from .base import AUDIO_SUFFIXES, Corpus, CorpusError, NamingError, Problem, Scan, Utterance, list_audio
+from ..audio import AUDIO_SUFFIXES
+from .base import Corpus, CorpusError, NamingError, Problem, Scan, Utterance, list_audio
 
-SUFFIXES = (*AUDIO_SUFFIXES, ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".mp4")  # what audio.py decodes
 COLUMNS = ("path", "label", "speaker", "sex", "split", "recording")
 
 _SEXES = {"female": "female", "f": "female", "male": "male", "m": "male", "": None}
@@ -69,7 +69,7 @@ class Folder(Corpus):
 
     def _scan_folder(self, root: Path) -> Scan:
         scan = Scan()
-        for path in list_audio(root, SUFFIXES):
+        for path in list_audio(root, AUDIO_SUFFIXES):
             relative = path.relative_to(root)
             if len(relative.parts) < 2:
                 scan.problems.append(Problem(path, "badly named: lies in no label folder"))
@@ -131,9 +131,12 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, str], str]]:
     """Line number, row as stripped strings, and what is wrong with it ("" for nothing) of a CSV or JSONL table."""
     if table.suffix.lower() not in (".csv", ".jsonl"):
         raise CorpusError(f"{table}: wanted a folder, a .csv or a .jsonl file")
-    with open(table, newline="", encoding="utf-8-sig") as file:  # Excel writes the signature
-        for number, row, fault in _csv_rows(file, table) if table.suffix.lower() == ".csv" else _json_rows(file):
-            yield number, {key: "" if value is None else str(value).strip() for key, value in row.items()}, fault
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:  # Excel writes the signature
+            for number, row, fault in _csv_rows(file, table) if table.suffix.lower() == ".csv" else _json_rows(file):
+                yield number, {key: "" if value is None else str(value).strip() for key, value in row.items()}, fault
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{table} is not in UTF-8 ({error}); save it so, in Excel as CSV UTF-8") from error
 
 
 def _csv_rows(file: TextIO, table: Path) -> Iterator[tuple[int, dict, str]]:
