@@ -1,6 +1,7 @@
 """Command line: python -m ser_model predict | timeline | evaluate | card | likeness | download | explore | ..."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from transformers.utils.logging import disable_progress_bar
 
 from .build import build_extractor, build_network
@@ -38,14 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("paths", nargs="+", metavar="FILE_OR_DIR")
     command.add_argument("--model", default=str(DEFAULT_MODEL), help="a local folder or a Hub id")
     command.add_argument("--output", type=Path, metavar="CSV", help="where the rows go; the terminal if left out")
-    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    command.add_argument("--device", default="cpu", type=device, help="cpu, cuda, cuda:1, ...")
     command.set_defaults(run=predict)
 
     command = commands.add_parser("timeline", help="how the emotion changes over each recording: CSV, JSON, SRT")
     command.add_argument("paths", nargs="+", metavar="FILE_OR_DIR")
     command.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where NAME.csv, .json, .srt go")
     command.add_argument("--model", default=str(DEFAULT_MODEL), help="a local folder or a Hub id")
-    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    command.add_argument("--device", default="cpu", type=device, help="cpu, cuda, cuda:1, ...")
     command.set_defaults(run=timeline)
 
     command = commands.add_parser("evaluate", help="how good a model is on the data that a config names")
@@ -56,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--condition", default="clean", help="that clips are heard under: noise_10db, telephone, ...")
     command.add_argument("--output", type=Path, metavar="JSON", help="where all figures go")
     command.add_argument("--predictions", type=Path, metavar="CSV", help="where one row a clip goes")
-    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    command.add_argument("--device", default="cpu", type=device, help="cpu, cuda, cuda:1, ...")
     command.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     command.set_defaults(run=evaluate_model)
 
@@ -104,6 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     args = parser.parse_args(arguments)
     disable_progress_bar()  # Transformers draws one for weights that are there in a moment
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # file names go out as they came, in whatever encoding
     keep_freed_memory()
     try:
         status = args.run(args)
@@ -118,6 +123,15 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno is None:  # not from the operating system
             raise
         sys.exit(f"{parser.prog}: {in_words(error)}")
+
+
+def device(name: str) -> str:
+    """The name of a device that is there."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # no such device; a PyTorch without that kind
+        raise argparse.ArgumentTypeError(f"{name!r} is not there ({str(error).splitlines()[0]}); take cpu") from error
+    return name
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -169,6 +183,9 @@ def timeline(args: argparse.Namespace) -> int:
     files = files_in(args.paths)
     if doubled := sorted(name for name, count in Counter(file.stem for file in files).items() if count > 1):
         sys.exit(f"timeline: {len(doubled)} names stand for several recordings, {doubled[0]} for one; take them apart")
+    written = (args.output_dir / f"{file.stem}.{ending}" for file in files for ending in ("csv", "json", "srt"))
+    if there := [path for path in written if path.exists()]:
+        sys.exit(f"timeline: {there[0]} is there already; move it away, or give another --output-dir")
     recognizer = load_pretrained(EmotionRecognizer.from_pretrained, args.model, device=args.device)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     failed = 0
@@ -230,6 +247,7 @@ def card(args: argparse.Namespace) -> int:
 
 def likeness(args: argparse.Namespace) -> int:
     from .corpora import CorpusError
+    from .crossvalidation import refused_share
     from .data import DataError, load_data
     from .likeness import fit_likeness
     from .splits import SplitError, manifest
@@ -247,8 +265,15 @@ def likeness(args: argparse.Namespace) -> int:
             f"likeness: {args.data_dir} does not give the split that {args.run_dir} was trained on, so nobody can tell "
             "which voices it heard; use the same corpora, or train it again"
         )
-    sounds = settings.training.outlier_sounds or TrainingSettings().outlier_sounds
-    fit_likeness(model, extractor, data, sounds, settings.seed)
+    sounds, refused = settings.training.outlier_sounds or TrainingSettings().outlier_sounds, None
+    if not data.split.validation:
+        results = json.loads((args.run_dir / "metrics.json").read_text())
+        if (refused := refused_share(results.get("cross_validation", {}))) is None:
+            sys.exit(
+                f"likeness: {args.run_dir} was trained on everything, after folds that learnt no score, so nothing "
+                "tells how many new voices it would refuse; run train.py --cv with training.outlier_sounds first"
+            )
+    fit_likeness(model, extractor, data, sounds, settings.seed, refused)
     model.save_pretrained(args.run_dir)
     print(f"likeness_threshold {model.config.likeness_threshold:.3f}")
     return 0

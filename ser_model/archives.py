@@ -7,6 +7,7 @@ are unpacked.
 """
 
 import io
+import os
 import re
 import stat
 import struct
@@ -216,7 +217,7 @@ class _Reader(io.BufferedReader):
         return super().read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_SET and offset < 0:  # a damaged list of entries says so
+        if whence == io.SEEK_SET and not 0 <= offset <= os.fstat(self.fileno()).st_size:  # a damaged list may say so
             raise zipfile.BadZipFile(f"an entry at {offset}")
         return super().seek(offset, whence)
 

@@ -5,6 +5,7 @@ import platform
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEPT_BYTES = 2**30
+KEPT_BYTES_BEFORE = 2**25  # the most that older versions take
 
 
 def keep_freed_memory() -> None:
@@ -15,5 +16,6 @@ def keep_freed_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-            libc.mallopt(option, KEPT_BYTES)
+        # First whether blocks are kept at all: the other option alone would freeze that at 128 KiB.
+        if any(libc.mallopt(M_MMAP_THRESHOLD, size) for size in (KEPT_BYTES, KEPT_BYTES_BEFORE)):
+            libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

@@ -68,7 +68,7 @@ def mfcc_svg(waveform: np.ndarray, sampling_rate: int, extractor: object) -> str
     They are those of `extractor` if that is ours and makes any, but of the whole recording: nothing is cut or added.
     """
     own = isinstance(extractor, SERFeatureExtractor) and "mfcc" in extractor.features
-    extractor = extractor if own else SERFeatureExtractor(sampling_rate, f_max=sampling_rate / 2)
+    extractor = extractor if own else _plain_extractor(sampling_rate, f_max=sampling_rate / 2)
     mfcc = _feature("mfcc", extractor, waveform)
     spread = np.maximum(mfcc.std(axis=0), 1e-6)  # silence has none
     figure, axes = _figure(height_in=2.0)
@@ -108,6 +108,14 @@ def saliency_svg(waveform: np.ndarray, sampling_rate: int, saliency) -> str:
     return to_svg(figure)
 
 
+def _plain_extractor(sampling_rate: int, **options) -> SERFeatureExtractor:
+    """Ours with frames of the usual length, and an FFT that they fit in at any sampling rate."""
+    usual = SERFeatureExtractor()
+    frame_samples = math.ceil(usual.frame_ms * sampling_rate / 1000)
+    n_fft = max(usual.n_fft, 2 ** math.ceil(math.log2(frame_samples)))
+    return SERFeatureExtractor(sampling_rate, n_fft=n_fft, **options)
+
+
 def _feature(name: str, extractor: SERFeatureExtractor, waveform: np.ndarray) -> np.ndarray:
     """One feature of the first `MFCC_MAX_S` seconds, whole and as it is: (L, F), L at most MAX_COLUMNS."""
     extractor = copy.copy(extractor)
@@ -122,7 +130,7 @@ def _feature(name: str, extractor: SERFeatureExtractor, waveform: np.ndarray) ->
 
 def _draw_log_mel(axes: Axes, waveform: np.ndarray, sampling_rate: int, colours: str) -> None:
     top_hz = min(sampling_rate / 2, 8000.0)  # there is next to no speech above
-    extractor = SERFeatureExtractor(sampling_rate, features="log_mel", n_mels=64, f_min=LOWEST_HZ, f_max=top_hz)
+    extractor = _plain_extractor(sampling_rate, features="log_mel", n_mels=64, f_min=LOWEST_HZ, f_max=top_hz)
     decibels = _feature("log_mel", extractor, waveform)
     span = (_mel(LOWEST_HZ), _mel(top_hz))
     loudest_db = float(decibels.max())

@@ -58,7 +58,8 @@ def saliency(model, extractor: SERFeatureExtractor, waveform: np.ndarray, label:
     shares = (torch.arange(STEPS, device=device) + 0.5) / STEPS
     way = _Way(shares)
     features, mask = _features(extractor, clip.expand(STEPS, -1), way)
-    score = model(features, mask).logits.log_softmax(dim=-1)[:, target].sum()
+    with torch.backends.cudnn.flags(enabled=False):  # whose recurrent layers give gradients in training alone
+        score = model(features, mask).logits.log_softmax(dim=-1)[:, target].sum()
     (gradient,) = torch.autograd.grad(score, way.log_power)
     weights = gradient.mean(dim=0) * way.detail  # (n_fft // 2 + 1, L')
     whole = power_spectrogram(

@@ -133,6 +133,20 @@ def test_one_damaged_entry_does_not_spoil_the_rest(tmp_path, scratch):
     assert outcomes(path) == [("a.wav", SOUND), ("b.wav", "damaged"), ("c.wav", SOUND)]
 
 
+def test_an_entry_that_lies_beyond_any_file_is_damaged(tmp_path, scratch):
+    path = zip_of(tmp_path / "x.zip", ("a.wav", SOUND), ("b.wav", SOUND))
+    raw = path.read_bytes()
+    entry = raw.rindex(b"PK\x01\x02")  # of b.wav in the list; its offset becomes one of 64 bits, in an extra field
+    extra = struct.pack("<HHQ", 1, 8, 2**62)
+    end = raw.rindex(b"PK\x05\x06")
+    changed = bytearray(raw[entry:end])
+    changed[30:32], changed[42:46] = struct.pack("<H", len(extra)), b"\xff" * 4
+    size = struct.unpack("<L", raw[end + 12 : end + 16])[0] + len(extra)
+    tail = raw[end : end + 12] + struct.pack("<L", size) + raw[end + 16 :]
+    path.write_bytes(raw[:entry] + bytes(changed) + extra + tail)
+    assert outcomes(path) == [("a.wav", SOUND), ("b.wav", "damaged")]
+
+
 def test_a_bomb_stops_early_whatever_its_header_says(tmp_path, scratch):
     path = zip_of(tmp_path / "x.zip", ("bomb.wav", bytes(200 * 2**20)), ("a.wav", SOUND))
     raw = bytearray(path.read_bytes())

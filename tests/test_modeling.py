@@ -1,5 +1,6 @@
 """What every network keeps, whatever its name, and what the model and its configuration refuse."""
 
+import copy
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from transformers import Trainer, TrainingArguments
 
 from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification, SERModel
 from ser_model.backbones import BACKBONES
@@ -429,6 +431,40 @@ def test_unknown_setting_is_refused_with_the_nearest(key, near):
 
 def test_a_later_version_may_have_written_more_keys():
     assert SERConfig.from_dict(SERConfig().to_dict() | {"key_of_tomorrow": 1}).backbone == "cnn"
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_kinds_of_problem_that_it_does_not_solve_are_refused(kind):
+    with pytest.raises(ValueError, match="a voice gets one label"):
+        SERConfig(problem_type=kind)
+    assert SERConfig(problem_type="single_label_classification").problem_type == "single_label_classification"
+
+
+def test_the_trainer_of_transformers_is_given_logits_alone(tmp_path):
+    model = make_model()
+    model.set_likeness(torch.ones(model.ser.pooling.output_size), 0.0)
+    clips = [{"input_features": features, "labels": 1} for features in make_features(model, 3, 20)]
+    arguments = TrainingArguments(str(tmp_path), report_to=[], use_cpu=True, disable_tqdm=True)
+    shapes = []
+    judge = Trainer(
+        model, arguments, eval_dataset=clips, compute_metrics=lambda found: shapes.append(found.predictions.shape) or {}
+    )
+    judge.evaluate()
+    assert shapes == [(3, 4)]
+
+
+def test_a_replica_without_parameters_of_its_own_answers_alike():
+    """As `nn.DataParallel` makes them."""
+    model = make_model()
+    features = make_features(model, 2, 30)
+    replica = copy.deepcopy(model)
+    for module in replica.modules():
+        weights, module._parameters = module._parameters, {}
+        for name, weight in weights.items():
+            setattr(module, name, None if weight is None else weight.detach())
+    assert not list(replica.parameters())
+    with torch.no_grad():
+        assert torch.equal(replica(features).logits, model(features).logits)
 
 
 def test_labels_that_do_not_match_are_refused():

@@ -34,6 +34,21 @@ def test_the_command_says_what_got_no_answer_and_which_names_are_not_clear(tmp_p
         main(["timeline", str(tmp_path), f"--output-dir={tmp_path / 'out'}"])
 
 
+def test_the_command_writes_over_nothing(tmp_path):
+    soundfile.write(tmp_path / "talk.wav", np.zeros(16_000), 16_000)
+    (tmp_path / "talk.srt").write_text("subtitles by hand")
+    with pytest.raises(SystemExit, match="talk.srt is there already; move it away"):
+        main(["timeline", str(tmp_path), f"--output-dir={tmp_path}"])
+    assert (tmp_path / "talk.srt").read_text() == "subtitles by hand"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:7"])
+def test_a_device_that_is_not_there_is_told(device, capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "examples", f"--device={device}"])
+    assert f"'{device}' is not there" in capsys.readouterr().err
+
+
 def test_where_windows_overlap_their_scores_are_averaged():
     pieces = smoothed(prediction((0, 4, "calm"), (2, 6, "angry")))
     assert [(piece.start_s, piece.end_s) for piece in pieces] == [(0, 2), (2, 4), (4, 6)]

@@ -1,5 +1,8 @@
 """A little of `make torture`: nothing goes wrong, and what goes wrong would be told."""
 
+import platform
+import sys
+
 import numpy as np
 import pytest
 
@@ -40,6 +43,9 @@ def test_turned_bits_end_in_sound_or_a_sentence():
     assert inputs.through_the_decoder(200).problems == []
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="atheris has wheels for Linux on x86-64 alone"
+)
 def test_a_fuzzer_finds_its_way_into_the_decoder_and_no_fault():
     part = fuzz.run(runs=300)
     assert part.problems == []

@@ -184,7 +184,8 @@ class SERModel(SERPreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones(batch, num_frames, device=input_features.device)
         mask = attention_mask.bool()
-        h = input_features.to(self.dtype).unflatten(-1, (channels, num_features))  # (B, L, C, F)
+        dtype = next(self.parameters(), input_features).dtype  # the replicas of DataParallel list no parameters
+        h = input_features.to(dtype).unflatten(-1, (channels, num_features))  # (B, L, C, F)
         h = self.invert_dct(h).permute(0, 2, 3, 1)  # (B, C, F, L)
         wants_stages = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         stages = [] if wants_stages else None

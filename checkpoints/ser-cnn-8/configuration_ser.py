@@ -52,6 +52,7 @@ class SERConfig(PreTrainedConfig):
 
     model_type = "ser"
     _auto_class = "AutoConfig"
+    keys_to_ignore_at_inference = ["likeness"]  # so that Trainer takes the logits alone for predictions
 
     def __init__(
         self,
@@ -131,6 +132,11 @@ class SERConfig(PreTrainedConfig):
             raise ValueError(f"SERConfig.training_split is {self.training_split!r}; it must be a hash or None")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"SERConfig.dropout is {self.dropout!r}; it must be at least 0 and below 1")
+        if self.problem_type not in (None, "single_label_classification"):
+            raise ValueError(
+                f"SERConfig.problem_type is {self.problem_type!r}; a voice gets one label: leave it out, or say "
+                "'single_label_classification'"
+            )
         labels = self.id2label
         if not labels or sorted(labels) != list(range(len(labels))) or len(set(labels.values())) != len(labels):
             raise ValueError(f"SERConfig.id2label is {labels!r}; it must name each class once, counted from 0")

@@ -48,7 +48,8 @@ def load_start(clip: Clip, sampling_rate: int) -> np.ndarray:
 def emotions_section(
     findings: Findings, draw: Draw, examples: dict[str, Clip], waveforms: dict[str, np.ndarray]
 ) -> Section:
-    plain, n_mfcc = plain_extractor(findings.extractor), min(findings.extractor.n_mfcc, MFCC_SHOWN)
+    plain = plain_extractor(findings.extractor)
+    n_mfcc = min(findings.extractor.n_mfcc, plain.n_mels, MFCC_SHOWN)
     duration_s = max(map(len, waveforms.values())) / plain.sampling_rate
     pictures = []
     for number, (emotion, clip) in enumerate(examples.items(), 1):
