@@ -133,17 +133,21 @@ def cross_validate(settings: Settings, protocol: str, data_dir: Path, output_dir
     folds = fold_settings(settings, protocol, data_dir)
     run_dirs = [output_dir / f"fold-{number}" for number in range(1, len(folds) + 1)]
     runs = list(zip(folds, run_dirs, strict=True))
-    if overwrite and state.is_main_process:  # all at once, or a stopped run would go on with old folds among the new
+
+    def forget_others() -> None:
+        """Or a run that is stopped would go on with old folds among the new."""
         (output_dir / CV_FILE).unlink(missing_ok=True)
-        for run_dir in run_dirs:
-            (run_dir / FINISHED).unlink(missing_ok=True)
-            (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
-    state.wait_for_everyone()
+        for run_dir in run_dirs[1:]:
+            with alone(run_dir):
+                (run_dir / FINISHED).unlink(missing_ok=True)
+                (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
+
     finished = sum(is_finished(run_dir, fold, not overwrite, overwrite) for fold, run_dir in runs)
     state.print(f"{protocol}: {len(folds)} folds, {finished} of them finished before")
     for fold, run_dir in runs:
+        begun = forget_others if overwrite and run_dir == run_dirs[0] else None
         with only_run(run_dir):
-            train(fold, data_dir, run_dir, not overwrite, overwrite)
+            train(fold, data_dir, run_dir, not overwrite, overwrite, begun=begun)
     if state.is_main_process:
         print(f"{headline(summarise(protocol, run_dirs, output_dir))}; saved to {output_dir}")
     state.wait_for_everyone()
@@ -156,8 +160,12 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     judged: Judgement | None = None,
+    begun: Callable[[], None] | None = None,
 ) -> None:
-    """One run; one that trains on everything is `judged` by the cross-validation before it."""
+    """One run; one that trains on everything is `judged` by the cross-validation before it.
+
+    `begun` is called, on the main process, once nothing is left that could refuse the run.
+    """
     training = settings.training
     check_trackers(training.trackers)
     accelerator = make_accelerator(training, output_dir / "logs")
@@ -211,6 +219,8 @@ def train(
     identity = identity_of(settings, split_manifest["hash"], data.dataset["content"], accelerator)
     checkpoint = Checkpoint(output_dir, accelerator, identity, training.checkpoint_minutes, parts)
     progress = checkpoint.start(resume)
+    if begun and accelerator.is_main_process:
+        begun()
     if progress.best and accelerator.is_main_process:  # what the folder holds may be of a step that was not kept
         save_model(best_model, extractor, output_dir, progress.best["temperature"])
     bar = make_bar(accelerator, progress, batches, training.epochs)

@@ -106,9 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     args = parser.parse_args(arguments)
     disable_progress_bar()  # Transformers draws one for weights that are there in a moment
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # file names go out as they came, in whatever encoding
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names go out as they came, in whatever encoding
     keep_freed_memory()
     try:
         status = args.run(args)
@@ -129,7 +128,7 @@ def device(name: str) -> str:
     """The name of a device that is there."""
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # no such device; a PyTorch without that kind
+    except (RuntimeError, AssertionError, ImportError) as error:  # no such device; a PyTorch without that kind
         raise argparse.ArgumentTypeError(f"{name!r} is not there ({str(error).splitlines()[0]}); take cpu") from error
     return name
 

@@ -175,7 +175,7 @@ class Checkpoint:
         try:
             with safe_open(self.path, framework="pt") as file:
                 state = json.loads(file.metadata()[RUN])
-                _refuse_differences(self.path, state["identity"], self.identity)
+                _refuse_differences(self.path, self.identity | state["identity"], self.identity)  # it may be older
                 state = _with_tensors(state, file)
         except (SafetensorError, OSError, KeyError, TypeError) as error:
             raise CheckpointError(f"{self.path} cannot be read ({error}); start anew with --overwrite") from error

@@ -6,6 +6,7 @@ The way leads from the clip with its detail wiped out, each frequency at its own
 """
 
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ STEPS = 8  # on the way; 32 give nearly the same map: on 12 clips of RAVDESS the
 MAX_S = 8.0  # of a clip; the map of 3.4 s took 0.13 s on one busy core
 BANDS = 40  # of the mel scale, as fine as an ear tells apart
 FLOOR_DB = 60.0  # below the loudest cell; softer detail is noise, which in silence would be endlessly deep
+
+_SWITCHING = Lock()
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def saliency(model, extractor: SERFeatureExtractor, waveform: np.ndarray, label:
     shares = (torch.arange(STEPS, device=device) + 0.5) / STEPS
     way = _Way(shares)
     features, mask = _features(extractor, clip.expand(STEPS, -1), way)
-    with torch.backends.cudnn.flags(enabled=False):  # whose recurrent layers give gradients in training alone
+    # cuDNN's recurrent layers give gradients in training alone. The switch is the whole process's: one at a time.
+    with _SWITCHING, torch.backends.cudnn.flags(enabled=False):
         score = model(features, mask).logits.log_softmax(dim=-1)[:, target].sum()
     (gradient,) = torch.autograd.grad(score, way.log_power)
     weights = gradient.mean(dim=0) * way.detail  # (n_fft // 2 + 1, L')

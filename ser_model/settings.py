@@ -270,12 +270,12 @@ class Settings(_Section):
 class _UniqueKeys(yaml.SafeLoader):
     """YAML's rule that Python's reader does not keep: a key that stands twice would silently lose its first value."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node, seen = super().compose_mapping_node(anchor), set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and (key.value in seen or seen.add(key.value)):
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
-        return super().construct_mapping(node, deep)
+                raise yaml.composer.ComposerError(None, None, f"{key.value!r} stands there twice", key.start_mark)
+        return node
 
 
 def load_settings(path: str | Path, overrides: list[str] | None = None) -> Settings:

@@ -47,13 +47,15 @@ def test_starting_over_leaves_no_old_fold_to_go_on_with(all_synthetic_actors, tm
         (folder / "metrics.json").write_text("{}")
     (tmp_path / "cv.json").write_text("{}")
 
-    def stopped(*_):
+    def stopped(*_, begun):
+        assert (tmp_path / "cv.json").exists()  # as long as the run may be refused
+        begun()
         raise Stopped("stopped by SIGINT", 130)
 
     monkeypatch.setattr("train.train", stopped)
     with pytest.raises(SystemExit):
         cross_validate(all_synthetic_actors, tmp_path, "--cv", "ravdess-speakers", "--overwrite")
-    assert not list(tmp_path.rglob("*.json"))
+    assert list(tmp_path.rglob("*.json")) == [tmp_path / "fold-1" / "metrics.json"]  # which is the run's own to forget
 
 
 def rows_of(path: Path) -> list[dict]:

@@ -3,6 +3,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
 from ser_model.__main__ import main
 from ser_model.corpora import find_utterances
 from ser_model.data import make_split
-from ser_model.evaluation import EvaluationError, evaluate, split_file
+from ser_model.evaluation import EvaluationError, evaluate, split_file, unseen
 from ser_model.inference import EmotionRecognizer
 from ser_model.labels import EMOTIONS
 from ser_model.settings import Settings
@@ -124,6 +125,12 @@ def test_a_speaker_was_heard_in_whatever_clips_and_format(synthetic_corpora, tmp
     mine = [replace(clip, path=Path("mine", f"{number}.wav"), corpus="mine") for number, clip in enumerate(speech)]
     for asked in (speech, songs, mine):  # the model's clips name their speakers, wherever they are
         assert speakers_heard(written(speech), asked, synthetic_corpora)[1] == trained_on
+    tabled = [replace(clip, corpus="mine", speaker="mine-somebody") for clip in speech]  # a table's own names for them
+    data, path = SimpleNamespace(utterances=tabled, split=split), written(speech)
+    assert (
+        unseen(manifest(split, speech, synthetic_corpora)["hash"], path, data, synthetic_corpora, "train")[0] is False
+    )
+    assert unseen(manifest(split, speech, synthetic_corpora)["hash"], path, data, synthetic_corpora, "test")[0] is True
     theirs = [replace(clip, path=Path("theirs", clip.path.name + "x"), corpus="theirs") for clip in mine]
     with pytest.raises(SplitError, match="name no speaker, and none of them is in the data"):
         speakers_heard(written(mine), theirs, synthetic_corpora)

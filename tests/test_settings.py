@@ -80,6 +80,14 @@ def test_an_override_that_cannot_be_read_is_refused(tmp_path, override):
         settings_from(tmp_path, MINIMAL + "seed: 1\n", *override)
 
 
+def test_a_section_may_take_over_another(tmp_path):
+    text = "training: &own {epochs: 3, batch_size: 8}\n"
+    merged = "x: {<<: {a: 1}, a: 2}\n"
+    assert settings_from(tmp_path, MINIMAL + text).training.epochs == 3
+    with pytest.raises(SettingsError, match="unknown key 'x'"):  # read, and then not known
+        settings_from(tmp_path, MINIMAL + merged)
+
+
 def test_a_folder_is_no_config(tmp_path):
     with pytest.raises(SettingsError, match="cannot be read"):
         load_settings(tmp_path)

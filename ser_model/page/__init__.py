@@ -20,7 +20,7 @@ TABS = {"try": analyse, "live": live, "many": many, "clips": clips, "library": l
 KEPT_S = 3600  # how long a recording may lie on the server's disk
 MAX_SESSIONS = 2000  # whose clips are remembered; a tenth of a MiB each at the least
 MAX_UPLOAD = "200mb"  # an hour and a half at 16 kHz in 16-bit wav
-RATE = "1200/minute"  # of uploads and calls of one address; a live microphone makes four uploads a second
+RATE = "1200/minute"  # of uploads and calls of one address; a live microphone makes eight a second
 CLOSED_S = 3600  # what a page had that is closed by now, Gradio forgets after this
 SWEEP_S = 600  # how often old ones are looked for
 

@@ -65,8 +65,9 @@ def build(context: Page) -> None:
 
     @on_gpu
     def map_out(heard: Heard, language: str) -> str:
-        recognizer = context.models.get(heard.model)
-        return saliency_html(texts, texts.speaker(language), recognizer, heard.path, heard.prediction)
+        say, recognizer = texts.speaker(language), context.models.get(heard.model)
+        with while_kept(say):
+            return saliency_html(texts, say, recognizer, heard.path, heard.prediction)
 
     def hear(model: str | None, path: str | None, request: gr.Request | None = None, progress=None):
         from ..inference import Prediction
@@ -116,7 +117,8 @@ def build(context: Page) -> None:
         prediction = hear(model, recording, request, progress)
         heard = Heard(recording, model, prediction) if recording else None
         if recording and prediction.status != UNREADABLE:
-            remember(clips, prediction, recording, name=Path(recording).name, model=model)
+            if not remember(clips, prediction, recording, name=Path(recording).name, model=model):
+                gr.Warning(say("clips.no_room"))
         answer = answer_html(texts, say, prediction, threshold_percent / 100)
         return answer, bars_html(texts, say, prediction.scores or {}), *no_details(), heard, clips
 
@@ -157,8 +159,7 @@ def build(context: Page) -> None:
         """-> what the model listened to; the button that asked for it goes."""
         if heard is None or heard.prediction.label is None:
             return gr.skip(), gr.skip()
-        with while_kept(partial(texts.say, request)):
-            return map_out(heard, language(request)), gr.update(visible=False)
+        return map_out(heard, language(request)), gr.update(visible=False)
 
     def forget_deleted(heard: Heard | None, request: gr.Request):
         """Nothing of a clip that the visitor has deleted stays on the page."""

@@ -29,7 +29,6 @@ from ..library.errors import LibraryError
 from .answers import answer_html, bars_html
 from .context import Page
 from .figures import figure_svg
-from .server import NO_ROOM
 from .tables import COLUMNS, csv_link_html, note, status_html, table_html
 from .texts import Say, Texts, language
 
@@ -74,8 +73,8 @@ def remember(
     model: str,
     sampling_rate: int = RATE_HZ,
     upload: str | Path | None = None,
-) -> None:
-    """Put a clip into this visitor's list, which every tab does that analyses something.
+) -> bool:
+    """Put a clip into this visitor's list, which every tab does that analyses something; False if the disk is full.
 
     Args:
         clips: the value of `Page.clips`, which the event then returns to it; changed in place, so that two tabs at work
@@ -99,14 +98,14 @@ def remember(
                 samples_left -= len(piece)
                 if samples_left <= 0:
                     break
-    except (OSError, soundfile.LibsndfileError) as error:  # the disk is full; the answer is shown all the same
+    except (OSError, soundfile.LibsndfileError) as error:
         path.unlink(missing_ok=True)
         logger.error("no room for a visitor's clip: %s", error)
-        gr.Warning(NO_ROOM)
-        return
+        return False
     clips.append(Clip(name, model, prediction, path, path.stat().st_size, _ours(upload)))
     while len(clips) > MAX_CLIPS or (len(clips) > 1 and sum(clip.size_bytes for clip in clips) > MAX_BYTES):
         forget(clips, clips[:1])
+    return True
 
 
 def begin_clips(clips: gr.State, triggers: Sequence) -> None:

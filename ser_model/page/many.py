@@ -127,14 +127,14 @@ def build(context: Page) -> None:
         if not files:
             return status_html(say("many.nothing")), gr.Dataframe(visible=False), "", clips, []
         recognizer = _loaded(context.models, model)
-        total, rows, csv_rows, predictions = how_many(files), [], [], []
+        total, rows, csv_rows, predictions, all_kept = how_many(files), [], [], [], True
         for judged in judged_by(model, files):
             predictions.append(judged.prediction)
             progress((len(predictions), total), desc=judged.name, unit=say("many.files"))
             rows.append(_row(texts, say, judged, recognizer.labels, threshold_percent / 100))
             csv_rows.append(predicted_row(judged.name, judged.prediction, recognizer.labels))
             if judged.sound is not None:
-                remember(
+                all_kept &= remember(
                     clips,
                     judged.prediction,
                     judged.sound,
@@ -142,6 +142,8 @@ def build(context: Page) -> None:
                     model=model,
                     upload=judged.upload,
                 )
+        if not all_kept:
+            gr.Warning(say("clips.no_room"))
         names = [say(f"many.{column}") for column in COLUMNS]
         names += [f"{texts.emotion(say, label)} (%)" for label in recognizer.labels]
         kinds = ["str", "str", "number", "number", "str", *["number"] * len(recognizer.labels)]

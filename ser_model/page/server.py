@@ -26,7 +26,6 @@ TOO_MANY = "Too many requests came from this address. Try again in {seconds} s."
 GONE = "This recording was deleted."
 NO_ROOM = "The server has no room for this recording. Try again later."
 FILE_ROUTE = "/gradio_api/file="
-STREAM_ROUTE = "/gradio_api/stream/"
 ANSWER_ROUTE = re.compile(r"/gradio_api/call/[^/]+/([^/]+)$")  # of a call's event
 
 logger = logging.getLogger(__name__)
@@ -139,8 +138,7 @@ class ForgetCalls:
 class RateLimit:
     """ASGI middleware: of one address, uploads and calls beyond `rate` are answered 429, with a Retry-After.
 
-    Pieces of a microphone's stream are not counted: whoever streams has been let in, and each was an upload before. The
-    address is uvicorn's: behind a proxy that FORWARDED_ALLOW_IPS trusts, the one that the proxy names.
+    The address is uvicorn's: behind a proxy that FORWARDED_ALLOW_IPS trusts, the one that the proxy names.
     """
 
     def __init__(self, app, rate: RateLimitItem):
@@ -148,8 +146,7 @@ class RateLimit:
 
     async def __call__(self, scope, receive, send):
         address = (scope.get("client") or ("unknown",))[0]
-        counts = scope["type"] == "http" and scope["method"] == "POST" and STREAM_ROUTE not in scope["path"]
-        if not counts or self.limiter.hit(self.rate, address):
+        if scope["type"] != "http" or scope["method"] != "POST" or self.limiter.hit(self.rate, address):
             return await self.app(scope, receive, send)
         left_s = self.limiter.get_window_stats(self.rate, address).reset_time - time.time()
         seconds = max(1, math.ceil(left_s))
