@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	GRADIO_SERVER_NAME=$(HOST) GRADIO_SERVER_PORT=$(PORT) $(BIN)/python app.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 # Loads a pushed model with the newest torch and transformers and without torchaudio: gigabytes, so no part of `test`.
 test-newest: $(VENV)/.installed-dev
