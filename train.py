@@ -171,6 +171,8 @@ def train(
     accelerator = make_accelerator(training, output_dir / "logs")
     if is_finished(output_dir, settings, resume, overwrite):
         accelerator.print(f"{output_dir} holds a finished run: nothing is left to do")
+        if training.push_to_hub and accelerator.is_main_process:  # which may be new, or have failed before
+            push(output_dir, training.push_to_hub, training.push_private)
         return
     take_cores(training.cpu_threads)
     set_seed(settings.seed)

@@ -52,11 +52,12 @@ def wait_until_it_answers(url: str, process: subprocess.Popen) -> None:
 
 
 @contextmanager
-def running_app(folder: Path, settings: dict[str, str] | None = None) -> Iterator[str]:
+def running_app(folder: Path, settings: dict[str, str] | None = None, before: str = "") -> Iterator[str]:
     """The address of `python app.py`; its uploads and its log.txt go below `folder`. It may never show a traceback.
 
     Args:
         settings: environment variables on top of this process's own.
+        before: Python to run in its process first.
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -64,7 +65,7 @@ def running_app(folder: Path, settings: dict[str, str] | None = None) -> Iterato
     log = folder / "log.txt"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "app.py"],
+            [sys.executable, "-c", f"{before}\nimport app\napp.main()"] if before else [sys.executable, "app.py"],
             cwd=ROOT,
             env=os.environ | own | (settings or {}),
             stdout=output,

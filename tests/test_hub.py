@@ -253,6 +253,12 @@ def test_training_pushes_at_its_end_when_the_settings_say_so(hub, synthetic_corp
     assert f"pushed to {hub.url}/{OURS}/trained/commit/{repository.sha}" in done.stdout
     for name in ("model.safetensors", "README.md", "metrics.json"):
         assert repository.files[name] == (output_dir / name).read_bytes()
+    again = [*command, "--resume", f"--training.push_to_hub={OURS}/elsewhere"]  # thought of once it was finished
+    done = subprocess.run(
+        again, cwd=ROOT, env=environment(hub.url, tmp_path), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert hub.repositories[f"{OURS}/elsewhere"].files["metrics.json"] == repository.files["metrics.json"]
 
 
 def test_training_that_could_not_push_ends_before_it_begins(our_hub, tmp_path):

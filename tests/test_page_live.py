@@ -4,7 +4,7 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from serving import visit
+from serving import running_app, visit
 
 from ser_model.labels import EMOTIONS
 
@@ -96,6 +96,16 @@ def test_the_microphone_sends_no_more_than_the_server_takes_of_one_address(live)
     count = len(uploads)
     stop(live)
     assert 1 <= count <= 20  # four a second; Gradio's own would be forty
+
+
+def test_a_forgotten_microphone_ends(browser, tmp_path):
+    shorter = "import ser_model.page.live\nser_model.page.live.MINUTES = 0.1"
+    with running_app(tmp_path, before=shorter) as url, visit(browser, url) as page:
+        page.evaluate(KEEP_STREAMS)
+        record(opened(page))
+        expect(said(page)).to_contain_text(ANSWER)
+        expect(said(page)).to_contain_text("Stopped. The microphone is off.")
+        assert page.evaluate(MICROPHONES_ON) == 0
 
 
 def test_it_can_be_started_again(live):
