@@ -161,7 +161,8 @@ class BatchAugmentation:
     def _noise(self, waveform: Tensor, row: int) -> Tensor:
         snr_db = self._draw(row, "noise.snr", *self.settings.noise.snr_db)
         if recordings := self.augmenter.recordings:
-            recording = recordings[int(self._draw(row, "noise.recording", 0, len(recordings)))]
+            number = int(self._draw(row, "noise.recording", 0, len(recordings)))  # float32 may round up to the bound
+            recording = recordings[min(number, len(recordings) - 1)]
             start = int(self._draw(row, "noise.start", 0, max(1, len(recording) - len(waveform))))
             noise = recording[start : start + len(waveform)].to(waveform)
             noise = noise.repeat(-(-len(waveform) // len(noise)))[: len(waveform)]
@@ -302,7 +303,7 @@ def shift_pitch(waveform: Tensor, factor: float, n_fft: int = 512) -> Tensor:
     hop = n_fft // 4
     spectrum = torch.stft(waveform, n_fft, hop, window=window, return_complex=True)  # (F, L)
     position = torch.arange(0, spectrum.shape[1] - 1, 1 / factor, device=waveform.device)
-    before = position.long()
+    before = position.long().clamp(max=spectrum.shape[1] - 2)  # float32 may round the last place up to the end
     magnitude = torch.lerp(spectrum[:, before].abs(), spectrum[:, before + 1].abs(), position - before)
     # The phase goes on by what it went on by between the two frames at that place.
     advance = spectrum[:, before + 1].angle() - spectrum[:, before].angle()

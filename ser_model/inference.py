@@ -4,7 +4,7 @@ import csv
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -70,7 +70,8 @@ class Prediction:
         crowd, a whisper, ..., see `likeness.py`), and `message` says what to do.
     label, confidence: the likeliest emotion and its calibrated probability; None without an answer.
     scores: calibrated probability of every emotion, likeliest first; None without an answer.
-    windows: the same over time; one for the whole recording when that is short.
+    windows: the same over time, without those that sound unlike the training voices; one for the whole recording when
+        that is short.
     warnings: what may have made the answer worse.
     speech: where somebody speaks, as (start, end) in seconds.
     """
@@ -267,11 +268,12 @@ class EmotionRecognizer:
             return Prediction(status, MESSAGES[status].format(peak=recording.peak, **facts), **facts)
         spans = recording.heard_spans()
         rows = np.stack([recording.judged[span][0] for span in spans])  # (windows, num_labels)
-        likeness = [recording.judged[span][1] for span in spans]
+        likeness = np.array([recording.judged[span][1] for span in spans])
         weights = overlaps(spans, recording.speech)
         if np.average(likeness, weights=weights) < 0:
             return Prediction(UNLIKE_TRAINING, MESSAGES[UNLIKE_TRAINING], **facts)
-        scores = self.named(np.average(rows, axis=0, weights=weights))
+        alike = likeness >= 0  # a crowd behind a voice is no part of the answer
+        scores = self.named(np.average(rows[alike], axis=0, weights=weights[alike]))
         label, confidence = next(iter(scores.items()))
         return Prediction(
             status=VOICE,
@@ -281,7 +283,7 @@ class EmotionRecognizer:
             scores=scores,
             windows=tuple(
                 Window(start / self.sampling_rate, end / self.sampling_rate, self.named(row))
-                for (start, end), row in zip(spans, rows, strict=True)
+                for (start, end), row in compress(zip(spans, rows, strict=True), alike)
             ),
             **facts,
         )

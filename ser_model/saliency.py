@@ -70,7 +70,9 @@ def saliency(model, extractor: SERFeatureExtractor, waveform: np.ndarray, label:
         clip[None], extractor.frame_samples, extractor.hop_samples, extractor.n_fft, extractor.window_name
     )[0]
     placed = torch.zeros_like(whole)
-    first = int((whole == way.first_frame[:, None]).all(dim=0).nonzero()[0])  # the extractor leaves out quiet ends
+    # The extractor leaves out quiet ends: what it heard lies where the energies are alike.
+    places = whole.sum(dim=0).unfold(0, weights.shape[1], 1)  # (places, L')
+    first = int((places - way.energy).abs().sum(dim=1).argmin())
     placed[:, first : first + weights.shape[1]] = weights
     bands = band_shares(extractor).to(device) @ placed
     hop_s = extractor.hop_samples / extractor.sampling_rate
@@ -84,8 +86,8 @@ class _Way:
         self.shares = shares  # (B,)
 
     def __call__(self, power: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        self.first_frame = power[0, :, 0]
         heard = power[0, :, : int(lengths[0])]
+        self.energy = heard.sum(dim=0)  # (L,)
         log_power = heard.clamp(min=max(1e-10, float(heard.max()) * 10 ** (-FLOOR_DB / 10))).log()  # (F, L)
         start = log_power.mean(dim=1, keepdim=True)
         self.detail = log_power - start

@@ -167,6 +167,10 @@ def test_pitch_moves_by_its_factor_and_time_stays(factor):
     assert float(shifted.square().sum() / burst.square().sum()) == pytest.approx(1, abs=1e-3)
 
 
+def test_pitch_moves_where_the_last_place_is_rounded_up_to_the_end():
+    assert shift_pitch(torch.randn(32_000), 140 / 250 * (1 + 1e-9)).isfinite().all()
+
+
 def test_band_removes_what_lies_outside_it(batch):
     kept = augmenter(band={"low_hz": (800.0, 800.0), "high_hz": (1500.0, 1500.0)})(0, INDICES).waveforms(*batch)
     share = kept.square().sum(dim=1) / batch[0].square().sum(dim=1)

@@ -17,7 +17,7 @@ from benchmarks.out_of_domain import middle
 from benchmarks.strange_sounds import NO_VOICES
 from ser_model import SERConfig, SERForAudioClassification
 from ser_model.__main__ import main
-from ser_model.inference import NO_VOICE, UNLIKE_TRAINING, VOICE, EmotionRecognizer, write_predictions
+from ser_model.inference import NO_VOICE, UNLIKE_TRAINING, VOICE, WINDOW_S, EmotionRecognizer, write_predictions
 from ser_model.likeness import fit_weight
 from ser_model.sounds import DURATION_S, LEVELS_DB, OUTLIERS, RATE, make_sounds
 from train import main as train
@@ -109,6 +109,15 @@ def test_long_recordings_are_told_apart_too(recognizer, voices):
     speech = np.concatenate(voices[:4])
     assert recognizer(crowd, RATE).status == UNLIKE_TRAINING
     assert recognizer(speech, RATE).status == VOICE
+
+
+def test_what_is_unlike_within_a_recording_is_a_gap(recognizer, voices):
+    speech = np.concatenate([*voices[:8], *voices[:8]])[: 24 * RATE]
+    crowd = np.concatenate(make_sounds(OUTLIERS["babble"], 4, voices, seed=11))
+    answer = recognizer(np.concatenate([speech, crowd]), RATE)
+    assert answer.status == VOICE and answer.speech[-1][1] > 33  # the crowd is heard, and not judged
+    assert all(window.end_s < 24 + WINDOW_S for window in answer.windows)
+    assert sum(answer.scores.values()) == pytest.approx(1)
 
 
 def test_without_a_threshold_every_voice_is_answered_as_before(recognizer, voices):

@@ -40,7 +40,7 @@ def log_probability(model, extractor, waveform, masked, label):
     bins = (band_shares(extractor).T @ torch.from_numpy(masked).float()) > 0.5
 
     def mask(power, lengths):
-        first = int((whole == power[0, :, :1]).all(dim=0).nonzero()[0])
+        first = int(whole.sum(dim=0).argmax() - power[0, :, : lengths[0]].sum(dim=0).argmax())
         log_power = power[0, :, : lengths[0]].clamp(min=1e-6 * power.max()).log()
         here = bins[:, first : first + log_power.shape[1]]
         return torch.where(here, log_power.mean(dim=1, keepdim=True), log_power).exp()[None], lengths
@@ -96,6 +96,16 @@ def test_the_map_lies_where_the_sound_is(model, extractor, voices):
     times_s = [np.abs(found.weights).sum(axis=0).argmax() * found.hop_s for found in maps]
     assert times_s[1] - times_s[0] == pytest.approx(2, abs=0.1)
     assert not maps[1].weights[:, :50].any()
+
+
+def test_digital_silence_before_a_voice_moves_nothing(model, extractor, voices):
+    """Frames without any sound are all alike, those that the extractor keeps and those that it leaves out."""
+    waveform = voices[0].copy()
+    waveform[:RATE] = 0
+    late = np.concatenate([np.zeros(2 * RATE, np.float32), waveform])
+    weights = [np.abs(saliency(model, extractor, clip, "angry").weights).sum(axis=0) for clip in (waveform, late)]
+    first_s = [np.flatnonzero(weight)[0] * extractor.hop_samples / RATE for weight in weights]
+    assert first_s[0] > 0.8 and first_s[1] - first_s[0] == pytest.approx(2, abs=0.03)
 
 
 def test_a_long_clip_is_explained_from_its_start(model, extractor, voices):
