@@ -237,6 +237,10 @@ REFUSED = {
     "unscaled floats": (noise(4000) * 0 + 1234, RATE, "peaks at 1234; floats in [-1, 1] were wanted; divide by"),
     "int64": (np.zeros(4000, np.int64), RATE, "samples are torch.int64; floats in [-1, 1], int16 or int32 were wanted"),
     "uint8": (np.zeros(4000, np.uint8), RATE, "samples are torch.uint8; floats in [-1, 1], int16 or int32 were wanted"),
+    "a dict": ({"array": noise(4000)}, RATE, "a dict came; samples (T,) or a list of such were wanted"),
+    "a path": ("voice.wav", RATE, "a str came; samples (T,) or a list of such were wanted: decode a file first"),
+    "paths": (["voice.wav"], RATE, "samples are <U9; floats in [-1, 1], int16 or int32 were wanted"),
+    "nothing": (None, RATE, "a NoneType came; samples (T,) or a list of such were wanted"),
 }
 
 
@@ -245,6 +249,29 @@ def test_what_cannot_be_heard_is_refused_with_a_remedy(case):
     raw_speech, rate, message = REFUSED[case]
     with pytest.raises(ValueError, match=re.escape(message)):
         make_extractor()(raw_speech, sampling_rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"return_tensors": "tf"}, "return_tensors is 'tf'; 'pt', 'np' or None was wanted"),
+        ({"padding": "max_length"}, "padding is 'max_length'; this extractor pads to 'longest'"),
+        ({"max_length": 4000}, "max_length and truncation=True cut waveforms together"),
+        ({"max_length": 100, "truncation": True}, "max_length is 100 samples; at least a frame of 512 was wanted"),
+    ],
+)
+def test_arguments_that_it_cannot_follow_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_extractor()(noise(4000), sampling_rate=RATE, **arguments)
+
+
+def test_the_usual_arguments_of_audio_extractors_are_taken():
+    extractor, clips = make_extractor(), [noise(9000), noise(6000)]
+    usual = {"sampling_rate": RATE, "padding": True, "max_length": 4000, "truncation": True, "return_tensors": "np"}
+    heard = extractor(clips, **usual)
+    expected = extractor([clip[:4000] for clip in clips], sampling_rate=RATE, return_tensors="np")
+    np.testing.assert_array_equal(heard["input_features"], expected["input_features"])
+    assert "attention_mask" not in extractor(clips, **usual, return_attention_mask=False)
 
 
 def test_one_frame_is_enough():
@@ -270,6 +297,13 @@ IMPOSSIBLE = {
     "f_max": {"f_max": 8001},  # above Nyquist
     "f_max, below f_min": {"f_min": 500, "f_max": 400},
     "f_max, negative f_min": {"f_min": -1},
+    "n_fft, of gigabytes": {"n_fft": 10**8},
+    "hop_ms, quoted": {"hop_ms": "10"},
+    "frame_ms": {"frame_ms": float("inf")},
+    "trim_db, no number": {"trim_db": float("nan")},
+    "max_length_s, endless": {"max_length_s": float("inf")},
+    "features, a number": {"features": 5},
+    "feature_mean, no number": {"feature_mean": [float("nan")] * WIDTH},
     "n_mfcc": {"n_mfcc": 65},  # more than there are mel bands
     "n_mfcc, none": {"n_mfcc": 0},
     "n_mfcc, no integer": {"n_mfcc": 40.5},

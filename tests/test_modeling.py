@@ -315,9 +315,37 @@ def test_unknown_backbone_option_is_refused_naming_the_known(name):
         SERForAudioClassification(SERConfig(backbone=name, backbone_options={"no_such_option": 3}))
 
 
-def test_even_stem_kernel_is_refused():
-    with pytest.raises(ValueError, match="stem_kernel is 4; it must be odd"):
-        SERForAudioClassification(SERConfig(backbone="cnn", backbone_options={"stem_kernel": 4}))
+@pytest.mark.parametrize(
+    ("backbone", "options", "message"),
+    [
+        ("cnn", {"stem_kernel": 4}, "stem_kernel is 4; it must be odd"),
+        ("shallow_cnn", {"kernel": 4}, "kernel is 4; it must be odd"),
+        ("cnn1d", {"kernel": 4}, "kernel is 4; it must be odd"),
+        ("cnn1d", {"stride": 0}, "option stride of backbone 'cnn1d' is 0; it must be a whole number of at least 1"),
+        ("cnn", {"widths": []}, r"option widths of backbone 'cnn' is \[\]; it must be whole numbers"),
+        ("cnn", {"hidden_size": "256"}, "hidden_size of backbone 'cnn' is '256'; it must be a whole number"),
+        ("deep_cnn", {"halve_both": 3}, "halve_both of backbone 'deep_cnn' is 3; it must be numbers of convolutions"),
+        ("lstm", {"dropout": 1.0}, "dropout of backbone 'lstm' is 1.0; it must be at least 0 and below 1"),
+        ("timm/vit_tiny_patch16_224", {}, "cannot read images of 80 x 64 .*choose a convolutional network"),
+    ],
+)
+def test_impossible_options_are_refused_when_it_is_built(backbone, options, message):
+    with pytest.raises(ValueError, match=message):
+        SERForAudioClassification(SERConfig(backbone=backbone, backbone_options=options))
+
+
+@pytest.mark.parametrize("key", ["pooling", "calibration_temperature", "label2id"])
+def test_what_from_pretrained_is_given_is_checked_too(tmp_path, key):
+    make_model().save_pretrained(tmp_path)
+    value = {"pooling": "men", "calibration_temperature": 0.0, "label2id": {"a": 0, "b": 1, "c": 2, "d": 3}}[key]
+    with pytest.raises(ValueError, match=f"SERConfig.{key} is {re.escape(repr(value))}"):
+        SERForAudioClassification.from_pretrained(tmp_path, **{key: value})
+
+
+def test_a_threshold_without_a_score_refuses_every_recording(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    model = SERForAudioClassification.from_pretrained(tmp_path, likeness_threshold=0.5)
+    assert not model.likeness_weight.any()
 
 
 @pytest.mark.parametrize(
@@ -334,6 +362,11 @@ def test_even_stem_kernel_is_refused():
         ("id2label", {}),
         ("id2label", {0: "sad", 1: "sad"}),
         ("id2label", {1: "sad", 2: "happy"}),
+        ("id2label", ["sad", "happy"]),
+        ("id2label", {0: "sad", 1: None}),
+        ("backbone", 5),
+        ("backbone_options", "widths"),
+        ("freeze_backbone", "no"),
     ],
 )
 def test_impossible_configuration_is_refused_naming_the_key(key, value):
@@ -342,7 +375,7 @@ def test_impossible_configuration_is_refused_naming_the_key(key, value):
 
 
 def test_labels_read_both_ways():
-    config = SERConfig(id2label=EMOTIONS, label2id={"stale": 7})
+    config = SERConfig(id2label=EMOTIONS)
     assert config.label2id == {"neutral": 0, "happy": 1, "sad": 2, "angry": 3}
     assert config.num_labels == 4
 
@@ -470,6 +503,9 @@ def test_a_replica_without_parameters_of_its_own_answers_alike():
 def test_labels_that_do_not_match_are_refused():
     with pytest.raises(ValueError, match="num_labels is 5, but id2label names 4"):
         SERConfig(num_labels=5, id2label=EMOTIONS)
+    with pytest.raises(ValueError, match="label2id is {'stale': 7}, but id2label says"):
+        SERConfig(id2label=EMOTIONS, label2id={"stale": 7})
+    assert SERConfig(label2id={"yes": 0, "no": 1}).id2label == {0: "yes", 1: "no"}
 
 
 def test_new_labels_read_both_ways_at_once():

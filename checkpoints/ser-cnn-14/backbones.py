@@ -31,6 +31,11 @@ def strided(size: int, strides: Sequence[int]) -> int:
     return size
 
 
+def check_odd(name: str, size: int) -> None:
+    if size % 2 == 0:
+        raise ValueError(f"{name} is {size}; it must be odd, or frames would lose their centre")
+
+
 class CNN(nn.Module):
     """Compact residual network with squeeze-excitation.
 
@@ -53,8 +58,7 @@ class CNN(nn.Module):
         stem_kernel: int = 5,
     ):
         super().__init__()
-        if stem_kernel % 2 == 0:
-            raise ValueError(f"stem_kernel is {stem_kernel}; it must be odd, or frames would lose their centre")
+        check_odd("stem_kernel", stem_kernel)
         strides = [(1, 1)] + [(2, 2) if stage < 3 else (2, 1) for stage in range(1, len(widths))]
         self.stem = nn.Conv2d(num_channels, widths[0], stem_kernel, stride=2, padding=stem_kernel // 2, bias=False)
         self.stem_norm = nn.BatchNorm2d(widths[0])
@@ -168,6 +172,7 @@ class ShallowCNN(nn.Module):
         hidden_size: int = 128,
     ):
         super().__init__()
+        check_odd("kernel", kernel)
         self.blocks = nn.ModuleList(
             ConvBlock(before, after, (1, 1), kernel)
             for before, after in zip([num_channels, *widths], widths, strict=False)
@@ -202,6 +207,7 @@ class CNN1d(nn.Module):
         stride: int = 2,
     ):
         super().__init__()
+        check_odd("kernel", kernel)
         befores = [num_channels * num_features, *widths]
         self.strides = [1] + [stride] * (len(widths) - 1)
         self.convs = nn.ModuleList(
@@ -293,6 +299,20 @@ class Timm(nn.Module):
         self.canvas_frames = canvas_frames
         self.rows = max(num_features, min_rows)
         self.output_size = self.network.feature_info.channels()[-1]
+        self._try(num_channels, name)
+
+    @torch.no_grad()
+    def _try(self, num_channels: int, name: str) -> None:
+        """Transformers of timm take images of one size alone, and say so at the first one."""
+        self.network.eval()
+        try:
+            self.network(torch.zeros(1, num_channels, self.rows, self.canvas_frames))
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(
+                f"timm's {name!r} cannot read images of {self.rows} x {self.canvas_frames} ({error}); set min_rows or "
+                "canvas_frames, or choose a convolutional network"
+            ) from error
+        self.network.train()
 
     def forward(self, features: Tensor, mask: Tensor, stages: Stages = None) -> tuple[Tensor, Tensor]:
         features, lengths = masked(features, mask), mask.sum(dim=1)

@@ -20,6 +20,20 @@ AUTO_MAP = {
 INHERITED_KEYS = {"auto_map", "attn_implementation", "model_type", "name_or_path", "num_labels", "torch_dtype"}
 
 
+# What is of one kind alone: a quoted 'no' of YAML would count as true.
+KINDS = (
+    ("backbone", str, "a name"),
+    ("backbone_options", dict, "options by their names"),
+    ("pretrained_backbone", bool, "true or false"),
+    ("freeze_backbone", bool, "true or false"),
+    ("invert_dct", bool, "true or false"),
+    ("dropout", int | float, "a number"),
+    ("calibration_temperature", int | float, "a number"),
+    ("training_split", str | None, "a hash or None"),
+    ("id2label", dict, "class indices and their names"),
+)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ "; did you mean 'x'?" for the nearest known name, else an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1)
@@ -72,7 +86,7 @@ class SERConfig(PreTrainedConfig):
         **kwargs,
     ):
         self.backbone = backbone
-        self.backbone_options = dict(backbone_options or {})
+        self.backbone_options = {} if backbone_options is None else backbone_options
         self.pretrained_backbone = pretrained_backbone
         self.freeze_backbone = freeze_backbone
         self.num_features = num_features
@@ -86,13 +100,15 @@ class SERConfig(PreTrainedConfig):
         self.training_split = training_split
         self._check_inherited(kwargs)
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        if kwargs.get("id2label") is None and kwargs.get("label2id"):
+            kwargs["id2label"] = {index: label for label, index in kwargs["label2id"].items()}
         super().__init__(**kwargs)
-        self._check()
+        self.check()
 
     def __setattr__(self, key: str, value: Any) -> None:
         """The way back follows the labels: whoever sets `id2label` sets `label2id` as well."""
         super().__setattr__(key, value)
-        if key == "id2label" and value is not None:
+        if key == "id2label" and isinstance(value, dict):
             super().__setattr__("label2id", {label: int(index) for index, label in value.items()})
 
     def _check_inherited(self, kwargs: dict[str, Any]) -> None:
@@ -104,11 +120,24 @@ class SERConfig(PreTrainedConfig):
             if key not in known and not key.startswith("_"):
                 hint = did_you_mean(key, known)
                 raise ValueError(f"SERConfig knows no setting {key!r}{hint}; its own are {sorted(own)}")
-        labels, num_labels = kwargs.get("id2label"), kwargs.get("num_labels")
+        labels, indices, num_labels = (kwargs.get(key) for key in ("id2label", "label2id", "num_labels"))
+        for key, value in (("id2label", labels), ("label2id", indices)):
+            if not isinstance(value, dict | None):
+                raise ValueError(f"SERConfig.{key} is {value!r}; it must name each class once, counted from 0")
+        if labels and indices and indices != {label: int(index) for index, label in labels.items()}:
+            raise ValueError(f"SERConfig.label2id is {indices!r}, but id2label says {labels!r}; give that alone")
         if labels is not None and num_labels is not None and len(labels) != num_labels:
             raise ValueError(f"SERConfig.num_labels is {num_labels}, but id2label names {len(labels)}; leave one out")
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Every setting, for `from_pretrained(..., pooling="mean")` sets what the constructor has seen otherwise.
+
+        Raises:
+            ValueError: an impossible value; it names the setting, what it is and what it must be.
+        """
+        for key, kind, wanted in KINDS:
+            if not isinstance(getattr(self, key), kind):
+                raise ValueError(f"SERConfig.{key} is {getattr(self, key)!r}; it must be {wanted}")
         for key in ("num_features", "num_channels"):
             value = getattr(self, key)
             if not isinstance(value, int) or value < 1:
@@ -121,15 +150,9 @@ class SERConfig(PreTrainedConfig):
             )
         if self.pooling not in ("attention", "mean"):
             raise ValueError(f"SERConfig.pooling is {self.pooling!r}; it must be 'attention' or 'mean'")
-        for key in ("dropout", "calibration_temperature"):
-            value = getattr(self, key)
-            if not isinstance(value, int | float):
-                raise ValueError(f"SERConfig.{key} is {value!r}; it must be a number")
         threshold = self.likeness_threshold
         if threshold is not None and not (isinstance(threshold, int | float) and math.isfinite(threshold)):
             raise ValueError(f"SERConfig.likeness_threshold is {threshold!r}; it must be a finite number or None")
-        if not isinstance(self.training_split, str | None):
-            raise ValueError(f"SERConfig.training_split is {self.training_split!r}; it must be a hash or None")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"SERConfig.dropout is {self.dropout!r}; it must be at least 0 and below 1")
         if self.problem_type not in (None, "single_label_classification"):
@@ -138,8 +161,12 @@ class SERConfig(PreTrainedConfig):
                 "'single_label_classification'"
             )
         labels = self.id2label
-        if not labels or sorted(labels) != list(range(len(labels))) or len(set(labels.values())) != len(labels):
+        counted = bool(labels) and set(labels) == set(range(len(labels)))
+        named = counted and all(isinstance(label, str) and label for label in labels.values())
+        if not named or len(set(labels.values())) != len(labels):
             raise ValueError(f"SERConfig.id2label is {labels!r}; it must name each class once, counted from 0")
+        if self.label2id != {label: index for index, label in labels.items()}:
+            raise ValueError(f"SERConfig.label2id is {self.label2id!r}, but id2label says {labels!r}; give that alone")
         if not (math.isfinite(self.calibration_temperature) and self.calibration_temperature > 0):
             raise ValueError(
                 f"SERConfig.calibration_temperature is {self.calibration_temperature!r}; it must be above 0"

@@ -46,6 +46,12 @@ PEAK_LIMIT = 32.0
 SAMPLES_AT_ONCE = 2**18  # of a thread: their spectra stay in its cache, which made batches three times as quick
 SPEC_KEYS = {"feature_extractor_type", "auto_map", "processor_class", "_processor_class"}  # written by save_pretrained
 
+MAX_N_FFT = 2**16  # beyond, the filters alone take gigabytes
+NUMBERS = (
+    *("lifter", "f_min", "f_max", "pitch_f_min", "pitch_f_max", "contrast_f_min", "contrast_quantile"),
+    *("frame_ms", "hop_ms", "top_db", "trim_db", "trim_margin_ms", "max_length_s"),
+)
+NULLABLE = ("top_db", "trim_db", "max_length_s")
 CHOICES = {
     "stacking": ("rows", "channels"),
     "mel_scale": tuple(MEL_SCALES),
@@ -252,7 +258,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"SERFeatureExtractor knows no setting {sorted(extra)}{hint}; known: {known}")
         super().__init__(**kwargs)
         self.sampling_rate = sampling_rate
-        self.features = (features,) if isinstance(features, str) else tuple(features or ())
+        self.features = tuple(features or ()) if isinstance(features, list | tuple | None) else (features,)
         self.stacking = stacking
         self.n_mfcc = n_mfcc
         self.lifter = lifter
@@ -291,6 +297,14 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         for key in ("sampling_rate", "n_mfcc", "n_mels", "n_chroma", "n_pitch", "contrast_n_bands", "n_fft"):
             if not isinstance(getattr(self, key), int) or getattr(self, key) < 1:
                 refuse(key, "a whole number of at least 1")
+        if self.n_fft > MAX_N_FFT:
+            refuse("n_fft", f"at most {MAX_N_FFT}")
+        for key in NUMBERS:
+            value = getattr(self, key)
+            if key in NULLABLE and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                refuse(key, "a finite number" + (", or null" if key in NULLABLE else ""))
         for key, choices in CHOICES.items():
             if getattr(self, key) not in choices:
                 refuse(key, f"one of {choices}")
@@ -316,17 +330,18 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             refuse("max_length_s", f"at least a frame ({self.frame_ms / 1000} s), or null")
         if self.padding == "max_length" and self.max_length_s is None:
             refuse("padding", "'longest' unless max_length_s is given")
-        if not self.features or len(set(self.features)) < len(self.features):
+        if not self.features or len(set(map(str, self.features))) < len(self.features):
             refuse("features", "one name or more, each once")
-        if unknown := [name for name in self.features if name not in FEATURES]:
+        if unknown := [name for name in self.features if str(name) not in FEATURES]:
             refuse("features", f"names of {list(FEATURES)}{did_you_mean(str(unknown[0]), FEATURES)}")
         if self.stacking == "channels" and len(set(self.feature_sizes)) > 1:
             sizes = ", ".join(f"{name} {size}" for name, size in zip(self.features, self.feature_sizes, strict=True))
             refuse("stacking", f"'rows' for features that differ in their number of rows ({sizes})")
         size = self.num_channels * self.num_features  # refuses what the wanted features cannot be made with
         for key in ("feature_mean", "feature_std"):
-            if getattr(self, key) is not None and len(getattr(self, key)) != size:
-                refuse(key, f"{size} numbers, one a feature")
+            values = getattr(self, key)
+            if values is not None and not (len(values) == size and all(map(math.isfinite, values))):
+                refuse(key, f"{size} finite numbers, one a feature")
         if self.feature_std is not None and not min(self.feature_std) > 0:
             refuse("feature_std", "above 0 throughout, for features are divided by it")
 
@@ -367,6 +382,10 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         sampling_rate: int | None = None,
         return_tensors: str | None = None,
         device: str | torch.device = "cpu",
+        padding: bool | str | None = None,
+        max_length: int | None = None,
+        truncation: bool = False,
+        return_attention_mask: bool = True,
     ) -> BatchFeature:
         """
         Args:
@@ -374,11 +393,26 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             sampling_rate: the rate of `raw_speech` in Hz; give it, so that a wrong one is noticed.
             return_tensors: "pt", "np" or None for lists.
             device: where the features are computed (and, with "pt", returned).
+            padding: a batch is padded as the extractor's own `padding` says; True and that are taken, for callers that
+                are used to ask.
+            max_length, truncation: with both, of each waveform the first `max_length` samples are heard.
+            return_attention_mask: whether the mask is returned; models need it for padded batches.
 
         Raises:
             ValueError: another sampling rate, more than one channel, no samples, less than one frame, samples that are
-                not finite, or numbers that are not scaled to [-1, 1].
+                not finite, numbers that are not scaled to [-1, 1], or an argument that it cannot follow.
         """
+        if return_tensors not in (None, "pt", "np"):
+            raise ValueError(f"return_tensors is {return_tensors!r}; 'pt', 'np' or None was wanted")
+        if padding not in (None, True, self.padding):
+            raise ValueError(
+                f"padding is {padding!r}; this extractor pads to {self.padding!r}, so leave it out, or load the "
+                "extractor with another padding and max_length_s"
+            )
+        if truncation != (max_length is not None):
+            raise ValueError("max_length and truncation=True cut waveforms together; give both or none")
+        if truncation and max_length < self.frame_samples:
+            raise ValueError(f"max_length is {max_length} samples; at least a frame of {self.frame_samples} was wanted")
         if sampling_rate is None:
             logger.warning(
                 "no sampling_rate was given; the waveform is taken to be at %d Hz. Pass sampling_rate=... so that a "
@@ -390,11 +424,11 @@ class SERFeatureExtractor(FeatureExtractionMixin):
                 f"the waveform is at {sampling_rate} Hz; this model hears {self.sampling_rate} Hz; resample it first, "
                 f"e.g. torchaudio.functional.resample(waveform, {sampling_rate}, {self.sampling_rate})"
             )
-        waveforms = [self._waveform(waveform) for waveform in self._as_list(raw_speech)]
+        waveforms = [self._waveform(waveform)[:max_length] for waveform in self._as_list(raw_speech)]
         lengths = torch.tensor([len(waveform) for waveform in waveforms])
         batch = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
         features, mask = self.extract(batch.to(device), lengths.to(device))
-        data = {"input_features": features, "attention_mask": mask.long()}
+        data = {"input_features": features} | ({"attention_mask": mask.long()} if return_attention_mask else {})
         if return_tensors == "pt":
             return BatchFeature(data)
         arrays = {key: value.cpu().numpy() for key, value in data.items()}
@@ -515,6 +549,11 @@ class SERFeatureExtractor(FeatureExtractionMixin):
     def _as_list(self, raw_speech) -> list:
         if isinstance(raw_speech, np.ndarray | Tensor):
             return [raw_speech]
+        if not isinstance(raw_speech, Sequence) or isinstance(raw_speech, str | bytes):
+            raise ValueError(
+                f"a {type(raw_speech).__name__} came; samples (T,) or a list of such were wanted: decode a file first, "
+                "and of a dict give the array"
+            )
         if not len(raw_speech) or np.isscalar(raw_speech[0]):
             return [raw_speech]
         return list(raw_speech)
@@ -522,7 +561,10 @@ class SERFeatureExtractor(FeatureExtractionMixin):
     def _waveform(self, waveform: np.ndarray | Tensor | Sequence[float]) -> Tensor:
         """Checked, as float32 (T,)."""
         if not isinstance(waveform, Tensor):
-            waveform = torch.from_numpy(np.array(waveform))  # a copy, for torch takes no reversed or read-only view
+            samples = np.array(waveform)  # a copy, for torch takes no reversed or read-only view
+            if samples.dtype.kind not in "biuf":
+                raise ValueError(f"samples are {samples.dtype}; floats in [-1, 1], int16 or int32 were wanted")
+            waveform = torch.from_numpy(samples)
         if waveform.dim() != 1:
             raise ValueError(
                 f"a waveform of shape {tuple(waveform.shape)} came; one channel (T,) was wanted; average the channels, "

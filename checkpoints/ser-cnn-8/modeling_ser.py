@@ -1,6 +1,7 @@
 """Speech emotion recognition models: backbone over MFCCs, masked pooling over time, classifier."""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,23 @@ class InverseDCT(nn.Linear):
         return torch.cat([super().forward(cepstra), others.to(cepstra.dtype)], dim=-2)
 
 
+def _is_count(value, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _are_counts(values, least: int) -> bool:
+    return isinstance(values, list | tuple) and all(_is_count(value, least) for value in values)
+
+
+# What an option of a backbone must be, by its annotation.
+OPTIONS = {
+    int: ("a whole number of at least 1", _is_count),
+    float: ("at least 0 and below 1", lambda value: isinstance(value, int | float) and 0 <= value < 1),
+    Sequence[int]: ("numbers of convolutions, counted from 0", lambda value: _are_counts(value, 0)),
+    "widths": ("whole numbers of at least 1, one a stage", lambda value: bool(value) and _are_counts(value, 1)),
+}
+
+
 def build_backbone(config: SERConfig) -> nn.Module:
     """The network that the config names; ValueError if there is none of that name or it knows no such option."""
     options = dict(config.backbone_options)
@@ -71,9 +89,14 @@ def build_backbone(config: SERConfig) -> nn.Module:
         known = f"{sorted(BACKBONES)} and {TIMM_PREFIX}<any network of timm>"
         hint = did_you_mean(config.backbone, BACKBONES)
         raise ValueError(f"unknown backbone {config.backbone!r}; known: {known}{hint}")
-    known = set(inspect.signature(backbone).parameters) - {"num_channels", "num_features", *name}
+    parameters = inspect.signature(backbone).parameters
+    known = parameters.keys() - {"num_channels", "num_features", *name}
     if extra := options.keys() - known:
         raise ValueError(f"backbone {config.backbone!r} has no option {sorted(extra)}; known: {sorted(known)}")
+    for key, value in options.items():
+        wanted, is_so = OPTIONS["widths" if key == "widths" else parameters[key].annotation]
+        if not is_so(value):
+            raise ValueError(f"option {key} of backbone {config.backbone!r} is {value!r}; it must be {wanted}")
     return backbone(config.num_channels, config.num_features, **name, **options)
 
 
@@ -85,6 +108,10 @@ class SERPreTrainedModel(PreTrainedModel):
     main_input_name = "input_features"
     _keys_to_ignore_on_load_unexpected = ["likeness_weight"]  # a model may be loaded without its score
     input_modalities = ("audio",)
+
+    def __init__(self, config: SERConfig):
+        config.check()  # settings given to from_pretrained are set after the configuration's own check
+        super().__init__(config)
 
     def _init_weights(self, module: nn.Module) -> None:
         # The library's default draws every weight at N(0, 0.02), far too small for a ReLU network this deep.
@@ -99,6 +126,9 @@ class SERPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LSTM | nn.GRU):
             for name, parameter in module.named_parameters():
                 init.zeros_(parameter) if "bias" in name else init.xavier_uniform_(parameter)
+        elif isinstance(module, SERForAudioClassification):
+            if module.likeness_weight is not None:
+                init.zeros_(module.likeness_weight)
         else:
             super()._init_weights(module)
 
