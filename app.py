@@ -7,6 +7,7 @@ may ask: "1200/minute"; empty for no limit).
 """
 
 import os
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,9 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at import: nothing of a
 
 if "SPACE_ID" in os.environ:  # reached through its proxy alone, which names the visitor's address
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
+
+# Of our own, for old files in it are deleted, whoever left them.
+os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(tempfile.gettempdir()) / "ser_model_page"))
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -27,7 +31,7 @@ def main() -> None:
     from ser_model.page.models import ModelError, Models, checkpoints
 
     if mcp_is_on() and find_spec("mcp") is None:
-        raise SystemExit("SER_MCP=1 needs the package mcp: install it with pip install 'gradio[mcp]'.")
+        raise SystemExit("MCP is on and needs the package mcp: install it with pip install 'gradio[mcp]'.")
     kept_s, rate = os.environ.get("SER_KEPT_S", str(KEPT_S)), os.environ.get("SER_RATE", RATE)
     if not (kept_s.isdecimal() and int(kept_s)):
         raise SystemExit(f"SER_KEPT_S is {kept_s!r}; give seconds above 0, such as 3600.")

@@ -31,6 +31,8 @@ def main() -> None:
                 upload(page, recording)
                 submit(page, "%")
                 page.locator(".over-time").wait_for()
+                # else the player says 0:00 / 0:00
+                page.wait_for_function("document.querySelector('.over-time audio').readyState >= 1")
                 page.screenshot(path=ROOT / "docs" / name, full_page=True)
 
 

@@ -14,7 +14,9 @@ from serving import ROOT, submit, upload
 
 from ser_model.inference import EmotionRecognizer, adjective
 from ser_model.labels import EMOTIONS
+from ser_model.page.analyse import EXAMPLE_NAMES
 from ser_model.page.answers import sentence_html
+from ser_model.timeline import segments
 
 CHECKPOINT = ROOT / "checkpoints" / "ser-cnn-8"
 NAMED = "|".join(map(adjective, EMOTIONS))
@@ -27,6 +29,17 @@ def recognizer() -> EmotionRecognizer:
 
 
 # ── Without a browser ──
+
+
+EXAMPLES = {"angry": ["angry"], "sad": ["sad"], "frightened": ["fearful"], "changing": ["angry", "sad"]}
+
+
+def test_the_page_offers_examples_that_get_a_sure_answer(recognizer):
+    assert [f"{name}_voice" for name in EXAMPLES] == list(EXAMPLE_NAMES)
+    for name, emotions in EXAMPLES.items():
+        prediction = recognizer(ROOT / "examples" / f"synthetic_{name}_voice.flac")
+        assert [segment.emotion for segment in segments(prediction)] == emotions
+        assert prediction.label in emotions and prediction.confidence > 0.5
 
 
 def test_import_does_nothing_heavy():

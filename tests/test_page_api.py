@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,10 +16,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import soundfile
 from gradio_client import Client, handle_file
 from serving import ROOT, free_port, running_app, submit, upload, visit
 
-from ser_model.page.developers import ADDRESS, SNIPPETS
+from ser_model.page.developers import ADDRESS, FILE, SNIPPETS
+from ser_model.page.server import MAX_UPLOAD_MB
 from torture.faults import fill, small_disk
 from torture.page import answer_of, call
 from torture.recordings import tone, with_soundfile
@@ -32,12 +35,14 @@ def expected(server) -> dict:
 
 
 @pytest.mark.parametrize("language", ["python", "shell"])
-def test_what_developers_paste_runs(server, language):
+def test_what_developers_paste_runs(server, language, tmp_path):
     runner = {"python": [sys.executable, "-c"], "shell": ["bash", "-c"]}[language]
+    soundfile.write(tmp_path / FILE, *soundfile.read(CLIP))
     code = SNIPPETS[language].replace(ADDRESS, server)
-    done = subprocess.run([*runner, code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*runner, code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "voice" in done.stdout
+    predicted, segments, counts = re.split(r"(?=\[{'start_s|event: complete|{'judged)", done.stdout)[-3:]
+    assert "voice" in predicted and "start_s" in segments and "judged" in counts
 
 
 @pytest.mark.browser
@@ -47,10 +52,12 @@ def test_what_developers_paste_into_a_browser_runs_and_names_this_server(page, s
     assert ADDRESS not in page.locator("#code-python").inner_text()
     code = SNIPPETS["javascript"].replace(ADDRESS, server)
     clip = base64.b64encode(CLIP.read_bytes()).decode()
-    answer = page.evaluate(
-        code + f"; fetch('data:audio/flac;base64,{clip}').then((sound) => sound.blob()).then(predict)"
+    asked = "Promise.all([predict(clip), timeline(clip), batch([clip, clip])])"
+    predicted, over_time, several = page.evaluate(
+        f"{code}; fetch('data:audio/flac;base64,{clip}').then((sound) => sound.blob()).then((clip) => {asked})"
     )
-    assert (answer["status"], answer["label"]) == (expected["status"], expected["label"])
+    assert predicted["label"] == over_time["segments"][0]["emotion"] == expected["label"]
+    assert several["summary"] == {"judged": 2, "failed": 0, "emotions": {expected["label"]: 2}}
 
 
 def test_an_upload_is_gone_from_the_disk_after_the_stated_time(tmp_path):
@@ -100,14 +107,16 @@ def test_one_address_may_not_ask_without_end_but_others_may(tmp_path):
     settings = {"SER_RATE": "3/minute", "FORWARDED_ALLOW_IPS": "*"}
     with running_app(tmp_path, settings) as url, httpx.Client(base_url=url, timeout=60) as client:
 
-        def ask(visitor: str) -> httpx.Response:
+        def ask(visitor: str, language: str = "en") -> httpx.Response:
             files = {"files": ("clip.flac", CLIP.read_bytes())}
-            return client.post("/gradio_api/upload", files=files, headers={"x-forwarded-for": visitor})
+            headers = {"x-forwarded-for": visitor, "accept-language": language}
+            return client.post("/gradio_api/upload", files=files, headers=headers)
 
         answers = [ask("192.0.2.1") for _ in range(4)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
         seconds = answers[-1].headers["retry-after"]
         assert 1 <= int(seconds) <= 60 and f"Try again in {seconds} s" in answers[-1].json()["detail"]
+        assert "Von Ihrer Adresse kamen zu viele Anfragen" in ask("192.0.2.1", "de-AT,de").json()["detail"]
         assert ask("192.0.2.2").status_code == 200
         assert client.get("/", headers={"x-forwarded-for": "192.0.2.1"}).status_code == 200
 
@@ -115,7 +124,7 @@ def test_one_address_may_not_ask_without_end_but_others_may(tmp_path):
 def test_an_upload_beyond_the_limit_is_turned_away_with_413(server, tmp_path):
     large = tmp_path / "large.wav"
     with large.open("wb") as file:
-        file.truncate(201 * 2**20)
+        file.truncate((MAX_UPLOAD_MB + 1) * 2**20)
     with large.open("rb") as file:
         answer = httpx.post(f"{server}/gradio_api/upload", files={"files": ("large.wav", file)}, timeout=60)
     assert answer.status_code == 413 and "size" in answer.text
@@ -172,7 +181,7 @@ class Proxy(BaseHTTPRequestHandler):
 
 @pytest.mark.browser
 def test_behind_a_path_prefix(browser, clips, tmp_path):
-    with running_app(tmp_path, {"GRADIO_ROOT_PATH": "/voice"}) as url:
+    with running_app(tmp_path, {"GRADIO_ROOT_PATH": "/voice", "SER_MCP": "1"}) as url:
         Proxy.backend = url
         port = free_port()
         proxy = ThreadingHTTPServer(("127.0.0.1", port), Proxy)
@@ -182,6 +191,7 @@ def test_behind_a_path_prefix(browser, clips, tmp_path):
                 upload(page, clips / "clip.wav")
                 submit(page, "This voice sounds")
                 page.get_by_role("tab", name="For developers").click()
-                page.locator("#code-python", has_text=f"http://127.0.0.1:{port}/voice").wait_for()
+                for language, path in (("python", ""), ("json", "/gradio_api/mcp/")):
+                    page.locator(f"#code-{language}", has_text=f"http://127.0.0.1:{port}/voice{path}").wait_for()
         finally:
             proxy.shutdown()

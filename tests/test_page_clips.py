@@ -4,6 +4,8 @@ import asyncio
 import csv
 import gc
 import io
+import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,13 +13,15 @@ import numpy as np
 import pytest
 import serving
 from playwright.sync_api import Page, expect
-from serving import ROOT, submit, upload
+from serving import ROOT, open_settings, submit, upload
 from starlette.responses import FileResponse
 
+from ser_model.audio import AudioError
 from ser_model.inference import Prediction
 from ser_model.page import clips as clips_module
 from ser_model.page.clips import forget, remember
 from ser_model.page.server import FaultsInWords
+from ser_model.page.texts import Texts
 
 ANSWER = "confidence"
 CALM, LIVELY = (ROOT / "examples" / f"synthetic_{name}_voice.flac" for name in ("calm", "lively"))
@@ -30,9 +34,9 @@ CALM, LIVELY = (ROOT / "examples" / f"synthetic_{name}_voice.flac" for name in (
 def folder(tmp_path, monkeypatch) -> Path:
     """Where Gradio keeps uploads; the clips of this test go below it."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    clips_module._folder.cache_clear()
+    clips_module.own_folder.cache_clear()
     yield tmp_path
-    clips_module._folder.cache_clear()
+    clips_module.own_folder.cache_clear()
 
 
 def tone(seconds: float = 0.5) -> np.ndarray:
@@ -71,6 +75,35 @@ def test_an_upload_goes_with_the_last_clip_of_anybody(folder):
     assert upload.exists() and hers[0].path.exists()
     forget(hers)
     assert files(folder) == []
+
+
+def test_the_garbage_collector_may_delete_a_clip_while_another_is_counted(folder, monkeypatch):
+    class Collecting(Counter):
+        def __setitem__(self, key, value):
+            gc.collect()
+            super().__setitem__(key, value)
+
+    lost, mine = folder / "lost.flac", folder / "mine.flac"
+    for path in (lost, mine):
+        path.write_bytes(CALM.read_bytes())
+    put(session := [], lost)
+    session.append(session)  # garbage that only the collector finds
+    counts = Collecting({lost: 1})
+    monkeypatch.setattr(clips_module, "_uploads", counts)
+    monkeypatch.setattr(clips_module, "_counting", type(clips_module._counting)())  # one that hangs hangs here alone
+    del session
+    clips = []
+    thread = threading.Thread(target=put, args=(clips, mine), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive() and counts == {mine: 1} and not lost.exists()
+
+
+def test_a_sound_that_can_be_read_no_more_leaves_no_file(folder):
+    clips = []
+    with pytest.raises(AudioError):
+        put(clips, folder / "deleted.wav")
+    assert clips == [] and files(folder) == []
 
 
 def test_an_example_of_the_repository_stays(folder):
@@ -165,6 +198,21 @@ def test_list_listen_compare_download_and_delete(page, site):
 
 
 @pytest.mark.browser
+def test_the_threshold_rewords_the_list_and_what_was_heard(page):
+    analyse(page, LIVELY)
+    open_clips(page, 1)
+    row, answer = page.locator("#clips-list tbody tr"), page.locator("#clips-chosen-answer")
+    open_settings(page)
+    number = page.locator("#threshold input[type=number]")
+    for threshold, unsure in (("0", False), ("100", True)):
+        number.fill(threshold)
+        number.press("Tab")  # by keyboard alone
+        for place, words in ((row, "not sure"), (answer, "Not sure.")):
+            expect(place).to_contain_text(words) if unsure else expect(place).not_to_contain_text(words)
+    empty(page)
+
+
+@pytest.mark.browser
 def test_two_visitors_at_once_see_their_own(browser, site):
     with serving.visit(browser, site[0]) as hers, serving.visit(browser, site[0]) as his:
         analyse(hers, CALM)
@@ -219,11 +267,11 @@ def test_a_clip_that_is_deleted_before_it_is_sent_is_not_found(tmp_path):
         sent.append(message)
 
     with ThreadPoolExecutor() as thread:  # Playwright's loop runs in this one
-        thread.submit(asyncio.run, FaultsInWords(FileResponse(clip))(scope, None, send)).result()
+        thread.submit(asyncio.run, FaultsInWords(FileResponse(clip), Texts())(scope, None, send)).result()
         assert sent[0]["status"] == 404 and b"deleted" in sent[1]["body"]
         with pytest.raises(RuntimeError, match="does not exist"):  # elsewhere it is a fault
             elsewhere = scope | {"path": "/gradio_api/upload"}
-            thread.submit(asyncio.run, FaultsInWords(FileResponse(clip))(elsewhere, None, send)).result()
+            thread.submit(asyncio.run, FaultsInWords(FileResponse(clip), Texts())(elsewhere, None, send)).result()
 
 
 def test_a_clip_that_is_deleted_while_it_is_sent_ends_one_answer_and_no_more(tmp_path, caplog):
@@ -242,8 +290,8 @@ def test_a_clip_that_is_deleted_while_it_is_sent_ends_one_answer_and_no_more(tmp
 
     with caplog.at_level("INFO"):
         with pytest.raises(StopIteration):  # it comes to its end; Playwright's loop runs here, so not asyncio.run
-            FaultsInWords(deleting)({"path": f"/gradio_api/file={clip}"}, None, send).send(None)
+            FaultsInWords(deleting, Texts())({"path": f"/gradio_api/file={clip}"}, None, send).send(None)
         assert sent == ["http.response.start"] and "clip.flac" in caplog.text
         clip.touch()
         with pytest.raises(FileNotFoundError):  # elsewhere a missing file is a fault, and is heard of
-            FaultsInWords(deleting)({"path": "/gradio_api/upload"}, None, send).send(None)
+            FaultsInWords(deleting, Texts())({"path": "/gradio_api/upload"}, None, send).send(None)

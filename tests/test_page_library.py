@@ -15,8 +15,11 @@ import serving
 from playwright.sync_api import Page, expect
 from serving import ROOT, submit, upload
 
+from ser_model.library import store
+from ser_model.library.errors import LibraryError
 from ser_model.library.store import Library
-from ser_model.page.library import PAGE_SIZE, training_command
+from ser_model.page.library import PAGE_SIZE, REASONS, failure, training_command
+from ser_model.page.texts import LANGUAGES, Texts
 from ser_model.settings import load_settings
 
 CALM = ROOT / "examples" / "synthetic_calm_voice.flac"
@@ -51,6 +54,25 @@ def test_the_training_command_says_every_label(tmp_path):
     config = ROOT / words[words.index("--config") + 1]
     names = words[words.index("--labels.names") :][:2]
     assert load_settings(config, names).labels["names"] == ["no", "very angry", "sad"]
+
+
+def test_what_a_visitor_can_meet_is_said_in_every_language(database):
+    with contextlib.closing(Library(database)) as library:
+        met = [LibraryError(reason) for reason in (store.BUSY, store.AWAY, store.FULL)]
+        for act in (
+            lambda: library.check_duration(store.MAX_CLIP_S + 1),
+            lambda: library.get(10**6),
+            lambda: library.correct(1, "!"),
+        ):
+            with pytest.raises(LibraryError) as caught:
+                act()
+            met.append(caught.value)
+    texts = Texts()
+    said = {language: {failure(texts.speaker(language), error) for error in met} for language in LANGUAGES}
+    assert all(len(sentences) == len(met) == len(REASONS) for sentences in said.values())
+    assert not said["de"] & said["en"] and not any("library" in sentence for sentence in said["de"])
+    assert any("10 Minuten" in sentence for sentence in said["de"])
+    assert "may only be read" in failure(texts.speaker("de"), LibraryError(store.READ_ONLY))  # for the host
 
 
 @pytest.mark.parametrize("url", ["mysql://ser:secret@localhost/x", "sqlite:////nowhere/library.db"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from gradio_client import Client, handle_file
 from playwright.sync_api import Page, expect
-from serving import ROOT
+from serving import ROOT, open_settings
 
 from ser_model.archives import REASONS
 from ser_model.inference import EmotionRecognizer
@@ -148,6 +148,19 @@ def test_a_zip_and_a_file_become_a_table_that_sorts_and_a_csv(page, voices):
     rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
     assert [row["name"] for row in rows] == [*names[:5], f"'{FORMULA}", CALM.name]
     assert float(rows[0]["confidence"]) > 0.1 and rows[2]["error"] == REASONS["not_audio"]
+
+
+@pytest.mark.browser
+def test_the_threshold_rewords_the_table(page):
+    choose(page, CALM)
+    run(page)
+    open_settings(page)
+    number = page.locator("#threshold input[type=number]")
+    cell = page.locator('#many-table [role=gridcell][aria-colindex="5"]')
+    for threshold, note in (("0", ""), ("100", "not sure")):
+        number.fill(threshold)
+        number.press("Tab")
+        expect(cell).to_have_text(note)
 
 
 @pytest.mark.browser

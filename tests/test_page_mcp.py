@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 
+import pytest
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 from serving import ROOT, running_app
+
+from ser_model.page.developers import mcp_is_on
 
 CLIP = ROOT / "examples" / "synthetic_calm_voice.flac"
 
@@ -32,12 +35,30 @@ def test_the_same_functions_are_mcp_tools(tmp_path):
     assert refused.isError and "Only an uploaded file is taken" in refused.content[0].text
 
 
-def test_mcp_without_its_package_is_one_sentence(tmp_path):
+@pytest.mark.parametrize(
+    ("setting", "on"),
+    [
+        ({"SER_MCP": "1"}, True),
+        ({"GRADIO_MCP_SERVER": "True"}, True),
+        ({"GRADIO_MCP_SERVER": "False"}, False),
+        ({}, False),
+    ],
+)
+def test_gradios_own_setting_counts_too(monkeypatch, setting, on):
+    for name in ("SER_MCP", "GRADIO_MCP_SERVER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    assert mcp_is_on() == on
+
+
+@pytest.mark.parametrize("setting", [{"SER_MCP": "1"}, {"GRADIO_MCP_SERVER": "true"}])
+def test_mcp_without_its_package_is_one_sentence(tmp_path, setting):
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as util\n"
         "find = util.find_spec\n"
         "util.find_spec = lambda name, package=None: None if name == 'mcp' else find(name, package)\n"
     )
-    environment = os.environ | {"SER_MCP": "1", "PYTHONPATH": str(tmp_path)}
+    environment = os.environ | setting | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "app.py"], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("SER_MCP=1 needs the package mcp")
+    assert done.returncode == 1 and done.stderr.startswith("MCP is on and needs the package mcp")

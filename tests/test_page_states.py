@@ -39,6 +39,10 @@ def test_every_warning_stands_beside_the_answer(language):
         assert ("2:00:00" in html) == (code == "cut")
 
 
+def test_seconds_are_written_as_the_language_writes_them():
+    assert sentences(TEXTS, TEXTS.speaker("de"), HAPPY, 0.5)[1] == "2,0 s Sprache in einer Aufnahme von 4,0 s"
+
+
 def test_unsure_is_below_the_threshold():
     assert [state(HAPPY, threshold) for threshold in (0.6, 0.61)] == ["voice", "unsure"]
 

@@ -5,8 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from serving import ROOT
 
 from ser_model.labels import EMOTIONS
+from ser_model.page import foot
+from ser_model.page.answers import decimal
+from ser_model.page.models import Models, checkpoints
 from ser_model.page.texts import FILE, LANGUAGES, Texts, language
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -59,3 +63,26 @@ def test_labels_of_every_scheme_have_a_name():
     assert texts.emotion(german, "female_happy") == "fröhlich (Frau)"
     assert texts.emotion(german, "my_own") == "my own"
     assert {texts.emotion(german, emotion) for emotion in EMOTIONS} & set(EMOTIONS) == {"neutral"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_sentence_names_tabs_and_figures_as_they_are_written_there(language):
+    say = Texts().speaker(language)
+    assert all(say(f"{tab}.tab") in say("clips.empty") for tab in ("try", "many"))
+    models = Models(checkpoints(ROOT / "checkpoints"))
+    tested = " ".join(result.tested_on for name in models.names for result in models.card(name).results)
+    quoted = re.findall("“([a-z ]+)”", say("page.figures_note"))
+    assert len(quoted) == 2 and all(words in tested for words in quoted)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_with_a_library_the_page_says_what_stays(language):
+    say = Texts().speaker(language)
+    with_one, without = (foot(say, 70, has_library=has_library) for has_library in (True, False))
+    assert with_one == f"{without} {say('page.privacy_library')}" and "70" in without
+
+
+def test_numbers_have_the_decimal_mark_of_the_language():
+    texts = Texts()
+    marks = {language: decimal(texts.speaker(language), 7.34, 1) for language in LANGUAGES}
+    assert marks == {"en": "7.3", "es": "7,3", "fr": "7,3", "de": "7,3", "zh": "7.3", "hi": "7.3"}

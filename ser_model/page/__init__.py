@@ -9,9 +9,10 @@ from limits import RateLimitItem
 from starlette.middleware import Middleware
 
 from . import analyse, clips, developers, library, live, many
+from .answers import decimal
 from .context import Page
 from .models import Models
-from .server import FaultsInWords, ForgetCalls, RateLimit, UploadsOnly
+from .server import MAX_UPLOAD_MB, Doors, FaultsInWords, ForgetCalls, RateLimit, UploadsOnly, keep_swept
 from .texts import Say, Texts
 from .theme import BROWSER_SCRIPT, CSS, THEME
 
@@ -19,7 +20,6 @@ from .theme import BROWSER_SCRIPT, CSS, THEME
 TABS = {"try": analyse, "live": live, "many": many, "clips": clips, "library": library, "developers": developers}
 KEPT_S = 3600  # how long a recording may lie on the server's disk
 MAX_SESSIONS = 2000  # whose clips are remembered; a tenth of a MiB each at the least
-MAX_UPLOAD = "200mb"  # an hour and a half at 16 kHz in 16-bit wav
 RATE = "1200/minute"  # of uploads and calls of one address; a live microphone makes eight a second
 CLOSED_S = 3600  # what a page had that is closed by now, Gradio forgets after this
 SWEEP_S = 600  # how often old ones are looked for
@@ -73,11 +73,17 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
                 threshold.render()
             gr.HTML(texts.rendered("page.cards", lambda say: cards_html(say, models)), elem_id="cards")
         gr.Markdown(
-            texts.rendered("page.foot", lambda say: f"{say('page.limits')}\n\n{say('page.privacy', minutes=minutes)}"),
+            texts.rendered("page.foot", lambda say: foot(say, minutes, has_library=bool(team_library))),
             elem_id="limits",
         )
     demo.texts = texts
-    return demo.queue(max_size=32, default_concurrency_limit=2)
+    return demo.queue(max_size=32, default_concurrency_limit=2, api_open=False)  # open, calls could pass the queue by
+
+
+def foot(say: Say, minutes: int, has_library: bool) -> str:
+    """What the model cannot do, and what becomes of recordings."""
+    privacy = say("page.privacy", minutes=minutes) + (f" {say('page.privacy_library')}" if has_library else "")
+    return f"{say('page.limits')}\n\n{privacy}"
 
 
 def cards_html(say: Say, models: Models) -> str:
@@ -91,7 +97,8 @@ def cards_html(say: Say, models: Models) -> str:
             rows.append(f'<tr>{first}<td colspan="3">{say("page.no_figures")}</td></tr>')
         for result in card.results:
             figures = "".join(
-                f"<td>{'–' if value is None else f'{value:.3f}'}</td>" for value in (result.uar, result.accuracy)
+                f"<td>{'–' if value is None else decimal(say, value, 3)}</td>"
+                for value in (result.uar, result.accuracy)
             )
             rows.append(f"<tr>{first}<td>{escape(result.tested_on)}</td>{figures}</tr>")
             first = ""
@@ -110,22 +117,24 @@ def launch(demo: gr.Blocks, models: Models, rate: RateLimitItem | None = None) -
     Args:
         rate: how often one address may upload and call; None for no limit.
     """
-    middleware = [Middleware(FaultsInWords), Middleware(ForgetCalls, demo=demo)]
-    middleware += [Middleware(RateLimit, rate=rate)] if rate else []
+    middleware = [Middleware(FaultsInWords, texts=demo.texts), Middleware(ForgetCalls, demo=demo)]
+    middleware += [Middleware(Doors)]
+    middleware += [Middleware(RateLimit, rate=rate, texts=demo.texts)] if rate else []
     demo.launch(
         theme=THEME,
         css=CSS,
         js=BROWSER_SCRIPT,
         i18n=demo.texts.i18n,
-        max_file_size=MAX_UPLOAD,
+        max_file_size=f"{MAX_UPLOAD_MB}mb",
         footer_links=["api"],
         run_history=False,  # would keep answers in the visitor's browser
         enable_monitoring=False,
         state_session_capacity=MAX_SESSIONS,
-        mcp_server=True if developers.mcp_is_on() else None,  # None leaves it to GRADIO_MCP_SERVER
+        mcp_server=developers.mcp_is_on(),
         app_kwargs={"middleware": middleware},
         prevent_thread_lock=True,
     )
+    keep_swept(demo, spared=clips.own_folder())
     models.get()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, on which the visitors' files are deleted
     demo.block_thread()

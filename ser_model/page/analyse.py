@@ -15,11 +15,12 @@ from .context import Page
 from .figures import can_explain, pictures_html, saliency_html
 from .models import ModelError, on_gpu
 from .over_time import over_time_html
+from .server import MAX_UPLOAD_MB
 from .texts import Say, language
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LONG_S = 30  # of a recording, from which on a bar tells how far it is heard
-EXAMPLE_NAMES = ("calm_voice", "lively_voice", "angry_voice")  # synthetic_<name>.flac; texts.yaml names each
+EXAMPLE_NAMES = ("angry_voice", "sad_voice", "frightened_voice", "changing_voice")  # synthetic_<name>.flac
 
 
 @contextmanager
@@ -31,6 +32,11 @@ def while_kept(say: Say) -> Iterator[None]:
         yield
     except AudioError as error:
         raise gr.Error(say("page.gone"), print_exception=False) from error
+
+
+def hint_html(say: Say) -> str:
+    """What to do first."""
+    return sentence_html("👋", say("try.hint"), say("page.upload_limit", megabytes=MAX_UPLOAD_MB))
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,9 @@ def build(context: Page) -> None:
         prediction = hear(model, recording, request, progress)
         heard = Heard(recording, model, prediction) if recording else None
         if recording and prediction.status != UNREADABLE:
-            if not remember(clips, prediction, recording, name=Path(recording).name, model=model):
+            with while_kept(say):
+                kept = remember(clips, prediction, recording, name=Path(recording).name, model=model)
+            if not kept:
                 gr.Warning(say("clips.no_room"))
         answer = answer_html(texts, say, prediction, threshold_percent / 100)
         return answer, bars_html(texts, say, prediction.scores or {}), *no_details(), heard, clips
@@ -165,7 +173,7 @@ def build(context: Page) -> None:
         """Nothing of a clip that the visitor has deleted stays on the page."""
         if heard is None or Path(heard.path).exists():
             return gr.skip()
-        return None, sentence_html("👋", texts.say(request, "try.hint")), "", *no_details(), None
+        return None, hint_html(partial(texts.say, request)), "", *no_details(), None
 
     gr.set_static_paths([EXAMPLES])  # no copy of one among the uploads, which one visitor could delete for all
     heard = gr.State(time_to_live=context.clips.time_to_live)
@@ -185,7 +193,7 @@ def build(context: Page) -> None:
                     name: gr.Button(texts.label(f"try.{name}"), size="md", min_width=120) for name in EXAMPLE_NAMES
                 }
         with gr.Column(min_width=300):
-            hint = texts.rendered("try.waiting", lambda say: sentence_html("👋", say("try.hint")))
+            hint = texts.rendered("try.waiting", hint_html)
             status = gr.HTML(hint, elem_id="status")
             scores = gr.HTML(elem_id="scores")
     over_time = gr.HTML(elem_id="over-time")

@@ -28,6 +28,11 @@ def percent(say: Say, share: float) -> str:
     return say("page.percent", number=f"{100 * share:.0f}")
 
 
+def decimal(say: Say, number: float, digits: int) -> str:
+    """7.25 -> "7.2", with the language's decimal mark."""
+    return f"{number:.{digits}f}".replace(".", say("page.decimal_mark"))
+
+
 def clock(seconds: float) -> str:
     """75.3 -> "1:15", 3675 -> "1:01:15"."""
     minutes, seconds = divmod(int(seconds), 60)
@@ -42,7 +47,7 @@ def state(prediction, threshold: float) -> str:
 
 def sentences(texts: Texts, say: Say, prediction, threshold: float) -> tuple[str, str]:
     """What is said about a prediction, and the advice with it."""
-    values = {"duration": f"{prediction.duration_s:.1f}", "speech": f"{prediction.speech_s:.1f}"}
+    values = {"duration": decimal(say, prediction.duration_s, 1), "speech": decimal(say, prediction.speech_s, 1)}
     if prediction.label is not None:
         values["emotion"] = texts.emotion(say, prediction.label)
         values["confidence"] = f"{100 * prediction.confidence:.0f}"

@@ -26,9 +26,10 @@ import soundfile
 from gradio.utils import get_upload_folder
 
 from ..library.errors import LibraryError
-from .answers import answer_html, bars_html
+from .answers import answer_html, bars_html, decimal
 from .context import Page
 from .figures import figure_svg
+from .library import failure
 from .tables import COLUMNS, csv_link_html, note, status_html, table_html
 from .texts import Say, Texts, language
 
@@ -42,7 +43,7 @@ MAX_BYTES = 500 * 2**20  # ten hours of speech or so
 
 logger = logging.getLogger(__name__)
 _uploads: Counter[Path] = Counter()  # of how many clips; visitors who upload the same file share Gradio's copy of it
-_counting = threading.Lock()
+_counting = threading.RLock()  # the garbage collector may call `_remove` while this very thread counts in `Clip`
 
 
 @dataclass(frozen=True, eq=False)  # without eq, Gradio sees by its identity that the list holds another one
@@ -83,13 +84,16 @@ def remember(
         name: what the visitor calls it.
         model: the name of the model that was asked.
         upload: the file that Gradio keeps, where `sound` is no path to it; it goes when the clip goes.
+
+    Raises:
+        AudioError: `sound` can be read no more.
     """
-    from ..audio import audio_blocks
+    from ..audio import AudioError, audio_blocks
     from ..inference import MAX_DURATION_S
 
     if isinstance(sound, str | Path):
         upload = sound
-    path = _folder() / f"{uuid4().hex}.flac"
+    path = own_folder() / f"{uuid4().hex}.flac"
     samples_left = round(MAX_DURATION_S * sampling_rate)  # what lies beyond was not judged either
     try:
         with soundfile.SoundFile(path, "w", sampling_rate, 1, subtype="PCM_16") as file:
@@ -102,6 +106,9 @@ def remember(
         path.unlink(missing_ok=True)
         logger.error("no room for a visitor's clip: %s", error)
         return False
+    except AudioError:
+        path.unlink(missing_ok=True)
+        raise
     clips.append(Clip(name, model, prediction, path, path.stat().st_size, _ours(upload)))
     while len(clips) > MAX_CLIPS or (len(clips) > 1 and sum(clip.size_bytes for clip in clips) > MAX_BYTES):
         forget(clips, clips[:1])
@@ -129,7 +136,7 @@ def new_state(kept_s: float) -> gr.State:
 
 
 @cache
-def _folder() -> Path:
+def own_folder() -> Path:
     """Gradio serves it as it is; else it would put a copy of each clip where nobody deletes it with the clip."""
     uploads = Path(get_upload_folder())
     uploads.mkdir(parents=True, exist_ok=True)
@@ -178,17 +185,26 @@ def build(context: Page) -> None:
         )
 
     def show(clips: list[Clip], key: str | None, threshold_percent: float, request: gr.Request):
-        """-> player, what was heard in one clip."""
+        """-> player, what was heard in one clip, its bars and picture."""
         clip = next((clip for clip in clips if clip.key == key), None)
         if clip is None:
-            return gr.Audio(None, visible=False), ""
+            return gr.Audio(None, visible=False), "", ""
         say = texts.speaker(language(request))
-        html = (
-            answer_html(texts, say, clip.prediction, threshold_percent / 100)
-            + bars_html(texts, say, clip.prediction.scores or {})
-            + _picture_html(say, clip)
-        )
-        return gr.Audio(str(clip.path), label=clip.name, visible=True), html
+        answer = answer_html(texts, say, clip.prediction, threshold_percent / 100)
+        details = bars_html(texts, say, clip.prediction.scores or {}) + _picture_html(say, clip)
+        return gr.Audio(str(clip.path), label=clip.name, visible=True), answer, details
+
+    def reword(
+        clips: list[Clip], chosen: str | None, beside: str | None, threshold_percent: float, request: gr.Request
+    ):
+        """-> list HTML, what was heard in either clip, in the words of another threshold."""
+        say, threshold = texts.speaker(language(request)), threshold_percent / 100
+        predictions = {clip.key: clip.prediction for clip in clips}
+        answers = [
+            answer_html(texts, say, predictions[key], threshold) if key in predictions else ""
+            for key in (chosen, beside)
+        ]
+        return _list_html(texts, say, clips, threshold), *answers
 
     def delete_one(clips: list[Clip], key: str | None, deleted: int, request: gr.Request):
         """-> this visitor's clips, how often some were deleted, what happened."""
@@ -219,8 +235,9 @@ def build(context: Page) -> None:
                     player = gr.Audio(
                         visible=False, interactive=False, buttons=["download"], elem_id=f"clips-{name}-player"
                     )
+                    answer = gr.HTML(elem_id=f"clips-{name}-answer", elem_classes="plain")
                     heard = gr.HTML(elem_id=f"clips-{name}-heard", elem_classes="plain")
-                players.append((choice, player, heard))
+                players.append((choice, player, answer, heard))
         link = gr.HTML(elem_id="clips-csv", elem_classes="plain")
         with gr.Row():
             if context.library:
@@ -229,17 +246,14 @@ def build(context: Page) -> None:
             everything = gr.Button(texts.label("clips.delete_all"), variant="stop", elem_id="clips-delete-all")
 
     quietly = {"api_visibility": "private", "show_progress": "hidden"}
-    chosen, beside = (choice for choice, _, _ in players)
+    chosen, beside = (choice for choice, *_ in players)
     lists = [listed, chosen, beside, link, some]
     context.clips.change(refresh, [context.clips, beside, context.threshold], lists, **quietly)
-    for choice, player, heard in players:
-        gr.on(
-            [choice.change, context.threshold.release],
-            show,
-            [context.clips, choice, context.threshold],
-            [player, heard],
-            **quietly,
-        )
+    for choice, *shown in players:
+        choice.change(show, [context.clips, choice, context.threshold], shown, **quietly)
+    answers = [answer for *_, answer, _ in players]
+    settings = [context.clips, chosen, beside, context.threshold]
+    context.threshold.change(reword, settings, [listed, *answers], queue=False, **quietly)
     after = [context.clips, context.deleted, happened]
     one.click(delete_one, [context.clips, chosen, context.deleted], after, **quietly)
     everything.click(delete_all, [context.clips, context.deleted], after, **quietly)
@@ -263,7 +277,7 @@ def _list_html(texts: Texts, say: Say, clips: list[Clip], threshold: float) -> s
             clip.name,
             texts.emotion(say, clip.prediction.label) if clip.prediction.label else "",
             f"{100 * clip.prediction.confidence:.0f}" if clip.prediction.label else "",
-            f"{clip.prediction.duration_s:.1f}",
+            decimal(say, clip.prediction.duration_s, 1),
             note(texts, say, clip.prediction, threshold),
             clip.model,
         ]
@@ -308,5 +322,5 @@ def _keep(library, say: Say, clip: Clip | None) -> str:
         waveform, rate = soundfile.read(clip.path, dtype="float32")
         _, is_new = library.add(waveform, rate, name=clip.name, model=clip.model, label=label, scores=scores)
     except LibraryError as error:
-        return say("library.failed", reason=str(error))
+        return failure(say, error)
     return say("clips.kept" if is_new else "clips.kept_before")

@@ -14,12 +14,21 @@ from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
 from ..library.errors import LibraryError
-from .answers import bars_html
+from .answers import bars_html, decimal
 from .context import Page
 from .tables import status_html, table_html
 from .texts import Say, Texts, language
 
 PAGE_SIZE = 20  # clips; a phone shows about as many lines
+# How a `LibraryError` that a visitor can meet begins -> key below "library.reasons".
+REASONS = {
+    "the library is busy": "busy",
+    "the library cannot be reached": "away",
+    "the disk of the library is full": "full",
+    "a clip of": "too_long",
+    "this clip is no longer": "gone",
+    "the label": "label",
+}
 
 
 def build(context: Page) -> None:
@@ -42,7 +51,7 @@ def build(context: Page) -> None:
                 found = library.find(label or None, *days, page_size=PAGE_SIZE)
             labels = library.labels()
         except LibraryError as error:
-            return page, _failed_html(say, error), *[gr.skip()] * 5
+            return page, status_html(failure(say, error)), *[gr.skip()] * 5
         emotions = [(f"{texts.emotion(say, own)} ({count})", own) for own, count in labels.items()]
         choices = [(f"{clip.id} · {clip.name} · {texts.emotion(say, clip.label)}", clip.id) for clip in found.clips]
         ids = [clip.id for clip in found.clips]
@@ -64,7 +73,7 @@ def build(context: Page) -> None:
         try:
             clip, sound = library.get(clip_id), library.audio(clip_id)
         except LibraryError as error:
-            return _failed_html(say, error), gr.skip(), gr.Column(visible=False)
+            return status_html(failure(say, error)), gr.skip(), gr.Column(visible=False)
         choices = [(texts.emotion(say, label), label) for label in dict.fromkeys([*sorted(clip.scores), clip.label])]
         return _clip_html(texts, say, clip, sound), gr.Dropdown(choices, value=clip.label), gr.Column(visible=True)
 
@@ -82,7 +91,7 @@ def build(context: Page) -> None:
         try:
             act()
         except LibraryError as error:
-            return _failed_html(say, error)
+            return status_html(failure(say, error))
         return status_html(say(key))
 
     def export(request: gr.Request):
@@ -95,9 +104,9 @@ def build(context: Page) -> None:
                     labels = library.export(file)
                 held = save_file_to_cache(path, get_upload_folder())  # from where Gradio deletes it like an upload
             except LibraryError as error:
-                return gr.DownloadButton(visible=False), _failed_html(say, error)
+                return gr.DownloadButton(visible=False), status_html(failure(say, error))
             except OSError as error:
-                return gr.DownloadButton(visible=False), _failed_html(say, error.strerror)
+                return gr.DownloadButton(visible=False), status_html(say("library.failed", reason=error.strerror))
         how = f"{escape(say('library.exported'))}<br><code>{escape(training_command(labels))}</code>"
         return gr.DownloadButton(value=held, visible=True), f'<div role="status" class="note">{how}</div>'
 
@@ -176,7 +185,7 @@ def _list_html(texts: Texts, say: Say, found, page: int) -> str:
             clip.name,
             texts.emotion(say, clip.label),
             texts.emotion(say, clip.predicted),
-            f"{clip.duration_s:.1f}",
+            decimal(say, clip.duration_s, 1),
             f"{clip.added_at:%Y-%m-%d %H:%M} UTC",
         ]
         for clip in found.clips
@@ -195,5 +204,14 @@ def _clip_html(texts: Texts, say: Say, clip, sound: bytes) -> str:
     return f"{player}<p>{escape(said)}</p>{bars_html(texts, say, scores)}"
 
 
-def _failed_html(say: Say, reason: object) -> str:
-    return status_html(say("library.failed", reason=str(reason)))
+def failure(say: Say, error: LibraryError) -> str:
+    """What went wrong, in the visitor's language; what only the host can mend stays in English."""
+    from ..library.store import MAX_CLIP_S
+    from ..library.tables import LABEL_CHARS
+
+    reason = str(error)
+    for beginning, key in REASONS.items():
+        if reason.startswith(beginning):
+            reason = say(f"library.reasons.{key}", minutes=MAX_CLIP_S // 60, signs=LABEL_CHARS - 1)
+            break
+    return say("library.failed", reason=reason)

@@ -7,6 +7,7 @@ from itertools import groupby
 
 import gradio as gr
 import numpy as np
+import soundfile
 from gradio.context import Context
 
 from .answers import bars_html, clock, emoji, sentence_html
@@ -20,6 +21,7 @@ EVERY_S = 0.25  # the browser sends what it recorded; an answer needs 0.4 s of n
 SEND_SO_OFTEN = f"() => ({{__type__: 'update', stream_every: {EVERY_S}}})"
 # Once its time is over the server hears no more, but the browser would record and send on.
 PRESS_STOP = "() => document.querySelector('#live-microphone .stop-button')?.click()"
+MAX_SAMPLES = 2_000_000  # of a piece, 20 s of stereo at 48 kHz: a browser that was busy sends some at once
 VISITORS = 8  # at once: each takes about a tenth of a core
 
 TRACK_CSS = """
@@ -58,13 +60,16 @@ def build(context: Page) -> None:
         session = Session(recognizer.labels, LiveRecognizer(partial(recognize, model), recognizer.sampling_rate))
         return session, *blank(request, "🎙️", "live.listening")
 
-    def listen(
-        chunk: tuple[int, np.ndarray] | None, session: Session | None, threshold_percent: float, request: gr.Request
-    ):
+    def listen(file: str | None, session: Session | None, threshold_percent: float, request: gr.Request):
         """-> sentence, bars, track; nothing before Record or after Stop, whatever still arrives"""
-        if chunk is None or session is None:
+        from ..audio import AudioError
+
+        if file is None or session is None:
             return gr.skip()
-        answer = session.live.push(*chunk)
+        try:
+            answer = session.live.push(*piece(file))
+        except (AudioError, soundfile.LibsndfileError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
         if answer is None:
             return gr.skip()
         say = partial(texts.say, request)
@@ -89,7 +94,7 @@ def build(context: Page) -> None:
             microphone = gr.Audio(
                 label=texts.label("live.microphone"),
                 sources=["microphone"],
-                type="numpy",  # pieces of plain wav, which need no ffmpeg
+                type="filepath",  # Gradio's own reading would hand a caller's file to the program ffmpeg
                 streaming=True,
                 buttons=[],
                 elem_id="live-microphone",
@@ -118,6 +123,16 @@ def build(context: Page) -> None:
     listening.then(None, js=PRESS_STOP)
     microphone.stop_recording(stop, None, [session, said], cancels=[listening], queue=False, **quiet)
     Context.block.select(None, None, microphone, js=SEND_SO_OFTEN, api_visibility="private")  # the tab
+
+
+def piece(file: str) -> tuple[int, np.ndarray]:
+    """What the browser recorded since its last piece, in plain wav -> sampling rate in Hz, samples (T, channels).
+
+    Raises:
+        soundfile.LibsndfileError: it is no sound that libsndfile knows.
+    """
+    with soundfile.SoundFile(file) as sound:
+        return sound.samplerate, sound.read(MAX_SAMPLES // sound.channels, dtype="int16", always_2d=True)
 
 
 def sentence(texts: Texts, say: Say, prediction, threshold: float) -> tuple[str, str, str]:

@@ -14,6 +14,7 @@ from .answers import UNREADABLE, emoji
 from .clips import begin_clips, remember
 from .context import Page
 from .models import ModelError, Models, on_gpu
+from .server import MAX_UPLOAD_MB
 from .tables import COLUMNS, csv_link_html, note, status_html
 from .texts import Say, Texts, language
 
@@ -32,6 +33,15 @@ class Judged:
     prediction: object
     sound: Path | BinaryIO | None
     upload: Path
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What this visitor sees now, kept so that other words for it need no second hearing: rows are name, prediction."""
+
+    files: list[str]
+    labels: list[str]
+    rows: list[tuple[str, object]]
 
 
 @dataclass(frozen=True)
@@ -120,19 +130,17 @@ def build(context: Page) -> None:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio's way
     ):
-        """-> summary HTML, table, link to the CSV, this visitor's clips."""
+        """-> summary HTML, table, link to the CSV, this visitor's clips, what is shown."""
         from ..inference import header, predicted_row
 
         say = texts.speaker(language(request))
         if not files:
-            return status_html(say("many.nothing")), gr.Dataframe(visible=False), "", clips, []
+            return status_html(say("many.nothing")), gr.Dataframe(visible=False), "", clips, None
         recognizer = _loaded(context.models, model)
-        total, rows, csv_rows, predictions, all_kept = how_many(files), [], [], [], True
+        total, rows, all_kept = how_many(files), [], True
         for judged in judged_by(model, files):
-            predictions.append(judged.prediction)
-            progress((len(predictions), total), desc=judged.name, unit=say("many.files"))
-            rows.append(_row(texts, say, judged, recognizer.labels, threshold_percent / 100))
-            csv_rows.append(predicted_row(judged.name, judged.prediction, recognizer.labels))
+            rows.append((judged.name, judged.prediction))
+            progress((len(rows), total), desc=judged.name, unit=say("many.files"))
             if judged.sound is not None:
                 all_kept &= remember(
                     clips,
@@ -144,24 +152,31 @@ def build(context: Page) -> None:
                 )
         if not all_kept:
             gr.Warning(say("clips.no_room"))
-        names = [say(f"many.{column}") for column in COLUMNS]
-        names += [f"{texts.emotion(say, label)} (%)" for label in recognizer.labels]
-        kinds = ["str", "str", "number", "number", "str", *["number"] * len(recognizer.labels)]
+        shown = Shown(files, recognizer.labels, rows)
+        csv_rows = [predicted_row(name, prediction, recognizer.labels) for name, prediction in rows]
         return (
-            summary_html(texts, say, summary(predictions)),
-            gr.Dataframe({"headers": names, "data": rows}, headers=names, datatype=kinds, visible=True),
+            summary_html(texts, say, summary([prediction for _, prediction in rows])),
+            table_of(texts, say, shown, threshold_percent / 100),
             csv_link_html(say, "emotions.csv", ["name", *header(recognizer)[1:]], csv_rows),
             clips,
-            files,
+            shown,
         )
 
-    def forget_deleted(taken: list[str]):
-        """Files that the visitor has deleted cannot be analysed again, and their results go with them."""
-        if all(Path(path).exists() for path in taken):
-            return gr.skip()
-        return None, "", gr.Dataframe(visible=False), "", []
+    def reword(shown: Shown | None, threshold_percent: float, request: gr.Request):
+        """The table again, in the words of another threshold."""
+        return table_of(texts, texts.speaker(language(request)), shown, threshold_percent / 100) if shown else gr.skip()
 
-    gr.Markdown(texts.label("many.intro"))
+    def forget_deleted(shown: Shown | None):
+        """Files that the visitor has deleted cannot be analysed again, and their results go with them."""
+        if shown is None or all(Path(path).exists() for path in shown.files):
+            return gr.skip()
+        return None, "", gr.Dataframe(visible=False), "", None
+
+    limit = {"megabytes": MAX_UPLOAD_MB}
+    gr.Markdown(
+        texts.rendered("many.head", lambda say: f"{say('many.intro')} {say('page.upload_limit', **limit)}"),
+        elem_id="many-intro",
+    )
     files = gr.File(label=texts.label("many.choose"), file_count="multiple", height=200, elem_id="many-files")
     start = gr.Button(texts.label("many.start"), variant="primary", size="lg", elem_id="many-start")
     status = gr.HTML(elem_id="many-summary", elem_classes="plain")
@@ -174,19 +189,19 @@ def build(context: Page) -> None:
         wrap=False,
         elem_id="many-table",
     )
-    taken = gr.State([])  # the files behind what is shown
+    shown = gr.State(time_to_live=context.clips.time_to_live)
     results = [status, table, link]
     begin_clips(context.clips, [start.click])
     start.click(
         show,
         [files, context.choice, context.threshold, context.clips],
-        [*results, context.clips, taken],
+        [*results, context.clips, shown],
         api_visibility="private",
         show_progress_on=[status],
     )
-    context.deleted.change(
-        forget_deleted, taken, [files, *results, taken], api_visibility="private", show_progress="hidden", queue=False
-    )
+    quick = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    context.deleted.change(forget_deleted, shown, [files, *results, shown], **quick)
+    context.threshold.change(reword, [shown, context.threshold], table, **quick)
     # Components, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.
     result = gr.JSON(visible=False)
     asked = gr.Dropdown(context.models.names, value=context.models.default, label="model", visible=False)
@@ -204,16 +219,24 @@ def summary_html(texts: Texts, say: Say, counts: Summary) -> str:
     return f'{said}<ul class="counts">{emotions}</ul>'
 
 
-def _row(texts: Texts, say: Say, judged: Judged, labels: Sequence[str], threshold: float) -> list:
-    prediction = judged.prediction
-    length_s = None if judged.sound is None else round(prediction.duration_s, 1)
+def table_of(texts: Texts, say: Say, shown: Shown, threshold: float) -> gr.Dataframe:
+    """A row a file; numbers stay numbers, so that a click sorts by them."""
+    names = [say(f"many.{column}") for column in COLUMNS]
+    names += [f"{texts.emotion(say, label)} (%)" for label in shown.labels]
+    kinds = ["str", "str", "number", "number", "str", *["number"] * len(shown.labels)]
+    rows = [_row(texts, say, name, prediction, shown.labels, threshold) for name, prediction in shown.rows]
+    return gr.Dataframe({"headers": names, "data": rows}, headers=names, datatype=kinds, visible=True)
+
+
+def _row(texts: Texts, say: Say, name: str, prediction, labels: Sequence[str], threshold: float) -> list:
+    length_s = round(prediction.duration_s, 1) if prediction.duration_s else None
     emotion, confidence, percentages = "", None, [None] * len(labels)
     if prediction.label is not None:
         emotion = texts.emotion(say, prediction.label)
         confidence = round(100 * prediction.confidence, PERCENT_DECIMALS)
         percentages = [round(100 * prediction.scores[label], PERCENT_DECIMALS) for label in labels]
     remark = note(texts, say, prediction, threshold)
-    return [judged.name, emotion, confidence, length_s, remark, *percentages]
+    return [name, emotion, confidence, length_s, remark, *percentages]
 
 
 def _loaded(models: Models, name: str):

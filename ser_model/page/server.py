@@ -5,26 +5,36 @@ import math
 import os
 import re
 import time
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
+from threading import Thread
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
+from gradio.route_utils import FnIndexInferError
 from gradio_client import utils as client_utils
 from limits import RateLimitItem
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from pydantic import ValidationError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from ..disk import FULL_DISK
-from .texts import Texts
+from .texts import Say, Texts, language
 
 REFUSED = "Only an uploaded file is taken, no URL and no path of the server: upload it first, to {prefix}/upload."
 NO_FILE = 'A recording is {"path": PATH, "meta": {"_type": "gradio.FileData"}}, PATH being what the upload answered.'
-TOO_MANY = "Too many requests came from this address. Try again in {seconds} s."
-GONE = "This recording was deleted."
-NO_ROOM = "The server has no room for this recording. Try again later."
+MAX_UPLOAD_MB = 200  # 1.8 hours at 16 kHz in 16-bit wav, 3.6 as mp3 of 128 kbit/s
+MAX_REQUEST_MB = 1000  # of all files that are uploaded together
+MAX_CALL_MB = 4  # of what is no upload: names, choices, tables
+NOT_HERE = "There is nothing to post to here; the tab “For developers” of the page says what there is."
+TOO_LARGE = "This is larger than the {} MB that are taken here."
+MALFORMED = "This call names no function of the page, or lacks what that needs; see its tab “For developers”."
+OPEN_ROUTES = re.compile(r"/gradio_api/(upload|queue/join|cancel|reset|(?:run|call|call/v2|stream|mcp)/.+|mcp)/?$")
 FILE_ROUTE = "/gradio_api/file="
 ANSWER_ROUTE = re.compile(r"/gradio_api/call/[^/]+/([^/]+)$")  # of a call's event
 
@@ -88,8 +98,8 @@ class FaultsInWords:
     asked for ends that answer alone, as not found where there is no answer yet.
     """
 
-    def __init__(self, app):
-        self.app = app
+    def __init__(self, app, texts: Texts):
+        self.app, self.texts = app, texts
 
     async def __call__(self, scope, receive, send):
         begun = False
@@ -107,12 +117,73 @@ class FaultsInWords:
                 raise
             logger.info("deleted while a browser asked for it: %s", missing.filename)
             if not begun:
-                await said(404, GONE)(scope, receive, send)
+                await said(404, speaker(self.texts, scope)("page.gone"))(scope, receive, send)
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
             logger.error("no room for what a visitor uploads: %s", error)
-            await said(507, NO_ROOM)(scope, receive, send)
+            await said(507, speaker(self.texts, scope)("page.no_room"))(scope, receive, send)
+
+
+class Doors:
+    """ASGI middleware: what the page and the API need is open to POST, for bodies that end; all else is closed.
+
+    Gradio has more routes, of which one hands a stranger's file to the program ffmpeg, and takes what it is sent.
+    """
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return await self.app(scope, receive, send)
+        route = OPEN_ROUTES.search(scope["path"])
+        if not route:
+            return await said(404, NOT_HERE)(scope, receive, send)
+        limit = 2**20 * (MAX_REQUEST_MB if route[1] == "upload" else MAX_CALL_MB)
+        length = Headers(scope=scope).get("content-length", "0")
+        too_large = TOO_LARGE.format(limit // 2**20)
+        if length.isdecimal() and int(length) > limit:
+            return await said(413, too_large)(scope, receive, send)
+        received = 0
+
+        async def receiving():
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise HTTPException(413, too_large)
+            return message
+
+        try:
+            await self.app(scope, receiving, send)
+        except (FnIndexInferError, KeyError, TypeError) as error:  # no such function, or no files in an upload
+            logger.info("a malformed call of %s: %r", scope["path"], error)
+            await said(422, MALFORMED)(scope, receive, send)
+
+
+def keep_swept(demo: gr.Blocks, spared: Path) -> None:
+    """Delete old files from Gradio's folder for uploads, now and as often as Gradio does, which looks only for those
+    that it took down: not for what a killed server has left, nor for what came by another field of a form.
+
+    Args:
+        spared: a folder in there whose files have lives of their own.
+    """
+    every_s, age_s = demo.delete_cache
+
+    def sweep() -> None:
+        while True:
+            kept = {path for block in demo.blocks.values() for path in getattr(block, "keep_in_cache", ())}
+            for folder, _, names in os.walk(demo.GRADIO_CACHE, topdown=False):
+                if Path(folder).is_relative_to(spared):
+                    continue
+                for path in (*(os.path.join(folder, name) for name in names), folder):
+                    with suppress(OSError):  # deleted meanwhile, or a folder that holds something
+                        if path not in kept and time.time() - os.lstat(path).st_ctime > age_s:
+                            os.rmdir(path) if path == folder else os.unlink(path)
+            time.sleep(every_s)
+
+    Thread(target=sweep, daemon=True).start()
 
 
 class ForgetCalls:
@@ -141,8 +212,9 @@ class RateLimit:
     The address is uvicorn's: behind a proxy that FORWARDED_ALLOW_IPS trusts, the one that the proxy names.
     """
 
-    def __init__(self, app, rate: RateLimitItem):
-        self.app, self.rate, self.limiter = app, rate, MovingWindowRateLimiter(MemoryStorage())
+    def __init__(self, app, rate: RateLimitItem, texts: Texts):
+        self.app, self.rate, self.texts = app, rate, texts
+        self.limiter = MovingWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope, receive, send):
         address = (scope.get("client") or ("unknown",))[0]
@@ -150,8 +222,13 @@ class RateLimit:
             return await self.app(scope, receive, send)
         left_s = self.limiter.get_window_stats(self.rate, address).reset_time - time.time()
         seconds = max(1, math.ceil(left_s))
-        answer = said(429, TOO_MANY.format(seconds=seconds), {"Retry-After": str(seconds)})
-        await answer(scope, receive, send)
+        words = speaker(self.texts, scope)("page.too_many_requests", seconds=seconds)
+        await said(429, words, {"Retry-After": str(seconds)})(scope, receive, send)
+
+
+def speaker(texts: Texts, scope) -> Say:
+    """In the language of whoever asks."""
+    return texts.speaker(language(Request(scope)))
 
 
 def said(status: int, words: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -32,7 +32,8 @@ CSS = """
 .gradio-container main { padding-top: 1.5rem !important; }
 #head h1 { font-size: clamp(1.5rem, 5vw, 2rem); margin: 0 0 .25rem; }
 #head p { color: var(--body-text-color-subdued); max-width: 46rem; }
-:focus-visible { outline: 3px solid var(--primary-500) !important; outline-offset: 2px; }
+:focus-visible { outline: 3px solid var(--primary-700) !important; outline-offset: 2px; }
+.dark :focus-visible { outline-color: var(--primary-500) !important; }
 .sr-only { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 
 button[role="tab"].selected { color: var(--primary-700) !important; }
@@ -116,7 +117,7 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .counts { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: .5rem 0 0; padding: 0; list-style: none; }
 .note { margin: 0; font-size: var(--text-lg); }
 .note code { display: block; margin-top: .5rem; overflow-wrap: anywhere; white-space: normal; }
-.answer + .bars { margin: .75rem 0; }
+[id^="clips-"] .bars { margin: 0 0 .75rem; }
 .download { text-decoration: underline; }
 #library-player audio { width: 100%; }
 #limits { border-top: 1px solid var(--border-color-primary); padding-top: 1rem; }

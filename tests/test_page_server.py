@@ -1,0 +1,103 @@
+"""What strangers may send to the server, and what becomes of it."""
+
+import time
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from serving import running_app
+
+from ser_model.page.live import MAX_SAMPLES, piece
+from ser_model.page.server import MAX_CALL_MB, OPEN_ROUTES
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory):
+    """Where the server keeps uploads; another one, that was killed, has left a recording there."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "uploads" / "0123").mkdir(parents=True)
+    (folder / "uploads" / "0123" / "left.wav").write_bytes(b"a voice")
+    return folder / "uploads"
+
+
+@pytest.fixture(scope="module")
+def client(uploads):
+    with running_app(uploads.parent, {"SER_KEPT_S": "1"}) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+def wait_until_gone(path):
+    give_up = time.monotonic() + 60
+    while path.exists():
+        assert time.monotonic() < give_up, f"{path} is still there"
+        time.sleep(0.1)
+
+
+def test_what_a_killed_server_has_left_is_deleted(client, uploads):
+    wait_until_gone(uploads / "0123" / "left.wav")
+
+
+def test_a_file_in_another_field_of_the_form_is_deleted_too(client, uploads):
+    assert client.post("/gradio_api/upload", files={"other": ("a.wav", b"a voice")}).json() == []
+    for path in [path for path in uploads.rglob("*") if path.is_file()]:
+        wait_until_gone(path)
+
+
+@pytest.mark.parametrize("route", ["process_recording", "component_server", "vibe-edit", "api/predict", "nothing"])
+def test_routes_that_the_page_does_not_need_are_closed(client, route):
+    answer = client.post(f"/gradio_api/{route}", json={"data": []})
+    assert answer.status_code == 404 and "nothing to post to" in answer.json()["detail"]
+
+
+def test_calls_may_not_pass_the_queue_by(client):
+    answer = client.post("/gradio_api/run/predict", json={"data": [None, "ser-cnn-8"]})
+    assert answer.status_code == 404 and "queue" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_call_without_end_is_refused(client, chunked):
+    body = b'{"data": ["' + b"x" * (MAX_CALL_MB * 2**20) + b'"]}'
+    content = iter([body[: len(body) // 2], body[len(body) // 2 :]]) if chunked else body
+    answer = client.post("/gradio_api/call/predict", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413 and f"larger than the {MAX_CALL_MB} MB" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("call/no_such_function", {"json": {"data": []}}),
+        ("queue/join", {"json": {"data": [], "fn_index": 9999, "session_hash": "s"}}),
+        ("upload", {"files": {"files": (None, "text")}}),
+    ],
+)
+def test_malformed_calls_get_a_sentence(client, route, body):
+    answer = client.post(f"/gradio_api/{route}", **body)
+    assert answer.status_code == 422 and "names no function of the page" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("prefix", ["", "/a/prefix"])
+@pytest.mark.parametrize(
+    "route", ["upload", "queue/join", "call/predict", "run/predict/", "stream/e/close", "mcp/http"]
+)
+def test_what_the_page_needs_is_open(prefix, route):
+    assert OPEN_ROUTES.search(f"{prefix}/gradio_api/{route}")
+
+
+def test_a_piece_of_a_live_voice_is_plain_sound(tmp_path):
+    rng = np.random.default_rng(0)
+    samples = rng.integers(-3000, 3000, (4000, 1)).astype(np.int16)
+    soundfile.write(tmp_path / "piece.wav", samples, 48_000)
+    rate, heard = piece(str(tmp_path / "piece.wav"))
+    assert rate == 48_000
+    np.testing.assert_array_equal(heard, samples)
+    soundfile.write(tmp_path / "long.flac", np.zeros((MAX_SAMPLES, 2), np.int16), 48_000)
+    assert piece(str(tmp_path / "long.flac"))[1].size == MAX_SAMPLES
+
+
+def test_a_playlist_opens_no_file_of_the_server(tmp_path):
+    soundfile.write(tmp_path / "secret.wav", np.zeros(4000, np.int16), 16_000)
+    playlist = tmp_path / "x.m3u8"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{tmp_path}/secret.wav\n#EXT-X-ENDLIST\n")
+    with pytest.raises(soundfile.LibsndfileError):
+        piece(str(playlist))
