@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 NEWEST := build/newest
 TRAVELLING := configuration_ser mfcc layers feature_extraction_ser backbones modeling_ser
 
-.PHONY: demo test test-newest lint format results reproduce torture audit screenshots checkpoint-code clean
+.PHONY: demo test test-newest lint format results reproduce torture audit screenshots checkpoint-code checkpoint-cards clean
 
 demo: $(VENV)/.installed
 	GRADIO_SERVER_NAME=$(HOST) GRADIO_SERVER_PORT=$(PORT) $(BIN)/python app.py
@@ -65,6 +65,10 @@ screenshots: $(VENV)/.installed-dev
 # A model's code lies beside its weights; after a change in those files, lay it there again.
 checkpoint-code:
 	for folder in checkpoints/*/; do cp $(TRAVELLING:%=ser_model/%.py) $$folder; done
+
+# The cards of checkpoints/, from the predictions under results/.
+checkpoint-cards: $(VENV)/.installed
+	$(BIN)/python -m results.cards
 
 clean:
 	rm -rf $(VENV)

@@ -2,7 +2,8 @@
 
     python -m benchmarks.out_of_domain --data-dir data --model runs/reproduce/ravdess-tess-speakers/cnn/seed-0/fold-1
 
-Prints two tables for a model that left voices out, such as that of a fold. The first compares scores, as AUROC of
+Prints two tables for a model that left voices out, such as that of a fold; for one that learnt from every clip, such as
+a checkpoint, the second alone, with what is made of voices that it knows. The first compares scores, as AUROC of
 validation voices (whole and cut, as they are and as other microphones and rooms leave them) against the sounds that the
 voice detector lets pass. A score is chosen by its first three columns; the last three report. The second counts what
 the whole recogniser answers. The foreign languages and one whisper need espeak-ng.
@@ -30,7 +31,7 @@ from ser_model.likeness import KEPT, RECORDING, embed, fit_weight, sound_embeddi
 from ser_model.settings import TrainingSettings, load_settings
 from ser_model.sounds import OUTLIERS, RATE, Maker, make_sounds
 
-SOUNDS, VOICES = 20, 200
+SOUNDS, LEARNT_SOUNDS, VOICES = 20, 200, 200
 SURE = 0.7
 Score = Callable[[np.ndarray], np.ndarray]  # embeddings (N, P) -> scores (N,), high for voices
 
@@ -45,8 +46,9 @@ def main() -> None:
     model, extractor = (kind.from_pretrained(args.model) for kind in (SERForAudioClassification, SERFeatureExtractor))
     data = load_data(load_settings(args.model / "settings.yaml"), args.data_dir, RATE)
     recognizer = EmotionRecognizer(model, extractor)
-    compare_scores(recognizer, data)
-    print()
+    if data.split.validation:
+        compare_scores(recognizer, data)
+        print()
     count_answers(recognizer, data)
     print(f"\n{time.monotonic() - started_s:.0f} s")
 
@@ -143,11 +145,11 @@ def count_answers(recognizer: EmotionRecognizer, data: EmotionData) -> None:
         shares = answer_shares(recognizer.recognize(clips))
         print(f"| {name} | {len(clips)} | {' | '.join(f'{share:.2f}' for share in shares)} |", flush=True)
 
-    voices = clips_of(data, "validation", VOICES)
+    voices = clips_of(data, "validation" if data.split.validation else "train", VOICES)
     for title, makers in (("learnt", OUTLIERS), ("held out", NO_VOICES), ("strange voice", STRANGE_VOICES)):
         for name, make in makers.items():
-            row(f"{title}: {name}", make_sounds(make, SOUNDS, voices, seed=2))
-    for corpus in ("ravdess", "tess"):
+            row(f"{title}: {name}", make_sounds(make, LEARNT_SOUNDS if makers is OUTLIERS else SOUNDS, voices, seed=2))
+    for corpus in ("ravdess", "tess") if data.split.test else ():
         own = only(data, corpus)
         row(f"unseen speakers of {corpus}", clips_of(own, "test", VOICES))
         row("the same, another microphone or room", clips_of(own, "test", VOICES, distorted=True))

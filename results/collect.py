@@ -7,7 +7,6 @@ python -m results.collect PROTOCOL MODEL OUT... --enrolled --data-dir DIR    the
 
 import argparse
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -16,14 +15,14 @@ from pathlib import Path
 
 from ser_model.checkpoints import CheckpointError, is_finished
 from ser_model.conditions import CONDITIONS
-from ser_model.corpora import CORPORA, CorpusError
-from ser_model.data import DataError
+from ser_model.corpora import CORPORA
+from ser_model.data import DATA_ERRORS
+from ser_model.disk import whole_files
 from ser_model.evaluation import EvaluationError, evaluate, split_file
 from ser_model.inference import EmotionRecognizer
-from ser_model.labels import LabelError, nearest
+from ser_model.labels import nearest
 from ser_model.predictions import Predictions, PredictionsError
 from ser_model.settings import Settings, SettingsError, load_settings
-from ser_model.splits import SplitError
 
 from .enrolment import enrolled
 from .protocols import RESULTS, Heard, Protocol, ResultsError, find_protocol, predictions_file
@@ -53,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         path = collect(args.protocol, args.model, args.run_dirs, args.results, args.heard, args.data_dir)
     except (ResultsError, PredictionsError, SettingsError) as error:
         sys.exit(f"collect: {error}")
-    except (EvaluationError, CorpusError, DataError, LabelError, SplitError) as error:
+    except (EvaluationError, *DATA_ERRORS) as error:
         sys.exit(f"collect: {error}")
     hardware, hours = cost(args.run_dirs)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB; trained on {hardware} in {hours:.2f} h")
@@ -147,9 +146,8 @@ def _under_conditions(fold: Path, data_dir: str | Path) -> Predictions:
             print(f"{fold}: {condition}", file=sys.stderr)
             options = {"condition": condition, "split_manifest": split_file(fold)}
             _, predictions = evaluate(recognizer, settings, data_dir, **options)
-            path.parent.mkdir(exist_ok=True)
-            predictions.write(path.with_suffix(".unfinished"))
-            os.replace(path.with_suffix(".unfinished"), path)
+            with whole_files(path.parent) as folder:
+                predictions.write(folder / path.name)
         parts.append(Predictions.read(path))
     return Predictions.joined(parts)
 

@@ -20,14 +20,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ser_model.audio import SAMPLING_RATE_HZ
-from ser_model.corpora import CorpusError
 from ser_model.crossvalidation import fold_settings
-from ser_model.data import DataError, load_data
-from ser_model.labels import LabelError
+from ser_model.data import DATA_ERRORS, load_data
 from ser_model.metrics import fit_temperature, softmax
 from ser_model.predictions import Predictions, run_columns
 from ser_model.settings import Settings, SettingsError, load_settings
-from ser_model.splits import SplitError, manifest
+from ser_model.splits import manifest
 
 from .collect import ROOT, written
 from .protocols import RESULTS, ResultsError, find_protocol, predictions_file
@@ -56,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
             folds = fold_settings(settings, protocol.cv, args.data_dir) if protocol.cv else [settings]
             answers = Predictions.pooled([probe(fold, args.data_dir, embed) for fold in folds])
             print(written(answers, predictions_file(args.results, args.protocol, name)))
-    except (ResultsError, SettingsError, CorpusError, DataError, LabelError, SplitError) as error:
+    except (ResultsError, SettingsError, *DATA_ERRORS) as error:
         sys.exit(f"probe: {error}")
 
 

@@ -17,7 +17,7 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from .checkpoints import write_whole
+from .disk import write_whole
 from .inference import EmotionRecognizer, header, predicted_rows
 
 BATCH_SIZE = 16  # files; fixed, so that any number of processes and breaks gives the same padding and the same bytes

@@ -1,4 +1,4 @@
-"""The one file that a stopped run goes on from, to the same bits, and files that appear whole or not at all.
+"""The one file that a stopped run goes on from, to the same bits.
 
     <output folder>/checkpoint.safetensors    tensors: weights, their averages, optimizer, random states
                                               metadata: every number beside them, as JSON
@@ -10,7 +10,6 @@ epoch and have no state.
 
 import hashlib
 import json
-import os
 import shutil
 import signal
 import time
@@ -29,6 +28,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from .disk import write_whole
 from .distributed import whole
 from .faults import Stopped, StopSignals
 from .settings import Settings, load_settings
@@ -36,6 +36,15 @@ from .settings import Settings, load_settings
 CHECKPOINT_FILE = "checkpoint.safetensors"
 LOCK_FILE = ".lock"
 FINISHED = "metrics.json"  # is written when there is nothing left to do but to forget the checkpoint
+SETTINGS_FILE = "settings.yaml"
+SAY_THAT_IT_RAN = (FINISHED, CHECKPOINT_FILE, "cv.json", SETTINGS_FILE)
+WRITTEN = (  # by a run or a cross-validation, but for the code of a model, which comes anew with the next one
+    *SAY_THAT_IT_RAN[:-1],
+    *("model.safetensors", "config.json", "preprocessor_config.json", "last", "split.json", "left_out.csv"),
+    *("README.md", "predictions.csv", "classification_report.txt", "history.csv", "logs"),
+    *(f"{name}.{kind}" for name in ("confusion", "reliability", "learning_curves") for kind in ("png", "svg")),
+    SETTINGS_FILE,
+)
 RUN = "run"  # the metadata's only key
 TENSOR = "tensor"  # stands in the JSON where a tensor was
 MAY_CHANGE = (  # without effect on the weights
@@ -114,7 +123,7 @@ class Checkpoint:
     def start(self, resume: bool) -> Progress:
         """Where training begins: where the file left it if `resume`, else, and without a file, at the beginning.
 
-        A run that the folder held is forgotten in the second case; whether that may be, `is_finished` has asked.
+        What a run left in the folder is removed in the second case; whether that may be, `is_finished` has asked.
         """
         if resume and self.path.exists():
             progress = self.restore()
@@ -125,8 +134,7 @@ class Checkpoint:
         if resume:
             self.accelerator.print(f"no checkpoint in {self.path.parent}: starting from the beginning")
         if self.accelerator.is_main_process:
-            self.forget()
-            (self.path.parent / FINISHED).unlink(missing_ok=True)
+            remove_run(self.path.parent)
         return Progress(torch.zeros(2, device=self.accelerator.device))
 
     def forget(self) -> None:
@@ -176,9 +184,13 @@ class Checkpoint:
             with safe_open(self.path, framework="pt") as file:
                 state = json.loads(file.metadata()[RUN])
                 _refuse_differences(self.path, self.identity | state["identity"], self.identity)  # it may be older
-                state = _with_tensors(state, file)
-        except (SafetensorError, OSError, KeyError, TypeError) as error:
+                return self._lay_out(_with_tensors(state, file))
+        except CheckpointError:
+            raise
+        except (AttributeError, LookupError, OSError, SafetensorError, TypeError, ValueError) as error:  # not as saved
             raise CheckpointError(f"{self.path} cannot be read ({error}); start anew with --overwrite") from error
+
+    def _lay_out(self, state: dict) -> Progress:
         states = state["parts"]
         set_model_state_dict(self.parts["model"], states.pop("model"), options=StateDictOptions(full_state_dict=True))
         for name, values in states.items():
@@ -222,9 +234,24 @@ def is_finished(folder: Path, settings: Settings, resume: bool, overwrite: bool)
         raise CheckpointError(f"{folder} holds {state}; --resume goes on with it, --overwrite starts anew in its place")
     if not (resume and finished):
         return False
-    before = load_settings(folder / "settings.yaml").model_dump(mode="json")
+    before = load_settings(folder / SETTINGS_FILE).model_dump(mode="json")
     _refuse_differences(folder, {"settings": before}, {"settings": settings.model_dump(mode="json")})
     return True
+
+
+def remove_run(folder: Path) -> None:
+    """Remove what a run wrote, lest its card or figures stand beside the weights of the next one; nothing else.
+
+    Settings lie there from the first step to the last, so they go last: a removal that breaks off is made up for.
+    """
+    if not any((folder / name).exists() for name in SAY_THAT_IT_RAN):
+        return
+    for name in WRITTEN:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -241,51 +268,44 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # once released, it may be another's already; on Windows an open file stays
+            (folder / LOCK_FILE).unlink()
         lock.release()
-        (folder / LOCK_FILE).unlink(missing_ok=True)
         with suppress(OSError):  # which holds more than the lock
             folder.rmdir()
 
 
 def identity_of(
-    settings: Settings, split_hash: str, contents: Sequence[str], accelerator: Accelerator
+    settings: Settings,
+    split_hash: str,
+    contents: Sequence[str],
+    noises: Sequence[Tensor],
+    base_features: str | None,
+    accelerator: Accelerator,
 ) -> dict[str, Any]:
-    """What makes two starts the same run: settings, split, the sound of every clip, and what computes it how."""
+    """What makes two starts the same run: settings, split, all that is heard, and what computes it how.
+
+    Args:
+        settings: the run's.
+        split_hash: of its manifest.
+        contents: of every clip, a hash of its sound.
+        noises: the recordings that are laid under clips.
+        base_features: settings of the feature extractor that comes from another model, as JSON.
+        accelerator: the run's.
+    """
+    noise_hash = hashlib.sha256()
+    for noise in noises:
+        noise_hash.update(len(noise).to_bytes(8, "big") + noise.numpy().tobytes())
     return {
         "settings": settings.model_dump(mode="json"),
         "split": split_hash,
         "sound of the clips": hashlib.sha256(json.dumps(list(contents)).encode()).hexdigest(),
+        "sound of the noises": noise_hash.hexdigest(),
+        "features of the base model": base_features and hashlib.sha256(base_features.encode()).hexdigest(),
         "number of processes": accelerator.num_processes,
         "kind of device": accelerator.device.type,
         "precision": accelerator.mixed_precision,
     }
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside it, then rename: whoever reads, or is killed in between, finds the old file or the new one."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)  # on a full disk it would be in the way of what could still be saved
-
-
-@contextmanager
-def whole_files(folder: Path) -> Iterator[Path]:
-    """A folder to write into, whose files then take their places in `folder`, each at once."""
-    unfinished = folder / "unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed here
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        for file in unfinished.iterdir():
-            os.replace(file, folder / file.name)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

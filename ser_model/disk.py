@@ -1,11 +1,56 @@
-"""What an error of the operating system says, and what helps."""
+"""Files that appear whole or not at all, and what an error says to a person who can do something about it."""
 
 import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def in_words(error: OSError) -> str:
-    """For a person who can do something about it."""
-    remedy = "free some space on the disk" if error.errno in FULL_DISK else "see that its folder is there"
+    """What the operating system refused, and what helps."""
+    if error.errno in FULL_DISK:
+        remedy = "free some space on the disk"
+    elif error.errno in FORBIDDEN:
+        remedy = "change who may read and write it, or take another place"
+    else:
+        remedy = "see that its folder is there"
     return f"{error.filename or 'a file'}: {error.strerror}; {remedy}"
+
+
+def first_line(error: BaseException) -> str:
+    """Of what it says; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside it, then rename: whoever reads, or is killed in between, finds the old file or the new one."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)  # on a full disk it would be in the way of what could still be saved
+
+
+@contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """A folder to write into, whose files then take their places in `folder`, each at once."""
+    unfinished = folder / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed here
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        for file in unfinished.iterdir():
+            if file.is_file():  # safetensors gives its own to their owner alone: as open to others as the folder is
+                file.chmod(unfinished.stat().st_mode & 0o666)
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

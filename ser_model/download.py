@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from .archives import is_plain
 from .corpora import CORPORA, CorpusError, make_corpus
-from .disk import FULL_DISK
+from .disk import FULL_DISK, write_whole
 
 HOSTS = {
     "zenodo": "https://zenodo.org/api",
@@ -532,9 +532,7 @@ def _read_note(folder: Path) -> dict[str, Unpacked]:
 
 
 def _write_note(folder: Path, done: dict[str, Unpacked]) -> None:
-    temporary = folder / f"{NOTE}.part"
-    temporary.write_bytes(_NOTE.dump_json(done))
-    temporary.replace(folder / NOTE)
+    write_whole(folder / NOTE, _NOTE.dump_json(done))
 
 
 def _is_whole(file: RemoteFile, folder: Path) -> bool:

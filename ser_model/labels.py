@@ -1,8 +1,9 @@
 """Emotions and label schemes: from what a corpus says to the classes a model learns."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from unicodedata import normalize
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 SEXES = ("female", "male")
@@ -27,7 +28,7 @@ class LabelScheme:
     """Which class an utterance belongs to; made by `label_scheme`.
 
     `names` maps class index to name and becomes `config.id2label`. `classes` maps each emotion that the scheme knows to
-    its class, or to None where it is dropped; with `by_sex` the class is "<sex>_<that>".
+    its class, or to None where it is dropped; with `by_sex` the class is "<sex>_<that>", if `names` has it.
     """
 
     names: tuple[str, ...]
@@ -53,12 +54,22 @@ class LabelScheme:
                 f"{utterance.path}: this label scheme splits classes by sex, and the speaker's is "
                 f"{utterance.sex!r}; give it as one of {', '.join(SEXES)}, or take scheme 7 or 8"
             )
-        return f"{utterance.sex}_{name}"
+        name = f"{utterance.sex}_{name}"
+        return name if name in self.names else None
+
+    def classes_of(self, emotion: str) -> list[str]:
+        """What utterances of this emotion count as; none where the scheme drops or does not know it."""
+        name = self.classes.get(emotion)
+        possible = [f"{sex}_{name}" for sex in SEXES] if self.by_sex else [name]
+        return [name for name in possible if name in self.names]
 
     def description(self) -> str:
         """What the scheme drops and merges, for the run's print and the model card; empty when nothing."""
         merged = [f"{label} counted as {name}" for label, name in self.classes.items() if name not in (None, label)]
         dropped = [f"{label} dropped" for label, name in self.classes.items() if name is None]
+        if self.by_sex:
+            halves = [f"{sex}_{name}" for name in dict.fromkeys(self.classes.values()) if name for sex in SEXES]
+            dropped += [f"{half} dropped" for half in halves if half not in self.names]
         return "; ".join(merged + dropped)
 
 
@@ -67,7 +78,8 @@ def label_scheme(spec: int | str | Mapping) -> LabelScheme:
 
     `spec` is 8 (all of EMOTIONS), 7 (calm counted as neutral), 14 (sex x 7: "female_angry"), or a mapping with either
     `base: 8 | 7 | 14` (8 when absent) or free `names: [a, b]` for `folder` data, and any of `merge: {calm: neutral}`,
-    `drop: [sad]`, `keep: [happy, angry]`. Merges come first; `drop` and `keep` name what is left after them.
+    `drop: [sad]`, `keep: [happy, angry]`. Merges come first; `drop` and `keep` name what is left after them, with base
+    14 an emotion or a class ("female_angry").
 
     Raises LabelError for an unknown key, base or emotion, with the nearest valid name.
     """
@@ -80,13 +92,17 @@ def label_scheme(spec: int | str | Mapping) -> LabelScheme:
     merge = _merges(spec)
     _refuse_unknown([*merge, *merge.values()], emotions, "emotion")
     kept = [emotion for emotion in emotions if emotion not in merge]
-    dropped = _dropped(spec, kept)
+    emotion_of = {f"{sex}_{name}": name for sex in SEXES for name in kept} if by_sex else {name: name for name in kept}
+    names = _left(spec, emotion_of)
+    dropped = set(kept) - {emotion_of[name] for name in names}
     classes = {emotion: base_merges.get(emotion, emotion) for emotion in EMOTIONS}
     classes = {emotion: merge.get(name, name) for emotion, name in classes.items()}
-    names = [name for name in kept if name not in dropped]
-    if by_sex:
-        names = [f"{sex}_{name}" for sex in SEXES for name in names]
     return _scheme(names, classes, dropped, by_sex)
+
+
+def composed(label: object) -> str:
+    """A label in the one form in which equal letters are equal: macOS takes "ä" apart in names of folders."""
+    return normalize("NFC", str(label))
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -110,7 +126,7 @@ def _free_scheme(spec: Mapping) -> LabelScheme:
     return _scheme(names, {name: name for name in (*names, *dropped)} | merge, dropped, by_sex=False)
 
 
-def _scheme(names: Sequence[str], classes: Mapping[str, str], dropped: Sequence[str], by_sex: bool) -> LabelScheme:
+def _scheme(names: Sequence[str], classes: Mapping[str, str], dropped: Collection[str], by_sex: bool) -> LabelScheme:
     if len(names) < 2:
         raise LabelError(f"a label scheme needs at least two classes; this one leaves {list(names)}")
     classes = {label: None if name in dropped else name for label, name in classes.items()}
@@ -128,30 +144,31 @@ def _merges(spec: Mapping) -> dict[str, str]:
     merge = spec.get("merge") or {}
     if not isinstance(merge, Mapping):
         raise LabelError(f"merge must be a mapping such as {{calm: neutral}}; got {merge!r}")
-    merge = {str(label): name for label, name in merge.items()}
+    merge = {composed(label): name for label, name in merge.items()}
     for label, name in merge.items():
         if isinstance(name, list | Mapping):
             raise LabelError(f"merge counts a label as one class, such as {{calm: neutral}}; got {label}: {name!r}")
-        merge[label] = str(name)
+        merge[label] = composed(name)
     if chained := sorted(set(merge) & set(merge.values())):
         raise LabelError(f"{', '.join(chained)}: merged away and merged into at once; give each its final class")
     return merge
 
 
-def _dropped(spec: Mapping, names: Sequence[str]) -> list[str]:
-    """Names left out by `drop` or not in `keep`."""
+def _left(spec: Mapping, emotion_of: Mapping[str, str]) -> list[str]:
+    """The classes that `drop` or `keep` leave, of those in `emotion_of`; both name classes, or emotions as a whole."""
     drop, keep = _list(spec, "drop"), _list(spec, "keep")
     if drop and keep:
         raise LabelError("give drop or keep, not both")
-    _refuse_unknown([*drop, *keep], names, "class (after merging)")
-    return [name for name in names if name not in keep] if keep else drop
+    named = {*drop, *keep}
+    _refuse_unknown([*drop, *keep], list(dict.fromkeys([*emotion_of.values(), *emotion_of])), "class (after merging)")
+    return [name for name, emotion in emotion_of.items() if bool(named & {name, emotion}) == bool(keep)]
 
 
 def _list(spec: Mapping, key: str) -> list[str]:
     values = spec.get(key) or []
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise LabelError(f"{key} must be a list such as [happy, sad]; got {values!r}")
-    return [str(value) for value in values]
+    return [composed(value) for value in values]
 
 
 def _refuse_unknown(given: Iterable[object], known: Sequence[str], what: str) -> None:

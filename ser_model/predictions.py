@@ -13,7 +13,7 @@ from datasets import Dataset
 from sklearn.metrics import classification_report
 
 from .corpora.base import relative_path
-from .metrics import emotion_metrics, metrics_by_group, speaker_intervals
+from .metrics import coverage_at_precision, emotion_metrics, metrics_by_group, speaker_intervals
 from .settings import Settings
 
 CLIP = ("path", "corpus", "speaker", "sex", "intensity")  # before label, prediction and a probability for each label
@@ -144,10 +144,16 @@ class Predictions:
         Path(path).write_bytes(gzip.compress(raw, mtime=0) if str(path).endswith(".gz") else raw)
 
     def figures(self) -> dict:
-        """Those of `emotion_metrics`, `interval` as in `speaker_intervals`, and those of each of GROUPS."""
+        """Those of `emotion_metrics`, coverage at PRECISION, `interval`, and those of each of GROUPS."""
         figures = emotion_metrics(self.shares(), self.labels, self.names)
-        figures["interval"] = speaker_intervals(self.shares(), self.labels, [clip["speaker"] for clip in self.clips])
+        figures["coverage"] = round(coverage_at_precision(self.shares(), self.labels), 5)
+        figures["interval"] = self.interval()
         return figures | {f"by_{key}": self.by(key) for key in GROUPS}
+
+    def interval(self) -> dict:
+        """See `speaker_intervals`."""
+        speakers, corpora = ([clip[key] for clip in self.clips] for key in ("speaker", "corpus"))
+        return speaker_intervals(self.shares(), self.labels, speakers, corpora)
 
     def by(self, key: str) -> dict[str, dict]:
         """`metrics_by_group` of one of CLIP."""

@@ -11,14 +11,16 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .checkpoints import write_whole
 from .corpora import CORPORA, Corpus
+from .disk import write_whole
 from .labels import LabelScheme
-from .predictions import Predictions
+from .metrics import PRECISION
+from .predictions import GROUPS, Predictions
 from .settings import Settings, save_settings
 
 CODE_LICENCE = "Apache-2.0"
 CONFUSION_PICTURE, RELIABILITY_PICTURE, CURVES_PICTURE = "confusion.png", "reliability.png", "learning_curves.png"
+FEW_CLIPS = 10  # of a bin: their share of right answers may be anything
 FEW_SPEAKERS = 20  # below, an interval over speakers comes out too narrow; see metrics.speaker_intervals
 DOTS_PER_INCH = 120  # sharp on a laptop at about 50 kB a picture
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # Okabe & Ito's: told apart with any kind of colour vision
@@ -40,12 +42,14 @@ The code of the network and of its feature extractor lies beside the weights.
 It names the emotion that a voice expresses, as actors express it, for research, teaching and art. It must not be used
 to judge people: not in hiring, medicine, insurance, education, policing or border control. How somebody sounds is not
 how somebody feels.
-
+"""
+ACTED = "acted emotion: a few sentences, by a few dozen speakers, in quiet rooms"
+LIMITS = """\
 ## Limits
 
-It learnt from acted emotion: a few sentences, by a few dozen speakers, in quiet rooms. That is not everyone's voice:
-expect it to be wrong more often, and less aware of it, on other languages, accents, ages, spontaneous or quiet emotion,
-noise and music. Figures on a random split share voices between training and test and say little about a new voice.
+It learnt from {learnt}. {voices} not everyone's: expect it to be wrong more often, and less aware of it, on other
+languages, accents, ages, spontaneous or quiet emotion, noise and music. Figures on a random split share voices between
+training and test and say little about a new voice.
 """
 
 
@@ -111,6 +115,7 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> 
         f"![Confusion matrix: rows are true, columns are answered, with the share of the row]({CONFUSION_PICTURE})\n",
         f"Most often mistaken: {', '.join(mistakes(result, scheme.names)) or 'nothing'}.\n",
         calibration(result),
+        *([conditions_table(result)] if "conditions" in result else []),
         "## Protocol\n",
         procedure(settings, result),
         *([f"![Loss, UAR and learning rate over epochs]({CURVES_PICTURE})\n"] if "history" in result else []),
@@ -118,6 +123,7 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> 
         *(f"- {corpus.title}, {corpus.licence}. {corpus.citation} {corpus.url}".rstrip() for corpus in corpora),
         "\n" + licences(corpora, result),
         USE,
+        limits(corpora),
         "## How to make it again\n",
         "```bash",
         *commands(settings, result),
@@ -135,8 +141,8 @@ def metadata(settings: Settings, corpora: Sequence[type[Corpus]], results: list[
         EvalResult(
             task_type="audio-classification",
             task_name="Speech emotion recognition",
-            dataset_type="-".join(corpus.name for corpus in corpora),
-            dataset_name=f"{' + '.join(corpus.title for corpus in corpora)}, {protocol_words(result)}",
+            dataset_type="-".join(result["test"]["by_corpus"]),
+            dataset_name=f"{tested_titles(result)}, {protocol_words(result)}",
             dataset_config=f"{result['settings']}-{result['split_hash'][:12]}",  # what tells two results apart
             dataset_split="test",
             metric_type=metric,
@@ -151,7 +157,7 @@ def metadata(settings: Settings, corpora: Sequence[type[Corpus]], results: list[
         )
     ]
     return ModelCardData(
-        language="en",
+        language="en" if all(corpus.accent for corpus in corpora) else None,
         base_model=results[0].get("base_model"),
         license=licence,
         **named,
@@ -162,6 +168,12 @@ def metadata(settings: Settings, corpora: Sequence[type[Corpus]], results: list[
         model_name=settings.name,
         eval_results=evaluations,
     )
+
+
+def tested_titles(result: dict) -> str:
+    """ "RAVDESS + TESS" """
+    names = result["test"]["by_corpus"]
+    return " + ".join(CORPORA[name].title if name in CORPORA else name for name in names)
 
 
 def feature_names(settings: Settings) -> list[str]:
@@ -207,12 +219,14 @@ def figures_table(results: list[dict]) -> str:
     rows = ["| test part | clips | UAR | accuracy | weighted F1 | ECE |", "| --- | --- | --- | --- | --- | --- |"]
     for result in results:
         test, says = result["test"], protocol_words(result)
+        if result["settings"] != results[0]["settings"]:
+            says += f", by the recipe {result['settings']}"
         rows.append(
             f"| all, {says} | {test['count']} | {test['uar']:.3f} | {test['accuracy']:.3f} | "
             f"{test['f1_weighted']:.3f} | {test['ece']:.3f} |"
         )
-        for part in ("corpus", "sex"):
-            for name, figures in test[f"by_{part}"].items():
+        for part in GROUPS:
+            for name, figures in test.get(f"by_{part}", {}).items():
                 rows.append(
                     f"| {name}, {says} | {figures['count']} | {figures['uar']:.3f} | {figures['accuracy']:.3f} | | |"
                 )
@@ -257,6 +271,14 @@ def mistakes(result: dict, names: Sequence[str], most: int = 3) -> list[str]:
     ]
 
 
+def limits(corpora: Sequence[type[Corpus]]) -> str:
+    """Whom it learnt from, and so whom it may fail; of data of one's own nobody here knows what they are."""
+    if not all(corpus.accent for corpus in corpora):
+        return LIMITS.format(learnt="the recordings named above alone", voices="Those are")
+    accents = " and ".join(dict.fromkeys(corpus.accent for corpus in corpora))
+    return LIMITS.format(learnt=ACTED, voices=f"Acted {accents} voices are")
+
+
 def calibration(result: dict) -> str:
     """How far the scores can be taken at their word."""
     lines = ["## How sure it is\n"]
@@ -267,11 +289,29 @@ def calibration(result: dict) -> str:
         on, tested = "validation clips", "On the test part"
     lines.append(
         f"Scores are calibrated by a temperature{fitted} fitted on {on}. {tested} confidence and accuracy lie "
-        f"{100 * result['test']['ece']:.1f} points apart on average (ECE over 15 bins).\n"
+        f"{100 * result['test']['ece']:.1f} points apart on average (ECE over 15 bins)."
     )
+    if "coverage" in result["test"]:
+        lines[-1] += (
+            f" Of the surest {result['test']['coverage']:.0%} of the answers {PRECISION:.0%} are right; the confidence "
+            "that parts them from the others was found on these very answers."
+        )
+    if is_random(result):
+        lines[-1] += " All that holds for voices that it knows; of new ones it is surer than it is right."
+    lines[-1] += "\n"
     if "reliability" in result["test"]:
         lines.append(f"![Accuracy over confidence; on the dashed line they agree]({RELIABILITY_PICTURE})\n")
     return "\n".join(lines)
+
+
+def conditions_table(result: dict) -> str:
+    """What is lost where recordings are worse than the corpora: `result["conditions"]`, condition -> UAR."""
+    rows = ["| condition | UAR | points lost |", "| --- | --- | --- |", f"| none | {result['test']['uar']:.3f} | |"]
+    for name, uar in result["conditions"].items():
+        rows.append(f"| {name} | {uar:.3f} | {100 * (result['test']['uar'] - uar):.1f} |")
+    return "\n".join(
+        ["## Under worse conditions\n", "The same clips, distorted, heard by the same models:\n", *rows, ""]
+    )
 
 
 def procedure(settings: Settings, result: dict) -> str:
@@ -349,7 +389,7 @@ def confusion_picture(confusion: list[list[int]], names: Sequence[str], path: Pa
         if count:
             ink = "white" if shares[row, column] > 0.5 else "black"
             percent = 100 * shares[row, column]
-            said = f"{count}\n{f'{percent:.0f}' if percent >= 0.5 else '<1'} %"
+            said = f"{count}\n{f'{percent:.0f}' if percent >= 1 else '<1'} %"
             axes.text(column, row, said, ha="center", va="center", color=ink, fontsize=8, linespacing=1.1)
     labels = [name.replace("_", " ") for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
@@ -359,12 +399,13 @@ def confusion_picture(confusion: list[list[int]], names: Sequence[str], path: Pa
 
 
 def reliability_picture(bins: list[dict], path: Path) -> None:
-    """Accuracy over confidence, a dot a bin, as large as its share of the clips."""
+    """Accuracy over confidence, a dot a bin, as large as its share of the clips; a line through those of many."""
     confidence, accuracy, count = (np.array([b[key] for b in bins]) for key in ("confidence", "accuracy", "count"))
+    many = count >= FEW_CLIPS
     figure = Figure(figsize=(4.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], linestyle="--", color=GREY, linewidth=1)
-    axes.plot(confidence, accuracy, color=BLUE, linewidth=1)
+    axes.plot(confidence[many], accuracy[many], color=BLUE, linewidth=1)
     axes.scatter(confidence, accuracy, s=10 + 600 * count / count.sum(), color=BLUE, alpha=0.8, linewidths=0)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share of right answers", aspect="equal")
     axes.spines[["top", "right"]].set_visible(False)

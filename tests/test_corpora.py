@@ -8,7 +8,7 @@ import pytest
 
 from ser_model.corpora import CORPORA, CorpusError, Scan, find_utterances, list_audio, make_corpus
 from ser_model.corpora.base import Corpus
-from ser_model.labels import EMOTIONS
+from ser_model.labels import EMOTIONS, label_scheme
 
 
 def write(root: Path, *names: str) -> Path:
@@ -141,6 +141,7 @@ def test_a_folder_that_several_links_lead_to_is_read_by_the_first(tmp_path):
     [
         ({"name": "ravdes"}, "did you mean 'ravdess'"),
         ({}, "unknown corpus None"),
+        ({"name": ["ravdess"]}, r"unknown corpus \['ravdess'\]"),
         ({"name": "ravdess", "chanels": ["speech"]}, "did you mean 'channels'"),
         ({"name": "ravdess", "channels": ["songs"]}, "did you mean 'song'"),
         ({"name": "ravdess", "channels": "speech"}, "must be a list"),
@@ -414,6 +415,44 @@ def test_a_csv_without_the_columns_is_refused(tmp_path, content):
     (tmp_path / "clips.csv").write_text(content)
     with pytest.raises(CorpusError, match="no column"):
         scan(tmp_path, "folder", path="clips.csv")
+
+
+def test_a_csv_may_spell_its_columns_as_people_type_them(tmp_path):
+    write(tmp_path, "a.wav")
+    (tmp_path / "clips.csv").write_text("Path, Label, SEX \na.wav, joy, F\n")
+    [clip] = scan(tmp_path, "folder", path="clips.csv").utterances
+    assert (clip.path.name, clip.emotion, clip.sex) == ("a.wav", "joy", "female")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("path,label,Label\na.wav,joy,grief\n", "several columns are called label"),
+        (f'path,label\na.wav,"joy\n{"b.wav,joy" * 15_000}', "see that every quote in it is closed"),
+    ],
+)
+def test_a_csv_that_cannot_be_read_is_refused_in_a_sentence(tmp_path, content, message):
+    (tmp_path / "clips.csv").write_text(content)
+    with pytest.raises(CorpusError, match=message):
+        scan(tmp_path, "folder", path="clips.csv")
+
+
+@pytest.mark.parametrize("label", [{"emotion": "joy"}, ["joy"], True])
+def test_a_json_label_that_is_no_text_is_reported(tmp_path, label):
+    write_table(tmp_path / "clips.jsonl", [*ROWS[1:], {**ROWS[0], "label": label}])
+    found = scan(tmp_path, "folder", path="clips.jsonl")
+    assert len(found.utterances) == 2
+    assert f"row 3: label is {json.dumps(label)}; wanted a text" in found.problems[0].reason
+
+
+def test_labels_are_the_same_however_their_letters_are_composed(tmp_path):
+    composed, apart = "\u00c4rger", "A\u0308rger"
+    write(tmp_path, f"mine/{apart}/1.wav", f"mine/{composed}/2.wav", "mine/Freude/1.wav")
+    found = scan(tmp_path, "folder", path="mine").utterances
+    for spelt in (composed, apart):
+        for spec in ({"names": [spelt, "Freude"]}, {"names": ["Freude", "Wut"], "merge": {spelt: "Wut"}}):
+            scheme = label_scheme(spec)
+            assert sorted(map(scheme.label, found)) == sorted(["Freude", *[scheme.classes[composed]] * 2])
 
 
 def test_two_folders_need_two_names(tmp_path):

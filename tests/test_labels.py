@@ -53,6 +53,19 @@ def test_drop_works_across_sexes_and_needs_no_sex():
     assert len(scheme.names) == 12
 
 
+def test_drop_and_keep_take_the_classes_of_one_sex():
+    dropped = label_scheme({"base": 14, "drop": ["female_sad", "angry"]})
+    assert len(dropped.names) == 11 and "male_sad" in dropped.names
+    assert [dropped.label(utterance("sad", sex)) for sex in ("female", "male")] == [None, "male_sad"]
+    assert dropped.description() == "calm counted as neutral; angry dropped; female_sad dropped"
+    assert dropped.classes_of("sad") == ["male_sad"] and dropped.classes_of("angry") == []
+    kept = label_scheme({"base": 14, "keep": ["male_angry", "female_angry"]})
+    assert kept.names == ("female_angry", "male_angry")
+    assert kept.label(utterance("calm", None)) is None
+    with pytest.raises(LabelError, match="did you mean 'female_sad'"):
+        label_scheme({"base": 14, "drop": ["femal_sad"]})
+
+
 def test_keep_is_the_opposite_of_drop():
     scheme = label_scheme({"keep": ["sad", "happy"]})
     assert scheme.names == ("happy", "sad")

@@ -154,6 +154,15 @@ def test_interval_has_no_width_where_all_speakers_are_alike_and_widens_as_they_d
         assert low < 0.4 and high > 0.75
 
 
+def test_interval_draws_as_many_speakers_of_each_corpus_as_there_are():
+    """All of one corpus are right, all of the other wrong: whoever is drawn, half of the answers are."""
+    probabilities, references, speakers = answers(right=[10, 10, 0, 0], wrong=[0, 0, 10, 10])
+    corpora = ["one"] * 20 + ["other"] * 20
+    assert speaker_intervals(probabilities, references, speakers, corpora)["accuracy"] == [0.5, 0.5]
+    low, high = speaker_intervals(probabilities, references, speakers)["accuracy"]
+    assert low < 0.1 and high > 0.9
+
+
 def test_interval_of_one_speaker_is_about_its_clips_and_says_so():
     interval = speaker_intervals(*answers(right=[70], wrong=[30]))
     assert (interval["speakers"], interval["resampled"]) == (1, "clips")

@@ -16,6 +16,7 @@ from gradio_client import Client, handle_file
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
 from ser_model.audio import load_audio
+from ser_model.corpora import find_utterances
 from ser_model.hub import export_onnx
 from ser_model.inference import EmotionRecognizer
 
@@ -39,7 +40,8 @@ print(json.dumps([row for batch in batches for row in batch.tolist()]))
 
 def real_clips(data_dir: Path, count: int) -> list[Path]:
     """Evenly from all corpora and speakers."""
-    clips = sorted([*data_dir.glob("RAVDESS/Audio_Speech*/*/*.flac"), *data_dir.glob("TESS/*/*.flac")])
+    found = find_utterances(data_dir, [{"name": "ravdess", "channels": ["speech"]}, {"name": "tess"}])
+    clips = sorted(utterance.path for utterance in found.utterances)
     return clips[:: max(1, len(clips) // count)][:count]
 
 

@@ -36,7 +36,7 @@ def make_corpus(spec: Mapping) -> Corpus:
     """
     options = dict(spec)
     name = options.pop("name", None)
-    if name not in CORPORA:
+    if not isinstance(name, str) or name not in CORPORA:
         raise CorpusError(f"unknown corpus {name!r}{nearest(name, CORPORA)}; known: {', '.join(CORPORA)}")
     signature = inspect.signature(CORPORA[name])
     for option in options:

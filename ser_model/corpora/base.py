@@ -63,6 +63,7 @@ class Corpus:
 
     name: ClassVar[str]
     title: ClassVar[str]
+    accent: ClassVar[str | None] = None  # of its acted voices, where somebody knows
     licence: ClassVar[str]
     url: ClassVar[str]
     citation: ClassVar[str]

@@ -33,6 +33,7 @@ class CremaD(Corpus):
 
     name = "cremad"
     title = "CREMA-D"
+    accent = "North American"
     licence = "ODbL 1.0, contents DbCL 1.0"
     url = "https://github.com/CheyneyComputerScience/CREMA-D"
     citation = (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..audio import AUDIO_SUFFIXES
+from ..labels import composed
 from .base import Corpus, CorpusError, NamingError, Problem, Scan, Utterance, list_audio
 
 COLUMNS = ("path", "label", "speaker", "sex", "split", "recording")
@@ -120,7 +121,7 @@ class Folder(Corpus):
             corpus=self.name,
             speaker=f"{self.name}-{speaker or clip}",
             sex=_SEXES[row.get("sex", "").lower()],
-            emotion=row["label"],
+            emotion=composed(row["label"]),
             recording=f"{self.name}-{row.get('recording') or clip}",
             split=_SPLITS[row.get("split", "").lower()],
             speaker_known=bool(speaker),
@@ -137,12 +138,17 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, str], str]]:
                 yield number, {key: "" if value is None else str(value).strip() for key, value in row.items()}, fault
     except UnicodeDecodeError as error:
         raise CorpusError(f"{table} is not in UTF-8 ({error}); save it so, in Excel as CSV UTF-8") from error
+    except csv.Error as error:
+        raise CorpusError(f"{table} is no CSV table ({error}); see that every quote in it is closed") from error
 
 
 def _csv_rows(file: TextIO, table: Path) -> Iterator[tuple[int, dict, str]]:
     reader = csv.DictReader(file)
-    if missing := {"path", "label"} - set(reader.fieldnames or ()):
-        raise CorpusError(f"{table}: no column {' and '.join(sorted(missing))}; columns, by comma: {reader.fieldnames}")
+    columns = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]  # as people type them
+    if missing := {"path", "label"} - set(columns):
+        raise CorpusError(f"{table}: no column {' and '.join(sorted(missing))}; columns, by comma: {columns}")
+    if doubled := [name for name in COLUMNS if columns.count(name) > 1]:
+        raise CorpusError(f"{table}: several columns are called {doubled[0]}; rename all but one")
     for row in reader:
         surplus = row.pop(None, None)
         yield reader.line_num, row, "more values than columns" if surplus else ""
@@ -158,4 +164,6 @@ def _json_rows(file: TextIO) -> Iterator[tuple[int, dict, str]]:
             row, fault = {}, f"not JSON: {error}"
         if not isinstance(row, dict):
             row, fault = {}, "not a JSON object"
+        elif strange := [column for column in COLUMNS if isinstance(row.get(column), dict | list | bool)]:
+            fault = f"{strange[0]} is {json.dumps(row[strange[0]])}; wanted a text or a number"
         yield number, row, fault

@@ -17,6 +17,7 @@ class Ravdess(Corpus):
 
     name = "ravdess"
     title = "RAVDESS"
+    accent = "North American"
     licence = "CC BY-NC-SA 4.0"
     url = "https://zenodo.org/records/1188976"
     citation = (

@@ -21,6 +21,7 @@ class Savee(Corpus):
 
     name = "savee"
     title = "SAVEE"
+    accent = "British"
     licence = "free for research after registration"
     url = "http://kahlan.eps.surrey.ac.uk/savee/"
     citation = (

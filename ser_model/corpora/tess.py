@@ -28,6 +28,7 @@ class Tess(Corpus):
 
     name = "tess"
     title = "TESS"
+    accent = "North American"
     licence = "CC BY-NC-ND 4.0"
     url = "https://doi.org/10.5683/SP2/E8H2MF"
     citation = (

@@ -1,0 +1,65 @@
+"""The cards of checkpoints/, with the figures of the scoreboard: python -m results.cards
+
+A checkpoint learnt from every clip, so others of its recipe were tested in its place: their predictions lie here.
+"""
+
+import json
+from pathlib import Path
+
+from ser_model.crossvalidation import cross_calibrated
+from ser_model.labels import label_scheme
+from ser_model.predictions import Predictions
+from ser_model.reports import write_card, write_json
+from ser_model.settings import load_settings
+
+from .collect import ROOT
+from .protocols import RESULTS, find_protocol, predictions_file
+
+MODEL = "cnn"
+# checkpoint -> the protocol that judged its recipe, on voices never heard, and one on voices that were known
+PROTOCOLS = {
+    "ser-cnn-8": ("ravdess-tess-speakers", "ravdess-random"),
+    "ser-cnn-14": ("ravdess-14-speakers", "ravdess-14"),
+}
+
+
+def main() -> None:
+    for name, (unseen, known) in PROTOCOLS.items():
+        refresh(ROOT / "checkpoints" / name, unseen, known)
+
+
+def refresh(folder: Path, unseen: str, known: str, results_dir: Path = RESULTS) -> None:
+    """Write metrics.json and card of a model folder anew."""
+    settings, metrics = load_settings(folder / "settings.yaml"), json.loads((folder / "metrics.json").read_text())
+    seeds = {str(fold["seed"]) for fold in metrics["cross_validation"]["folds"]}
+    metrics["test"] = cross_calibrated(of_seeds(predictions_file(results_dir, unseen, MODEL), seeds)).figures()
+    distorted = predictions_file(results_dir, unseen, MODEL, "conditions")
+    if distorted.is_file():
+        heard = of_seeds(distorted, seeds).parted("condition")
+        metrics["conditions"] = {condition: own.figures()["uar"] for condition, own in heard.items()}
+    write_json(metrics, folder / "metrics.json")
+    write_card(folder, settings, label_scheme(settings.labels), [metrics, on_known_voices(known, results_dir)])
+    for picture in folder.glob("*.svg"):  # the card shows those in PNG, and the repository keeps no more
+        picture.unlink()
+
+
+def of_seeds(path: Path, seeds: set[str]) -> Predictions:
+    answers = Predictions.read(path).parted("seed")
+    return Predictions.joined([own for seed, own in answers.items() if seed in seeds])
+
+
+def on_known_voices(name: str, results_dir: Path) -> dict:
+    """What a card says of the same network on a random protocol."""
+    protocol = find_protocol(name, results_dir)
+    answers = Predictions.read(predictions_file(results_dir, name, MODEL))
+    return {
+        "settings": Path(protocol.models[MODEL]).stem,
+        "split": "random",
+        "speaker_disjoint": False,
+        "split_hash": answers.clips[0]["split_hash"],
+        "test": cross_calibrated(answers).figures(),
+    }
+
+
+if __name__ == "__main__":
+    main()
