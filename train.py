@@ -9,10 +9,11 @@ import faulthandler
 import math
 import os
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -39,24 +40,32 @@ from ser_model.augment import Augmenter, BatchAugmentation
 from ser_model.build import build_extractor, build_network
 from ser_model.checkpoints import (
     CHECKPOINT_FILE,
-    FINISHED,
+    SETTINGS_FILE,
     Checkpoint,
     CheckpointError,
     Progress,
     alone,
     identity_of,
     is_finished,
-    whole_files,
+    remove_run,
 )
-from ser_model.corpora.base import CorpusError
-from ser_model.crossvalidation import CV_FILE, Judgement, after_all, fold_settings, headline, judgement, summarise
-from ser_model.data import DataError, EmotionData, EvenBatches, load_data, write_left_out
-from ser_model.distributed import WholeWeights, leave, make_shardable, share_buffers, synchronize_batch_norms, whole
+from ser_model.crossvalidation import Judgement, after_all, fold_settings, headline, judgement, summarise
+from ser_model.data import DATA_ERRORS, EmotionData, EvenBatches, load_data, write_left_out
+from ser_model.disk import whole_files
+from ser_model.distributed import (
+    LONGEST_WAIT,
+    WholeWeights,
+    leave,
+    make_shardable,
+    share_buffers,
+    synchronize_batch_norms,
+    whole,
+)
 from ser_model.evaluation import UNSEEN, split_file, unseen
 from ser_model.faults import Stopped, StopSignals, faults_in_words
 from ser_model.finetune import Base, layer_rates, load_base
 from ser_model.hub import HubError, check_push, push_model
-from ser_model.labels import LabelError, nearest
+from ser_model.labels import nearest
 from ser_model.likeness import fit_likeness
 from ser_model.memory import keep_freed_memory
 from ser_model.metrics import emotion_metrics, fit_temperature, softmax
@@ -69,15 +78,39 @@ from ser_model.settings import (
     TrainingSettings,
     flat_settings,
     load_settings,
+    save_settings,
 )
-from ser_model.splits import FOLDS, SplitError, continued, manifest
+from ser_model.splits import FOLDS, continued, manifest
 
 
 class DivergedError(ValueError):
     """Training that came to nothing, and what to change."""
 
 
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within the block SIGTERM interrupts as Ctrl-C does; said again, neither changes anything.
+
+    While steps are made `StopSignals` takes their place, which lets the step end first.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def interrupt(number: int, _frame) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@stoppable()
 def main(arguments: list[str] | None = None) -> None:
+    signals = StopSignals()  # before all else, for it notes who launched this process
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="a YAML file of configs/")
     parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
@@ -105,29 +138,38 @@ def main(arguments: list[str] | None = None) -> None:
                 raise SettingsError(
                     "--cv judges a recipe and --after trains one that was judged; run one, then the other"
                 )
+            if args.after and args.after.resolve() == places[1].resolve():
+                raise SettingsError(
+                    f"--after and --output-dir are both {args.after}, whose card and predictions would be lost; give "
+                    "another --output-dir"
+                )
             if settings.split.kind == "all" and not args.after:
                 raise SettingsError(
                     "split.kind is 'all', which leaves nothing to judge by; give a finished --cv run: --after CV"
                 )
             if args.cv:
-                cross_validate(settings, args.cv, *places, args.overwrite)
+                cross_validate(settings, args.cv, *places, signals, args.overwrite)
             else:
                 judged = judgement(args.after, settings) if args.after else None
                 settings = after_all(settings) if judged else settings
                 with only_run(places[1]):
-                    train(settings, *places, args.resume, args.overwrite, judged)
-    except (SettingsError, CorpusError, DataError, LabelError, SplitError, HubError) as error:
+                    train(settings, *places, signals, args.resume, args.overwrite, judged)
+    except (SettingsError, HubError, *DATA_ERRORS) as error:
         sys.exit(f"train.py: {error}")
     except (CheckpointError, DivergedError, PredictionsError) as error:
         sys.exit(f"train.py: {error}")
-    except KeyboardInterrupt:  # before the first step, or after the last
-        sys.exit(say_how_to_go_on(Stopped("stopped by SIGINT", 130), Path(args.output_dir), arguments, args.cv))
+    except KeyboardInterrupt as told:  # before the first step, or after the last
+        number = signal.Signals(*told.args or (signal.SIGINT,))
+        stopped = Stopped(f"stopped by {number.name}", 128 + number)
+        sys.exit(say_how_to_go_on(stopped, Path(args.output_dir), arguments, args.cv))
     except Stopped as stopped:
         sys.exit(say_how_to_go_on(stopped, Path(args.output_dir), arguments, args.cv))
     PartialState().destroy_process_group()
 
 
-def cross_validate(settings: Settings, protocol: str, data_dir: Path, output_dir: Path, overwrite: bool) -> None:
+def cross_validate(
+    settings: Settings, protocol: str, data_dir: Path, output_dir: Path, signals: StopSignals, overwrite: bool
+) -> None:
     """Every fold is a run of its own in OUT/fold-1, ...; a finished one is kept, a stopped one goes on."""
     state = make_state()
     folds = fold_settings(settings, protocol, data_dir)
@@ -136,18 +178,17 @@ def cross_validate(settings: Settings, protocol: str, data_dir: Path, output_dir
 
     def forget_others() -> None:
         """Or a run that is stopped would go on with old folds among the new."""
-        (output_dir / CV_FILE).unlink(missing_ok=True)
+        remove_run(output_dir)
         for run_dir in run_dirs[1:]:
             with alone(run_dir):
-                (run_dir / FINISHED).unlink(missing_ok=True)
-                (run_dir / CHECKPOINT_FILE).unlink(missing_ok=True)
+                remove_run(run_dir)
 
     finished = sum(is_finished(run_dir, fold, not overwrite, overwrite) for fold, run_dir in runs)
     state.print(f"{protocol}: {len(folds)} folds, {finished} of them finished before")
     for fold, run_dir in runs:
         begun = forget_others if overwrite and run_dir == run_dirs[0] else None
         with only_run(run_dir):
-            train(fold, data_dir, run_dir, not overwrite, overwrite, begun=begun)
+            train(fold, data_dir, run_dir, signals, not overwrite, overwrite, begun=begun)
     if state.is_main_process:
         print(f"{headline(summarise(protocol, run_dirs, output_dir))}; saved to {output_dir}")
     state.wait_for_everyone()
@@ -157,6 +198,7 @@ def train(
     settings: Settings,
     data_dir: Path,
     output_dir: Path,
+    signals: StopSignals,
     resume: bool = False,
     overwrite: bool = False,
     judged: Judgement | None = None,
@@ -164,6 +206,7 @@ def train(
 ) -> None:
     """One run; one that trains on everything is `judged` by the cross-validation before it.
 
+    Between two steps it ends where `signals` were received.
     `begun` is called, on the main process, once nothing is left that could refuse the run.
     """
     training = settings.training
@@ -211,22 +254,25 @@ def train(
     criterion = make_criterion(data, training).to(accelerator.device)
     pad = partial(pad_alike, accelerator, training.max_frames if training.compile else None)
     report(accelerator, settings, data, ema.module, origin)
-    if accelerator.is_main_process:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        write_left_out(data.problems, output_dir / "left_out.csv", data_dir)
-    accelerator.init_trackers(settings.name, flat_settings(settings))
 
     parts = {"model": network, "ema": ema, "best_model": best_model, "optimizer": optimizer, "scheduler": scheduler}
     parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}
-    identity = identity_of(settings, split_manifest["hash"], data.dataset["content"], accelerator)
+    base_features = base.extractor.to_json_string() if base else None
+    heard = (data.dataset["content"], augmenter.recordings, base_features)
+    identity = identity_of(settings, split_manifest["hash"], *heard, accelerator)
     checkpoint = Checkpoint(output_dir, accelerator, identity, training.checkpoint_minutes, parts)
     progress = checkpoint.start(resume)
-    if begun and accelerator.is_main_process:
-        begun()
+    if accelerator.is_main_process:  # nothing is left that could refuse the run
+        if begun:
+            begun()
+        save_settings(settings, output_dir / SETTINGS_FILE)
+        write_left_out(data.problems, output_dir / "left_out.csv", data_dir)
+    accelerator.init_trackers(settings.name, flat_settings(settings))
     if progress.best and accelerator.is_main_process:  # what the folder holds may be of a step that was not kept
         save_model(best_model, extractor, output_dir, progress.best["temperature"])
     bar = make_bar(accelerator, progress, batches, training.epochs)
-    with StopSignals() as signals:
+    with signals:
+        checkpoint.between_steps(progress, signals)  # a launcher that is gone has left no other word
         for epoch in range(progress.epoch, training.epochs):
             if progress.best and epoch - progress.best["epoch"] > (training.patience_epochs or math.inf):
                 accelerator.print(
@@ -331,7 +377,8 @@ def train(
 
 def make_state() -> PartialState:
     """What Accelerate knows of the processes."""
-    state = PartialState(cpu=not torch.accelerator.is_available())  # or those without a GPU would each train alone
+    # Asked for a CPU, as else processes without a GPU would each train alone.
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST_WAIT)
     if state.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP"):
         state.distributed_type = DistributedType.MULTI_GPU  # CPUs can shard too, but Accelerate does not ask them to
     return state
@@ -630,6 +677,8 @@ def report(
     accelerator.print(f"{len(data.problems)} files left out{f': {left_out}; see left_out.csv' if left_out else ''}")
     for note in data.notes:
         accelerator.print(note)
+    if (settings.training.unfreeze_epoch or 0) >= settings.training.epochs:
+        accelerator.print("the backbone stays frozen to the end, which comes before training.unfreeze_epoch")
     accelerator.print(data.scheme.description() or f"labels: {', '.join(data.scheme.names)}")
     sharded = f", sharded over {accelerator.num_processes} processes" if accelerator.is_fsdp2 else ""
     numbers = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision

@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from .build import build_extractor, build_network
-from .disk import in_words
+from .disk import first_line, in_words, whole_files
 from .feature_extraction_ser import SERFeatureExtractor
 from .hub import HubError, export_onnx, load_pretrained, push_model
 from .labels import LabelError, label_scheme
@@ -28,29 +27,34 @@ from .settings import SettingsError, TrainingSettings, load_settings
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-LONGEST_WAIT = timedelta(days=7)  # of one process for the others, whose files may be longer
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "ser-cnn-8"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ser_model", description="Speech emotion recognition.")
     commands = parser.add_subparsers(required=True)
+    on_device = argparse.ArgumentParser(add_help=False)
+    on_device.add_argument("--device", default="cpu", type=device, help="cpu, cuda, cuda:1, ...")
+    with_model = argparse.ArgumentParser(add_help=False, parents=[on_device])
+    with_model.add_argument("--model", default=str(DEFAULT_MODEL), help="a local folder or a Hub id")
 
-    command = commands.add_parser("predict", help="name the emotion of files or folders of files, as CSV")
+    command = commands.add_parser(
+        "predict", parents=[with_model], help="name the emotion of files or folders of files, as CSV"
+    )
     command.add_argument("paths", nargs="+", metavar="FILE_OR_DIR")
-    command.add_argument("--model", default=str(DEFAULT_MODEL), help="a local folder or a Hub id")
     command.add_argument("--output", type=Path, metavar="CSV", help="where the rows go; the terminal if left out")
-    command.add_argument("--device", default="cpu", type=device, help="cpu, cuda, cuda:1, ...")
     command.set_defaults(run=predict)
 
-    command = commands.add_parser("timeline", help="how the emotion changes over each recording: CSV, JSON, SRT")
+    command = commands.add_parser(
+        "timeline", parents=[with_model], help="how the emotion changes over each recording: CSV, JSON, SRT"
+    )
     command.add_argument("paths", nargs="+", metavar="FILE_OR_DIR")
     command.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where NAME.csv, .json, .srt go")
-    command.add_argument("--model", default=str(DEFAULT_MODEL), help="a local folder or a Hub id")
-    command.add_argument("--device", default="cpu", type=device, help="cpu, cuda, cuda:1, ...")
     command.set_defaults(run=timeline)
 
-    command = commands.add_parser("evaluate", help="how good a model is on the data that a config names")
+    command = commands.add_parser(
+        "evaluate", parents=[on_device], help="how good a model is on the data that a config names"
+    )
     command.add_argument("model", metavar="MODEL", help="a local folder or a Hub id")
     command.add_argument("--config", required=True, help="a YAML file of configs/: its data, labels and split are used")
     command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
@@ -58,7 +62,6 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--condition", default="clean", help="that clips are heard under: noise_10db, telephone, ...")
     command.add_argument("--output", type=Path, metavar="JSON", help="where all figures go")
     command.add_argument("--predictions", type=Path, metavar="CSV", help="where one row a clip goes")
-    command.add_argument("--device", default="cpu", type=device, help="cpu, cuda, cuda:1, ...")
     command.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     command.set_defaults(run=evaluate_model)
 
@@ -101,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("draw", help="a picture of a network, with shapes and parameters")
     command.add_argument("source", metavar="CONFIG_OR_MODEL", help="a YAML of configs/, a local folder or a Hub id")
     command.add_argument("--output", type=Path, required=True, metavar="SVG", help="or .png, .pdf")
-    command.add_argument("--depth", type=int, default=3, help="how many modules within one another are opened")
+    command.add_argument("--depth", type=positive, default=3, help="how many modules within one another are opened")
     command.set_defaults(run=draw)
 
     args = parser.parse_args(arguments)
@@ -115,6 +118,9 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except (HubError, SettingsError) as error:
         sys.exit(f"{parser.prog}: {error}")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # whoever reads our output has seen enough, as `| head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own last flush fails and says so
         return 1
@@ -129,8 +135,15 @@ def device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, ImportError) as error:  # no such device; a PyTorch without that kind
-        raise argparse.ArgumentTypeError(f"{name!r} is not there ({str(error).splitlines()[0]}); take cpu") from error
+        raise argparse.ArgumentTypeError(f"{name!r} is not there ({first_line(error)}); take cpu") from error
     return name
+
+
+def positive(number: str) -> int:
+    """A whole number from 1 on."""
+    if not number.isdecimal() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"{number!r} is no whole number from 1 on")
+    return int(number)
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -202,13 +215,14 @@ def timeline(args: argparse.Namespace) -> int:
 
 
 def evaluate_model(args: argparse.Namespace) -> int:
-    from .corpora import CorpusError
-    from .data import DataError
+    from .data import DATA_ERRORS
     from .evaluation import UNSEEN, EvaluationError, evaluate, split_file
     from .inference import EmotionRecognizer
     from .reports import interval_words
-    from .splits import SplitError
 
+    for path in filter(None, (args.output, args.predictions)):
+        if not path.parent.is_dir():
+            sys.exit(f"evaluate: there is no folder {path.parent} to write {path.name} to; make it first")
     settings = load_settings(args.config)
     with processes(args) as own:
         options = {"device": args.device, "trust_remote_code": args.trust_remote_code}
@@ -217,7 +231,7 @@ def evaluate_model(args: argparse.Namespace) -> int:
         options["split_manifest"] = split_file(args.model)
         try:
             figures, predictions = evaluate(recognizer, settings, args.data_dir, **options)
-        except (EvaluationError, CorpusError, DataError, LabelError, SplitError) as error:
+        except (EvaluationError, *DATA_ERRORS) as error:
             sys.exit(f"evaluate: {error}")
         if not own.is_main_process:
             return 0
@@ -234,28 +248,38 @@ def evaluate_model(args: argparse.Namespace) -> int:
 def card(args: argparse.Namespace) -> int:
     from .reports import write_card
 
-    results = []
-    for run in (args.run_dir, *args.beside):
-        if not (run / "metrics.json").is_file():
-            sys.exit(f"card: no metrics.json in {run}; give the output folder of train.py")
-        results.append(json.loads((run / "metrics.json").read_text()))
+    results = [results_of(run) for run in (args.run_dir, *args.beside)]
     settings = load_settings(args.run_dir / "settings.yaml")
     write_card(args.run_dir, settings, label_scheme(settings.labels), results)
     return 0
 
 
-def likeness(args: argparse.Namespace) -> int:
-    from .corpora import CorpusError
-    from .crossvalidation import refused_share
-    from .data import DataError, load_data
-    from .likeness import fit_likeness
-    from .splits import SplitError, manifest
+def results_of(run_dir: Path) -> dict:
+    """What train.py found out, from its output folder."""
+    if not (run_dir / "metrics.json").is_file():
+        sys.exit(f"no metrics.json in {run_dir}; give the output folder of train.py")
+    try:
+        results = json.loads((run_dir / "metrics.json").read_text())
+    except ValueError as error:
+        sys.exit(f"{run_dir}/metrics.json is damaged ({error}); run train.py again")
+    if not (isinstance(results, dict) and "test" in results):
+        sys.exit(f"{run_dir}/metrics.json holds no figures of a test part; give the output folder of train.py")
+    return results
 
+
+def likeness(args: argparse.Namespace) -> int:
+    from .crossvalidation import refused_share
+    from .data import DATA_ERRORS, load_data
+    from .likeness import fit_likeness
+    from .reports import write_json
+    from .splits import manifest
+
+    results = results_of(args.run_dir)
     settings = load_settings(args.run_dir / "settings.yaml")
     model, extractor = load_network(str(args.run_dir))
     try:
         data = load_data(settings, args.data_dir, extractor.sampling_rate, progress=True)
-    except (CorpusError, DataError, LabelError, SplitError) as error:
+    except DATA_ERRORS as error:
         sys.exit(f"likeness: {error}")
     before = json.loads((args.run_dir / "split.json").read_text())
     now = manifest(data.split, data.utterances, Path(args.data_dir))
@@ -266,14 +290,15 @@ def likeness(args: argparse.Namespace) -> int:
         )
     sounds, refused = settings.training.outlier_sounds or TrainingSettings().outlier_sounds, None
     if not data.split.validation:
-        results = json.loads((args.run_dir / "metrics.json").read_text())
         if (refused := refused_share(results.get("cross_validation", {}))) is None:
             sys.exit(
                 f"likeness: {args.run_dir} was trained on everything, after folds that learnt no score, so nothing "
                 "tells how many new voices it would refuse; run train.py --cv with training.outlier_sounds first"
             )
-    fit_likeness(model, extractor, data, sounds, settings.seed, refused)
-    model.save_pretrained(args.run_dir)
+    results["training_voices_refused"] = fit_likeness(model, extractor, data, sounds, settings.seed, refused)
+    with whole_files(args.run_dir) as folder:
+        model.save_pretrained(folder)
+    write_json(results, args.run_dir / "metrics.json")
     print(f"likeness_threshold {model.config.likeness_threshold:.3f}")
     return 0
 
@@ -327,7 +352,7 @@ def draw(args: argparse.Namespace) -> int:
             model = build_network(settings, extractor, label_scheme(settings.labels).names, pretrained=False)
         else:
             model, extractor = load_network(args.source)
-        draw_network(model, extractor, args.output, args.depth)
+        print(draw_network(model, extractor, args.output, args.depth))
     except (ValueError, ImportError) as error:  # settings that do not go together, no timm, an unknown file ending
         sys.exit(f"draw: {error}")
     return 0
@@ -340,6 +365,8 @@ def processes(args: argparse.Namespace) -> Iterator["PartialState"]:
     With `--device cuda` each takes a GPU of its own.
     """
     from accelerate import PartialState
+
+    from .distributed import LONGEST_WAIT
 
     own = PartialState(cpu=args.device == "cpu", timeout=LONGEST_WAIT)
     if own.num_processes > 1 and args.device == "cuda":

@@ -68,7 +68,7 @@ class Limits:
     """Of one archive; sizes are of what is unpacked."""
 
     recordings: int = 500
-    recording_bytes: int = 300 * 2**20  # an hour of 16-bit sound at 44.1 kHz
+    recording_bytes: int = 320 * 10**6  # an hour of 16-bit sound at 44.1 kHz
     total_bytes: int = 2 * 2**30
     ratio: float = 200.0  # unpacked to packed; speech as wav packs to a half, digital silence to a hundredth or less
 

@@ -33,6 +33,9 @@ class Augmenter:
         sampling_rate: of the waveforms, in Hz.
         max_frames: longer spectra are cropped to this many frames, at a random place.
         seed: of the run.
+
+    Raises:
+        SettingsError: no recordings in the folder of noises, or a band that leaves nothing at this rate.
     """
 
     def __init__(self, settings: AugmentationSettings, sampling_rate: int, max_frames: int, seed: int):
@@ -40,6 +43,11 @@ class Augmenter:
         self.sampling_rate = sampling_rate
         self.max_frames = max_frames
         self.seed = seed
+        if settings.band.probability and settings.band.low_hz[1] >= sampling_rate / 2:
+            raise SettingsError(
+                f"augmentation.band.low_hz reaches {settings.band.low_hz[1]:g} Hz, but at a rate of {sampling_rate} Hz "
+                f"sound ends at {sampling_rate / 2:g} Hz; take less"
+            )
         self.recordings = [torch.from_numpy(clip) for clip in noise_recordings(settings.noise.folder, sampling_rate)]
 
     def __call__(self, epoch: int, indices: Tensor) -> "BatchAugmentation":

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .configuration_ser import SERConfig
+from .disk import first_line
 from .feature_extraction_ser import SERFeatureExtractor
 from .modeling_ser import SERForAudioClassification
 from .settings import Settings, SettingsError
@@ -20,7 +21,11 @@ def build_extractor(settings: Settings, **instead) -> SERFeatureExtractor:
 
 
 def network_config(settings: Settings, extractor: SERFeatureExtractor, names: Sequence[str]) -> SERConfig:
-    """What a network is built from: `settings.model`, fitted to its features and labels; raises as above."""
+    """What a network is built from: `settings.model`, fitted to its features and labels.
+
+    Raises:
+        SettingsError: an unknown key or an impossible value, or one that contradicts the features.
+    """
     in_channels = extractor.stacking == "channels" and len(extractor.features) > 1
     has_cepstra = extractor.features[0] == "mfcc" and (in_channels or len(extractor.features) == 1)
     fitting = {
@@ -29,6 +34,11 @@ def network_config(settings: Settings, extractor: SERFeatureExtractor, names: Se
         "invert_dct": has_cepstra,  # nothing else is a DCT
         "num_cepstral_channels": 1 + extractor.delta_order if has_cepstra and in_channels else None,
     }
+    for key in ("num_features", "num_channels"):
+        if settings.model.get(key, fitting[key]) != fitting[key]:
+            raise SettingsError(
+                f"model.{key} is {settings.model[key]!r}, but the features have {fitting[key]}; leave model.{key} out"
+            )
     with _refused_as("model"):
         return SERConfig(**fitting | settings.model, id2label=dict(enumerate(names)))
 
@@ -54,5 +64,8 @@ def build_network(
 def _refused_as(section: str) -> Iterator[None]:
     try:
         yield
-    except (ImportError, OSError, TypeError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise SettingsError(f"{section}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError) as error:
+        # Of a layer that cannot be so wide, or so many; torch tells its own calls below the first line.
+        raise SettingsError(f"{section}: {first_line(error)}") from error

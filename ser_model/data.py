@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from .audio import load_audio
-from .corpora import find_utterances
+from .corpora import CorpusError, find_utterances
 from .corpora.base import Problem, Scan, Utterance, relative_path
 from .inspection import Row, Sound, decode_files, inspect_files, screen
 from .labels import LabelError, LabelScheme, label_scheme
@@ -41,6 +41,7 @@ from .settings import DataSettings, Settings, SplitSettings
 from .splits import (
     PARTS,
     Split,
+    SplitError,
     all_split,
     check_split,
     column_split,
@@ -54,11 +55,15 @@ TEXT_COLUMNS = ("path", "corpus", "speaker", "sex", "emotion", "intensity", "tex
 WAVEFORM = List(Value("float32"))
 STREAM_BUFFER = 10_000  # clips among which a stream draws, 1 kB each
 STREAM_SHARDS = 64  # a stream is shuffled by whole shards first, and shared out to workers and nodes by them
+MOST_OF_A_BATCH = 1.25  # times `batch_size`, for memory and learning rate were chosen for that
 LISTED = 100  # damaged files that the message of a strict run names
 
 
 class DataError(ValueError):
     """Damaged files where none were to be, or no usable clip."""
+
+
+DATA_ERRORS = (CorpusError, DataError, LabelError, SplitError)  # what is wrong with settings or data in `load_data`
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ class EvenBatches(Sampler[list[int]]):
 
     Args:
         num_clips: to draw from.
-        batch_size: clips a share; with those left over, a few more.
+        batch_size: clips a share; with those left over a few more, or less where that would be more than a quarter.
         seed: of the run.
         processes: that train together.
         accumulation_steps: batches a step of the optimizer; the number of batches is a multiple of it.
@@ -163,7 +168,11 @@ class EvenBatches(Sampler[list[int]]):
                 f"{num_clips} clips to train on cannot be shared out to {processes} processes, {accumulation_steps} "
                 "batches a step, two or more a batch; take fewer processes, or more clips"
             )
-        steps = max(1, num_clips // (batch_size * processes * accumulation_steps))
+        clips_a_step = batch_size * processes * accumulation_steps
+        steps = max(1, num_clips // clips_a_step)
+        enough = num_clips >= 2 * processes * accumulation_steps * (steps + 1)
+        if num_clips > MOST_OF_A_BATCH * clips_a_step * steps and enough:  # only of a few steps, three at most
+            steps += 1
         self.num_clips, self.seed, self.processes = num_clips, seed, processes
         self.num_batches = steps * accumulation_steps
         self.mean_share = num_clips / (self.num_batches * processes)
@@ -254,8 +263,11 @@ def make_split(utterances: list[Utterance], labels: list[str], settings: SplitSe
 
 
 def write_left_out(problems: Sequence[Problem], path: str | Path, data_dir: str | Path) -> None:
-    """A CSV with the columns path (relative to the data folder), corpus, reason."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    """A CSV with the columns path (relative to the data folder), corpus, reason.
+
+    A name that is not UTF-8 keeps its bytes, so that the file can be found by it.
+    """
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "corpus", "reason"))
         for problem in problems:

@@ -80,13 +80,22 @@ def _first_tensor(output) -> Tensor:
 
 def draw_network(
     model: SERForAudioClassification, extractor: SERFeatureExtractor, path: str | Path, depth: int = DEPTH
-) -> None:
+) -> Path:
     """Draw from the waveform to the logits.
 
     Args:
-        path: .svg, .pdf or .png.
-        depth: how many modules within one another are opened; what lies deeper is one box.
+        path: .svg, .pdf or .png, which is also taken for a name without an ending.
+        depth: how many modules within one another are opened, 1 or more; what lies deeper is one box.
+
+    Returns:
+        Where the picture is.
+
+    Raises ValueError for an ending of another kind, or the path of a folder.
     """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a picture in it, such as {path / 'network.svg'}")
+    path = path if path.suffix else path.with_suffix(".png")
     samples = round(DURATION_S * extractor.sampling_rate)
     noise = 0.1 * torch.randn(1, samples, generator=torch.Generator().manual_seed(0))
     features, mask = extractor.extract(noise, torch.tensor([samples]))
@@ -100,7 +109,8 @@ def draw_network(
     ]
     title = f"{model.config.backbone}: {root.parameters:,} parameters, {model.config.num_labels} labels"
     with rc_context({"svg.fonttype": "none"}):  # letters stay letters: a quarter of the size, and found by a search
-        _draw(rows, title).savefig(path, metadata={"Date": None} if Path(path).suffix == ".svg" else None)
+        _draw(rows, title).savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return path
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+LONGEST_WAIT = timedelta(days=7)  # of one process for the others, which may have more, or longer, files to decode
 
 
 def synchronize_batch_norms(model: nn.Module, device: torch.device) -> None:

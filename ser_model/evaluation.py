@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from tqdm import tqdm
 
 from .conditions import CONDITIONS, heard_under
 from .corpora import named_speaker
 from .data import EmotionData, load_data
+from .hub import find_file
 from .inference import EmotionRecognizer
 from .labels import nearest
 from .predictions import CLEAN, Predictions, run_columns
@@ -127,11 +126,5 @@ def unseen(
 
 
 def split_file(source: str | Path) -> Path | None:
-    """The split.json of a model, from its folder or the Hub."""
-    if Path(source).is_dir():
-        path = Path(source) / "split.json"
-        return path if path.is_file() else None
-    try:
-        return Path(hf_hub_download(str(source), "split.json"))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
-        return None
+    """The split.json of a model, from its folder or the Hub; see `find_file` for what it raises."""
+    return find_file(source, "split.json")

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 
 from .audio import AudioError
-from .disk import in_words
+from .disk import first_line, in_words
 
 LAUNCHERS = ("ACCELERATE_DYNAMO_BACKEND", "TORCHELASTIC_RUN_ID")  # set by `accelerate launch` and torchrun
 LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused", "NCCL")
@@ -73,7 +73,7 @@ def faults_in_words() -> Iterator[None]:
     except RuntimeError as error:
         if type(error) is not RuntimeError and not isinstance(error, dist.DistError):
             raise
-        message = str(error).splitlines()[0]
+        message = first_line(error)
         if "DataLoader worker" in message:
             raise Stopped(f"a process that decodes clips has died ({message}); see that memory suffices") from error
         if any(sign in str(error) for sign in LOST_PEER):

@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import nn
 from transformers import AutoConfig
 
 from . import registration  # noqa: F401  so that Auto classes know our models
 from .build import build_extractor, network_config
 from .configuration_ser import SERConfig
+from .disk import first_line
 from .feature_extraction_ser import SERFeatureExtractor
-from .hub import load_pretrained
+from .hub import find_file, load_pretrained
 from .modeling_ser import SERForAudioClassification
 from .pretrained import load_extractor, load_model
 from .settings import Settings, SettingsError
@@ -68,7 +67,7 @@ def load_base(settings: Settings) -> Base | None:
     try:
         config = load_pretrained(AutoConfig.from_pretrained, source)
     except ValueError as error:  # a kind that Transformers does not know either
-        raise SettingsError(f"{source} cannot be fine-tuned here: {str(error).splitlines()[0]}") from error
+        raise SettingsError(f"{source} cannot be fine-tuned here: {first_line(error)}") from error
     if not isinstance(config, SERConfig):
         raise SettingsError(
             f"{source} is a model of the kind {config.model_type!r}; fine-tuning starts from one that train.py made"
@@ -130,10 +129,5 @@ def _check_freezing(settings: Settings) -> None:
 
 
 def _licence(source: str) -> str | None:
-    card = Path(source) / "README.md"
-    if Path(source).is_dir() and not card.is_file():
-        return None
-    try:
-        return ModelCard.load(card if card.is_file() else source).data.license
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
-        return None
+    card = find_file(source, "README.md")
+    return ModelCard.load(card).data.license if card else None

@@ -4,21 +4,31 @@ import copy
 import json
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TypeVar
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, TypeVar
 
 import torch
-from huggingface_hub import HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
+import yaml
+from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 from huggingface_hub.utils import validate_repo_id
 from torch import Tensor, nn
 from torch.export import Dim
 from transformers.dynamic_module_utils import get_relative_imports
 
 from .backbones import Timm
+from .disk import first_line
 from .feature_extraction_ser import SERFeatureExtractor
 from .modeling_ser import SERForAudioClassification
 
+SETTINGS = "settings.yaml"
 # What makes up a model on the Hub; whatever else lies in the folder (optimizer states, logs, pickles) stays at home.
 NEEDED = ("config.json", "preprocessor_config.json", "README.md")
 UPLOADED = (
@@ -28,10 +38,9 @@ UPLOADED = (
     "*.py",
     "*.png",
     "metrics.json",
-    "settings.yaml",
+    SETTINGS,
     "split.json",
 )
-LEFT = ("*/*",)  # folders: the patterns above reach into them
 
 EXPORT_NEEDS = ("onnx", "onnxscript")
 ONNX_TOLERANCE = 1e-4  # of a logit: float32 sums in another order differ by 1e-6
@@ -81,16 +90,33 @@ def push_model(folder: str | Path, repo_id: str, private: bool = False) -> str:
     api = HfApi(token=token)
     try:
         repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
-        return api.upload_folder(
-            folder_path=folder,
-            repo_id=repo_id,
-            allow_patterns=list(UPLOADED),
-            ignore_patterns=list(LEFT),
-            commit_message="Upload model, feature extractor, code and card",
-        ).commit_url
-    except (HTTPError, OSError, ValueError) as error:
+        files = sorted(file for pattern in UPLOADED for file in folder.glob(pattern))
+        uploads = [CommitOperationAdd(file.name, _fit_for_others(file)) for file in files]
+        message = "Upload model, feature extractor, code and card"
+        return api.create_commit(repo_id, uploads, commit_message=message).commit_url
+    except (HTTPError, OSError, ValueError, yaml.YAMLError) as error:
         # `from None`: what lies below may quote the request, and with it the token.
         raise HubError(_complaint(error, repo_id).replace(token, "(token)")) from None
+
+
+def _fit_for_others(file: Path) -> Path | bytes:
+    """The file itself; but of the settings, a copy that does not tell where on this machine things lie."""
+    if file.name != SETTINGS:
+        return file
+    settings = yaml.safe_load(content := file.read_bytes())
+    nowhere = _without_places(settings)
+    return content if nowhere == settings else yaml.safe_dump(nowhere, sort_keys=False, allow_unicode=True).encode()
+
+
+def _without_places(value: Any) -> Any:
+    """Nested settings in which every absolute path is reduced to its last part."""
+    if isinstance(value, dict):
+        return {key: _without_places(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_places(item) for item in value]
+    if isinstance(value, str) and (PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()):
+        return PureWindowsPath(value).name  # which knows both kinds of slashes
+    return value
 
 
 def check_folder(folder: Path) -> None:
@@ -137,10 +163,42 @@ def _complaint(error: Exception, repo_id: str) -> str:
 
 def load_pretrained(load: Callable[..., Loaded], source: str | Path, **options) -> Loaded:
     """`load(source)`; HubError, one sentence, where there is no such model, or none that can be used."""
+    if _is_path(str(source)) and not Path(source).exists():  # the Hub would call it no name of a repository
+        raise HubError(f"no model at {source}: there is no such folder")
     try:
         return load(source, **options)
     except OSError as error:
-        raise HubError(f"no model at {source}: {str(error).splitlines()[0].removeprefix(f'{source}: ')}") from error
+        raise HubError(f"no model at {source}: {first_line(error).removeprefix(f'{source}: ')}") from error
+
+
+def find_file(source: str | Path, name: str) -> Path | None:
+    """A file of a model, from its folder or the Hub; None where the model has none.
+
+    Raises:
+        HubError: nobody can tell, for the Hub cannot be asked and has not been before.
+    """
+    if Path(source).is_dir():
+        path = Path(source) / name
+        return path if path.is_file() else None
+    try:
+        return Path(hf_hub_download(str(source), name))
+    except LocalEntryNotFoundError as error:
+        if try_to_load_from_cache(str(source), name) is not None:  # which remembers that there was none
+            return None
+        reason = error
+    except EntryNotFoundError:
+        return None
+    except (HTTPError, HFValidationError, OSError) as error:
+        reason = error
+    raise HubError(
+        f"nobody can tell whether {source} has a {name} ({first_line(reason)}); try again with the Hub in reach, or "
+        "download the model and give its folder"
+    ) from reason
+
+
+def _is_path(source: str) -> bool:
+    """Whether it can be no name of a repository, such as your-name/ser-cnn."""
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).is_absolute()
 
 
 class Recognizer(nn.Module):
@@ -193,7 +251,7 @@ def export_onnx(model: SERForAudioClassification, extractor: SERFeatureExtractor
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = first_line(error.__cause__ or error)
         raise HubError(f"backbone {name!r} cannot be exported: {reason}") from error
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # where in our files each came from: a third of the size, and nobody's business

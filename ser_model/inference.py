@@ -417,12 +417,17 @@ def overlaps(spans: Sequence[Span], speech: Sequence[Span]) -> np.ndarray:
 
 
 def audio_files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """Files as given, and the audio files below each folder, in sorted order."""
+    """Files as given, and the audio files below each folder, in sorted order; what starts with a dot is passed over."""
     for path in map(Path, paths):
         if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+            found = (file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
+            yield from sorted(file for file in found if not _is_hidden(file.relative_to(path)))
         else:
             yield path
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def header(recognizer: EmotionRecognizer) -> list[str]:

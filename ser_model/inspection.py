@@ -56,7 +56,8 @@ class Sound:
     peak: the largest |sample| of any channel; 1 is full scale.
     loudness_db: RMS of the mean of the channels in dB of full scale, at least QUIETEST_DB.
     content: hash of the rate and of the mean of the channels, so that a wav and its flac agree; "" if unreadable.
-    problem: None, or why it must not be used: "unreadable: ...", "empty: ...", "silent: ...", "clipped: ...".
+    problem: None, or why it must not be used: "unreadable: ...", "badly named: ...", "empty: ...", "silent: ...",
+        "clipped: ...".
     warning: None, or a fault that leaves it usable: "clipped: ..." for a few samples, "damaged: ...".
     """
 
@@ -216,6 +217,10 @@ class _Meter(Watch):
 
 def _measure(name: str, sampling_rate: int | None) -> tuple[Sound, np.ndarray | None]:
     """The sound of a file, and its waveform at `sampling_rate` unless it cannot be read."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # no table could hold it
+        return _nothing("badly named: its name is not UTF-8; rename it"), None
     meter = _Meter()
     try:
         waveform = load_audio(name, sampling_rate or SAMPLING_RATE_HZ, watch=meter)
@@ -376,6 +381,7 @@ def _enter_worker(decoded) -> None:
     global _decoded
     _decoded = decoded
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, and what is begun is finished
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has the parent's handler, which is not for this process
     torch.set_num_threads(1)  # one process a core; and a forked process must not use its parent's pool of threads
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
 
+from .disk import first_line
 from .registration import SERConfig, SERFeatureExtractor  # which lets the Auto classes know ours
 
 # Without this, Transformers asks at the terminal whether it may run a folder's code, and waits for an answer.
@@ -72,5 +73,5 @@ def _in_a_sentence(name_or_path: str | Path, files: str) -> Iterator[None]:
             f"{name_or_path}: model.safetensors is of another network than config.json; take both from one model"
         ) from error
     except (KeyError, TypeError, ValueError) as error:
-        said = str(error).strip().splitlines()[0].rstrip(".")
+        said = first_line(error).rstrip(".")
         raise PretrainedError(f"{name_or_path}: {files} cannot be used ({said}); fetch it again") from error

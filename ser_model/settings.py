@@ -1,11 +1,22 @@
 """One YAML file an experiment -> typed settings. Unknown keys and impossible values are refused at this border."""
 
 import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from .labels import nearest
 
@@ -14,8 +25,21 @@ class SettingsError(ValueError):
     """A config file or an override that cannot be used, and what would be right."""
 
 
+def _lower_first(bounds: tuple) -> tuple:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the lower bound comes first; write {[*reversed(bounds)]}, not {[*bounds]}")
+    return bounds
+
+
+_Number = TypeVar("_Number")
+Range = Annotated[tuple[_Number, _Number], AfterValidator(_lower_first)]
+Decibels = Annotated[float, Field(ge=-120, le=120)]  # beyond it float32 has nothing left to hear
+Swing = Annotated[float, Field(gt=0, le=120)]  # up and down by so many dB
+Semitones = Annotated[float, Field(gt=0, le=24)]  # two octaves up and down
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SplitSettings(_Section):
@@ -65,60 +89,67 @@ class NoiseSettings(_Distortion):
     """Coloured noise, or recordings from a folder, at a signal-to-noise ratio drawn evenly in dB."""
 
     probability: float = Field(default=0.3, ge=0, le=1)
-    snr_db: tuple[float, float] = (5.0, 30.0)
-    slope: tuple[float, float] = (0.0, 1.0)  # power falls with frequency to this power: 0 is white, 1 is pink
+    snr_db: Range[Decibels] = (5.0, 30.0)
+    # Power falls with frequency to this power: 0 is white, 1 is pink.
+    slope: Range[Annotated[float, Field(ge=-10, le=10)]] = (0.0, 1.0)
     folder: str | None = None  # recordings to draw from in place of made noise
 
 
 class ShiftSettings(_Distortion):
     """Move the sound along, and its end to the front."""
 
-    max_s: float = Field(default=0.2, gt=0)
+    max_s: float = Field(default=0.2, gt=0, le=60)
 
 
 class GainSettings(_Distortion):
     """Louder or softer; without effect on relative levels but for what noise and clipping do to them."""
 
     probability: float = Field(default=1.0, ge=0, le=1)
-    db: float = Field(default=6.0, gt=0)
+    db: Swing = 6.0
 
 
 class PitchSettings(_Distortion):
     """A higher or lower voice at the same tempo; formants move along."""
 
-    semitones: float = Field(default=2.0, gt=0)
+    semitones: Semitones = 2.0
 
 
 class IntonationSettings(_Distortion):
     """Another speaker's pitch: harmonics move, formants and tempo stay."""
 
-    semitones: float = Field(default=3.5, gt=0)
+    semitones: Semitones = 3.5
 
 
 class ReverberationSettings(_Distortion):
     """A room: exponentially decaying noise behind the direct sound."""
 
-    decay_s: tuple[float, float] = (0.1, 0.5)  # until 60 dB below
-    direct_db: tuple[float, float] = (0.0, 12.0)  # direct over reverberant level: far from and near the microphone
+    decay_s: Range[Annotated[float, Field(gt=0, le=20)]] = (0.1, 0.5)  # until 60 dB below; a cathedral's is 10
+    direct_db: Range[Decibels] = (0.0, 12.0)  # direct over reverberant level: far from and near the microphone
 
 
 class BandSettings(_Distortion):
     """What a line leaves: a telephone's 300 to 3400 Hz (ITU-T G.712), and around it."""
 
-    low_hz: tuple[float, float] = (100.0, 400.0)
-    high_hz: tuple[float, float] = (3000.0, 5000.0)
+    low_hz: Range[Annotated[float, Field(ge=0)]] = (100.0, 400.0)
+    high_hz: Range[Annotated[float, Field(gt=0)]] = (3000.0, 5000.0)
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> "BandSettings":
+        if self.low_hz[1] >= self.high_hz[0]:
+            raise ValueError(f"low_hz reaches {self.low_hz[1]:g}, high_hz begins at {self.high_hz[0]:g}: part them")
+        return self
 
 
 class CodecSettings(_Distortion):
     """Through a lossy codec and back; on the CPU, about 10 ms a clip."""
 
-    kbit_s: tuple[int, int] = (16, 64)  # MP3
+    kbit_s: Range[Annotated[int, Field(ge=8, le=320)]] = (16, 64)  # MP3, which knows no others
 
 
 class ClippingSettings(_Distortion):
     """An overdriven microphone: samples beyond a share of the peak are cut off."""
 
-    threshold: tuple[float, float] = (0.1, 0.6)
+    threshold: Range[Annotated[float, Field(gt=0, le=1)]] = (0.1, 0.6)
 
 
 class TempoSettings(_Distortion):
@@ -145,23 +176,23 @@ class TiltSettings(_Distortion):
     """Brighter or duller, as rooms and microphones are: a slope over the whole frequency axis."""
 
     probability: float = Field(default=1.0, ge=0, le=1)
-    db: float = Field(default=6.0, gt=0)
+    db: Swing = 6.0
 
 
 class EqualizerSettings(_Distortion):
     """Another microphone and room: a smooth random curve over the frequency axis."""
 
-    db: float = Field(default=3.0, gt=0)  # standard deviation of the curve
-    knots: int = Field(default=8, ge=2)  # evenly spaced in mel, a straight line between two
+    db: Swing = 3.0  # standard deviation of the curve
+    knots: int = Field(default=8, ge=2, le=1000)  # evenly spaced in mel, a straight line between two
 
 
 class MaskSettings(_Distortion):
     """SpecAugment: stretches of time and bands of frequency hidden behind their mean."""
 
     probability: float = Field(default=1.0, ge=0, le=1)
-    time_masks: int = Field(default=2, ge=0)
+    time_masks: int = Field(default=2, ge=0, le=100)
     max_frames: int = Field(default=10, ge=1)
-    frequency_masks: int = Field(default=2, ge=0)
+    frequency_masks: int = Field(default=2, ge=0, le=100)
     max_bands: float = Field(default=0.12, gt=0, lt=1)  # share of the mel axis
 
 
@@ -257,7 +288,7 @@ class DataSettings(_Section):
 
 class Settings(_Section):
     name: str
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)  # numpy takes no larger one
     data: DataSettings
     labels: int | dict[str, Any] = 8
     split: SplitSettings = SplitSettings()
@@ -265,6 +296,36 @@ class Settings(_Section):
     model: dict[str, Any] = {}  # arguments of SERConfig
     augmentation: AugmentationSettings = AugmentationSettings()
     training: TrainingSettings = TrainingSettings()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if name.strip(" .") == "" or re.search(r"[/\\\x00-\x1f]", name):  # the logs go to OUT/logs/<name>
+            raise ValueError(f"{name!r} cannot name a folder; take letters and digits, without a slash")
+        return name
+
+    @field_validator("labels")
+    @classmethod
+    def _are_words(cls, labels: int | dict[str, Any]) -> int | dict[str, Any]:
+        """YAML takes a bare yes, no, on or off for true or false, and nothing says which word it was."""
+        if misread := [word for word in _words(labels) if word is None or isinstance(word, bool)]:
+            raise ValueError(
+                f'YAML reads one of the words as {json.dumps(misread[0])}; quote them, as in names: ["yes", "no"]'
+            )
+        return labels
+
+
+def _words(value: Any) -> Iterator[Any]:
+    """Every key and value of nested lists and mappings; what is left out altogether (`drop:`) is none."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from () if inner is None else _words(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _words(inner)
+    else:
+        yield value
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -301,7 +362,7 @@ def load_settings(path: str | Path, overrides: list[str] | None = None) -> Setti
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        raise SettingsError(f"{path}: " + "; ".join(_complaint(problem) for problem in error.errors())) from error
+        raise SettingsError(f"{path}: " + "; ".join(_complaints(error.errors()))) from error
 
 
 def flat_settings(settings: Settings) -> dict[str, str | int | float | bool]:
@@ -344,14 +405,61 @@ def _lay_over(raw: dict, dotted_key: str, value: Any) -> None:
     raw[key] = value
 
 
-def _complaint(problem: dict) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "value_error":  # of a validator that looked at a whole section
-        return f"{key}: {problem['ctx']['error']}"
-    if problem["type"] != "extra_forbidden":
-        return f"{key} is {problem['input']!r}: {problem['msg'].lower()}"
-    section = Settings
-    for part in problem["loc"][:-1]:
-        section = section.model_fields[part].annotation
-    hint = nearest(problem["loc"][-1], section.model_fields)
-    return f"unknown key {key!r}{hint}; known here: {sorted(section.model_fields)}"
+_WANTED = {  # by the start of pydantic's name for the fault, or of the type of a union that did not fit
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "list[str]": "a list of names",
+    "list": "a list",
+    "tuple": "a list of two",
+    "dict": "a mapping of keys to values",
+    "model": "a mapping of keys to values",
+    "too_short": "a list with something in it",
+}
+
+
+def _complaints(problems: Sequence[dict]) -> list[str]:
+    """One for each setting, in words that need no knowledge of pydantic."""
+    complaints: dict[str, str] = {}
+    for problem in problems:
+        key, section, beyond = _place(problem["loc"])
+        given, kind = problem["input"], problem["type"]
+        if kind == "extra_forbidden":
+            name = str(problem["loc"][-1])
+            hint = nearest(name, section.model_fields)
+            complaints[key] = f"unknown key {key!r}{hint}; known here: {sorted(section.model_fields)}"
+        elif kind == "value_error":  # of a validator of ours, which says it all
+            complaints[key] = f"{key}: {problem['ctx']['error']}"
+        elif kind == "missing":
+            complaints[key] = f"{key} is missing"
+        elif kind == "literal_error":
+            known = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+            complaints[key] = f"{key} is {given!r}{nearest(str(given).lower(), known)}; known: {', '.join(known)}"
+        elif key in complaints:  # a union: what else would have done, named once
+            wanted = _wanted(beyond, problem)
+            complaints[key] += "" if wanted in complaints[key] else f" or {wanted}"
+        else:
+            complaints[key] = f"{key} is {given!r}; it must be {_wanted(beyond, problem)}"
+    return list(complaints.values())
+
+
+def _place(path: Sequence[str | int]) -> tuple[str, type[BaseModel], str]:
+    """The dotted key of a setting, the section that it is in, and which type of a union pydantic tried, if any."""
+    section, inner, names = Settings, Settings, []
+    for part in path:
+        if inner is not None:
+            section, field = inner, inner.model_fields.get(part)
+            known = field is not None and isinstance(field.annotation, type)
+            inner = field.annotation if known and issubclass(field.annotation, _Section) else None
+        elif isinstance(part, str):
+            return ".".join(names), section, part
+        names.append(str(part))
+    return ".".join(names), section, ""
+
+
+def _wanted(tried: str, problem: Mapping[str, Any]) -> str:
+    """ "a whole number", or what pydantic says of bounds: "greater than 0"."""
+    fault = tried or problem["type"]
+    words = [words for start, words in _WANTED.items() if fault.startswith(start)]
+    return words[0] if words else problem["msg"].removeprefix("Input should be ").lower()

@@ -34,6 +34,8 @@ FOLDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ravdess-tess-speakers": (_RAVDESS[0] + _TESS[0], _RAVDESS[1] + _TESS[1], *_RAVDESS[2:]),
 }
 
+MORE_DRAWS = 50  # of speakers, where the first leaves a part without a label; two or three are enough as a rule
+
 Amount = float | int | Sequence[str]  # a share of a corpus's speakers, a number of them, or their ids
 
 
@@ -91,8 +93,9 @@ def speaker_split(
     """No speaker in two parts.
 
     `test` and `validation` are each a list of speaker ids, or a share or number of the speakers of every corpus, drawn
-    with the corpus's balance of sexes. A corpus that would have no speaker left to train on stays in train as a whole,
-    as does one whose share rounds to none (TESS's two at 0.2). Adding a corpus does not change the draw in the others.
+    with the corpus's balance of sexes and, as far as its speakers allow, all its labels in each part. A corpus that
+    would have no speaker left to train on stays in train as a whole, as does one whose share rounds to none (TESS's two
+    at 0.2). Adding a corpus does not change the draw in the others.
 
     Raises SplitError when a speaker is unknown, or a label would be tested but not trained on.
     """
@@ -102,7 +105,7 @@ def speaker_split(
             f"{len(unknown)} utterances name no speaker, the first is {unknown[0].path}: whether a split is "
             "speaker-disjoint cannot be checked. Give a speaker column, or ask for a random split"
         )
-    return _finish(utterances, _speaker_parts(utterances, test, validation, seed), "speakers", seed, labels)
+    return _finish(utterances, _speaker_parts(utterances, labels, test, validation, seed), "speakers", seed, labels)
 
 
 def published_split(
@@ -119,12 +122,13 @@ def published_split(
         raise SplitError(f"unknown protocol {name!r}{nearest(name, FOLDS)}; known: {', '.join(FOLDS)}")
     if fold not in range(1, len(FOLDS[name]) + 1):
         raise SplitError(f"{name} has folds 1 to {len(FOLDS[name])}; got {fold!r}")
-    parts = _speaker_parts(utterances, FOLDS[name][fold - 1], validation, seed)
+    emotions = [utterance.emotion for utterance in utterances]
+    parts = _speaker_parts(utterances, emotions, FOLDS[name][fold - 1], validation, seed)
     training = [index for index, part in enumerate(parts) if part == "train"]
     one_speaker = len({utterances[index].speaker for index in training}) == 1
     if one_speaker and "validation" not in parts and isinstance(validation, float):
         rng = random.Random(seed)
-        takes = _takes_by_label(utterances, [utterance.emotion for utterance in utterances], training, rng)
+        takes = _takes_by_label(utterances, emotions, training, rng)
         _assign(parts, _draw(takes, round(validation * len(training)), rng), "validation")
     return _finish(utterances, parts, f"{name}/{fold}", seed)
 
@@ -148,7 +152,7 @@ def corpus_split(
         if corpus not in corpora:
             raise SplitError(f"no corpus {corpus!r} in the data{nearest(corpus, corpora)}; there: {', '.join(corpora)}")
     test = sorted({utterance.speaker for utterance in utterances if utterance.corpus in wanted})
-    return _finish(utterances, _speaker_parts(utterances, test, validation, seed), "corpora", seed, labels)
+    return _finish(utterances, _speaker_parts(utterances, labels, test, validation, seed), "corpora", seed, labels)
 
 
 def column_split(utterances: Sequence[Utterance]) -> Split:
@@ -219,28 +223,6 @@ def continued(content: Mapping, base: str | Path | None, base_hash: str | None) 
         heard = None
     content = {key: value for key, value in content.items() if key != "hash"} | {"heard_before": heard}
     return {**content, "hash": _hash(content)}
-
-
-def load_manifest(path: str | Path, utterances: Sequence[Utterance], root: str | Path) -> Split:
-    """The split that a manifest file describes, checked anew against `utterances`.
-
-    Raises LeakError when the file was altered or the split leaks, SplitError when it is no manifest or its clips are
-    not the given utterances.
-    """
-    content = _read_manifest(path)
-    index_of = {_id(utterance, root): index for index, utterance in enumerate(utterances)}
-    listed = {clip for part in PARTS for clip in content[part]}
-    differences = {"not in the data": listed - index_of.keys(), "not in the manifest": index_of.keys() - listed}
-    for what, clips in differences.items():
-        if clips:
-            raise SplitError(
-                f"{path}: {len(clips)} clips are {what}: {_some(clips)}. Use the corpora, options and labels that the "
-                "manifest was made with"
-            )
-    indices = [tuple(sorted(index_of[clip] for clip in content[part])) for part in PARTS]
-    split = Split(*indices, content["kind"], content["speaker_disjoint"], content.get("seed"))
-    check_split(split, utterances)
-    return split
 
 
 def speakers_heard(path: str | Path, utterances: Sequence[Utterance], root: str | Path) -> tuple[str, set[str]]:
@@ -330,11 +312,15 @@ def _apportion(count: int, sizes: Mapping[Hashable, int], rng: random.Random) ->
     return shares
 
 
-def _speaker_parts(utterances: Sequence[Utterance], test: Amount, validation: Amount, seed: int) -> list[str]:
+def _speaker_parts(
+    utterances: Sequence[Utterance], labels: Sequence[str], test: Amount, validation: Amount, seed: int
+) -> list[str]:
     """The part of each utterance, speakers whole; see `speaker_split`."""
     by_corpus: dict[str, dict[str, str | None]] = defaultdict(dict)
-    for utterance in utterances:
+    labels_of: dict[str, set[str]] = defaultdict(set)
+    for utterance, label in zip(utterances, labels, strict=True):
         by_corpus[utterance.corpus][utterance.speaker] = utterance.sex
+        labels_of[utterance.speaker].add(label)
     amounts = {"test": test, "validation": validation}
     part_of = _named_speakers(amounts, {speaker for speakers in by_corpus.values() for speaker in speakers})
     for speakers in by_corpus.values():
@@ -343,10 +329,7 @@ def _speaker_parts(utterances: Sequence[Utterance], test: Amount, validation: Am
         counts = {part: _count(amount, len(speakers)) for part, amount in amounts.items()}
         if sum(counts.values()) >= len(free):
             continue
-        for part, count in counts.items():
-            for speaker in _pick(free, count, rng):
-                part_of[speaker] = part
-                del free[speaker]
+        part_of |= _draw_speakers(free, counts, labels_of, rng)
     return [part_of.get(utterance.speaker, "train") for utterance in utterances]
 
 
@@ -377,6 +360,37 @@ def _count(amount: Amount, speakers: int) -> int:
             raise SplitError(f"a number of speakers must be at least 1; got {amount}")
         return amount
     return 0
+
+
+def _draw_speakers(
+    sexes: Mapping[str, str | None], counts: Mapping[str, int], labels_of: Mapping[str, set[str]], rng: random.Random
+) -> dict[str, str]:
+    """Speaker -> part for so many of the speakers in `sexes`: the first draw that leaves no part without a label.
+
+    Where there is none, as few as possible are without: first of all the rest, which trains.
+    """
+
+    def draw() -> dict[str, str]:
+        part_of, left = {}, dict(sexes)
+        for part, count in counts.items():
+            for speaker in _pick(left, count, rng):
+                part_of[speaker] = part
+                del left[speaker]
+        return part_of
+
+    def lacking(part_of: Mapping[str, str]) -> tuple[int, int]:
+        labels_in = {part: set() for part in ("train", *counts) if counts.get(part) != 0}
+        for speaker in sexes:
+            labels_in[part_of.get(speaker, "train")] |= labels_of[speaker]
+        missing = {part: len(set().union(*labels_in.values()) - labels) for part, labels in labels_in.items()}
+        return missing["train"], sum(missing.values())
+
+    best = draw()
+    for _ in range(MORE_DRAWS):
+        if not any(lacking(best)):
+            break
+        best = min(best, draw(), key=lacking)
+    return best
 
 
 def _pick(sexes: Mapping[str, str | None], count: int, rng: random.Random) -> list[str]:
@@ -472,13 +486,9 @@ def _read_manifest(path: str | Path) -> dict:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SplitError(f"{path} cannot be read as a split manifest: {error}") from error
-    return _checked_manifest(content, str(path))
-
-
-def _checked_manifest(content: dict, name: str) -> dict:
     wanted = {"kind", "speaker_disjoint", "hash", *PARTS}
     if not isinstance(content, dict) or wanted - content.keys():
-        raise SplitError(f"{name} is no split manifest; it must have {', '.join(sorted(wanted))}")
+        raise SplitError(f"{path} is no split manifest; it must have {', '.join(sorted(wanted))}")
     if content.pop("hash") != _hash(content):
-        raise LeakError(f"{name} was altered after it was written: its hash does not fit. Make the split anew")
+        raise LeakError(f"{path} was altered after it was written: its hash does not fit. Make the split anew")
     return content

@@ -71,7 +71,7 @@ class VoiceActivity:
         chunk = self.sampling_rate * CHUNK_SAMPLES / DETECTOR_HZ
         first, last = int(span[0] // chunk), int(-(-span[1] // chunk)) - 1
         heard = self._probabilities[first : last + 1]
-        return len(self._probabilities) < last or max(heard, default=0.0) >= GO_ON_PROBABILITY
+        return len(self._probabilities) <= last or max(heard, default=0.0) >= GO_ON_PROBABILITY
 
     def stretches(self, samples: int) -> list[Span]:
         """Where somebody spoke in the `samples` heard so far."""

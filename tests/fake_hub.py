@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _resolve(self, repository: Repository, file: str) -> None:
         if file not in repository.files:
-            return self._refuse(404, "Entry not found", "EntryNotFound")
+            return self._refuse(404, "Entry not found", "EntryNotFound", {"X-Repo-Commit": repository.sha})
         content = repository.files[file]
         headers = {"ETag": f'"{self._identity(repository, file)["oid"]}"', "X-Repo-Commit": repository.sha}
         self._send(200, content, "application/octet-stream", headers)
@@ -151,8 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, content: dict | list, status: int = 200) -> None:
         self._send(status, json.dumps(content).encode(), "application/json", {})
 
-    def _refuse(self, status: int, message: str, code: str = "") -> None:
-        self._send(status, json.dumps({"error": message}).encode(), "application/json", {"X-Error-Code": code})
+    def _refuse(self, status: int, message: str, code: str = "", headers: Mapping[str, str] = {}) -> None:
+        headers = {"X-Error-Code": code, **headers}
+        self._send(status, json.dumps({"error": message}).encode(), "application/json", headers)
 
     def _send(self, status: int, content: bytes, kind: str, headers: dict[str, str]) -> None:
         self.send_response(status)

@@ -45,6 +45,11 @@ def test_recordings_come_in_order_with_their_folders_and_in_any_script(tmp_path,
     assert outcomes(path) == [(name, SOUND) for name in names]
 
 
+def test_an_hour_of_sound_is_let_through():
+    header_bytes = 44
+    assert Limits().recording_bytes >= 3600 * 44_100 * 2 + header_bytes
+
+
 def test_names_that_macos_writes_without_saying_that_they_are_utf8(tmp_path):
     path = zip_of(tmp_path / "x.zip", ("über/声.wav", SOUND))
     raw = bytearray(path.read_bytes())

@@ -1,6 +1,7 @@
 """From files to batches: columns, damage, cache and stream, on files made here and on the real corpora."""
 
 import csv
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -183,6 +184,18 @@ def test_clips_before_a_batch_are_counted():
     assert [batches.clips_before(index) for index in range(7)] == [sum(sizes[:index]) for index in range(7)]
 
 
+@pytest.mark.parametrize(
+    ("num_clips", "sizes"),
+    [(63, [32, 31]), (40, [40]), (41, [21, 20]), (100, [34, 33, 33]), (1440, [32] * 45), (1152, [32] * 36)],
+)
+def test_no_batch_is_more_than_a_quarter_larger_than_asked_for(num_clips, sizes):
+    assert [len(batch) for batch in shares(num_clips, batch_size=32)] == sizes
+
+
+def test_no_batch_is_cut_down_to_a_single_clip():
+    assert [len(batch) for batch in shares(3, batch_size=2)] == [3]
+
+
 def test_too_few_clips_for_the_processes_are_refused():
     with pytest.raises(DataError, match="7 clips .* 4 processes.*take fewer processes"):
         EvenBatches(7, 8, seed=0, processes=4)
@@ -333,6 +346,22 @@ def test_strict_stops_with_the_list(damaged, cache):
     message = str(error.value)
     assert "9 files cannot be used" in message and len(message.splitlines()) == 10
     assert f"{clip(damaged, 5, 2)}: empty: " in message
+
+
+def test_a_name_that_is_not_utf8_is_left_out_and_listed_as_it_is(tmp_path, cache):
+    folder, bad = tmp_path / "mine", os.fsdecode(b"bad\xff.wav")
+    rows = own_rows()
+    write_table(folder, rows)
+    for row in rows:
+        (folder / row["label"]).mkdir(exist_ok=True)
+        (folder / row["path"]).rename(folder / row["label"] / row["path"])
+    (folder / "clips.csv").unlink()
+    (folder / rows[0]["label"] / rows[0]["path"]).rename(folder / rows[0]["label"] / bad)
+    own = settings([{"name": "folder", "path": "mine"}], {"kind": "random", "test": 0.2, "validation": 0.2}, NAMES)
+    data = load_data(own, tmp_path, RATE, cache_dir=cache)
+    assert data.summary()["left_out"] == {"badly named": 1} and len(data.utterances) == len(rows) - 1
+    write_left_out(data.problems, tmp_path / "left_out.csv", tmp_path)
+    assert os.fsencode(bad) in (tmp_path / "left_out.csv").read_bytes()
 
 
 def test_strict_lets_sound_data_pass(synthetic_corpora, cache):

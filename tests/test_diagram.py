@@ -85,6 +85,14 @@ def test_draw_command_shows_a_saved_model_as_a_picture_too(tmp_path):
     assert pictures[0][0] == pictures[1][0] and pictures[0][1] < pictures[1][1]  # deeper is longer
 
 
+def test_draw_command_says_where_the_picture_is_and_takes_no_folder(tmp_path, capsys):
+    command = ["draw", str(ROOT / "checkpoints" / "ser-cnn-8"), "--depth=1", "--output"]
+    assert main([*command, str(tmp_path / "net")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'net.png'}\n" and (tmp_path / "net.png").is_file()
+    with pytest.raises(SystemExit, match="is a folder; give the name of a picture in it"):
+        main([*command, str(tmp_path)])
+
+
 @pytest.mark.parametrize(
     ("model", "says"),
     [("{backbone: resnet81}", "did you mean 'resnet18'"), ("{num_features: 7}", "num_features|features a frame")],

@@ -177,12 +177,24 @@ def test_suggested_lines_are_accepted_by_the_settings(page, tmp_path):
         assert SERFeatureExtractor(**settings.features).sampling_rate == 16_000
 
 
-@pytest.mark.parametrize("features", [{}, {"n_mfcc": 40, "n_mels": 128, "n_fft": 2048}, {"f_max": 5000.0}])
+@pytest.mark.parametrize(
+    "features",
+    [
+        {},
+        {"n_mfcc": 40, "n_mels": 128, "n_fft": 2048},
+        {"f_max": 5000.0},
+        {"features": ["mfcc", "chroma", "contrast"]},
+        {"features": ["mfcc", "pitch"], "pitch_f_max": 3500.0},
+    ],
+)
 @pytest.mark.parametrize("rate", [6_000, 8_000, 16_000, 24_414, 48_000, 96_000])
 def test_features_for_any_rate_are_accepted(features, rate):
     extractor = SERFeatureExtractor(**{**features, **features_at(features, rate)})
     assert extractor.sampling_rate == rate
     assert extractor.f_max == min(features.get("f_max", rate / 2), rate / 2)
+    assert extractor.pitch_f_max == min(features.get("pitch_f_max", 550.0), rate / 2)
+    octaves = {6_000: 4, 8_000: 5}.get(rate, 6)  # from 200 Hz on, the last begins at 1600, 3200 or 6400 Hz
+    assert extractor.contrast_n_bands == (octaves if "contrast" in extractor.features else 6)
 
 
 def test_coverage_of_a_few_clips():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from fake_hub import OURS, THEIRS, TOKEN, FakeHub, running_hub
 from huggingface_hub import constants
 from test_remote_code import ELSEWHERE
@@ -20,7 +21,7 @@ from test_remote_code import ELSEWHERE
 import train
 from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.__main__ import main
-from ser_model.hub import HubError
+from ser_model.hub import HubError, find_file
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "ser-cnn-8"
@@ -216,6 +217,39 @@ def test_a_folder_that_lacks_something_is_not_pushed(our_hub, folder, capsys, tm
     (tmp_path / "out" / missing).unlink()
     assert re.search(f"no model folder.*lacks.*{missing}", complaint(capsys, str(tmp_path / "out"), f"{OURS}/unseen"))
     assert f"{OURS}/unseen" not in our_hub.repositories
+
+
+def test_pushed_settings_tell_nothing_of_this_machine(our_hub, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "out")
+    text = (tmp_path / "out" / "settings.yaml").read_text()
+    settings = yaml.safe_load(text)
+    settings["training"]["base_model"] = str(tmp_path / "base")
+    settings["augmentation"]["noise"]["folder"] = "D:\\\\noises\\\\rain"
+    settings["data"]["corpora"] = [{"name": "folder", "path": "/home/ann/mine"}, {"name": "folder", "path": "a/b"}]
+    (tmp_path / "out" / "settings.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["push", str(tmp_path / "out"), f"{OURS}/nowhere"]) == 0
+    pushed = yaml.safe_load(our_hub.repositories[f"{OURS}/nowhere"].files["settings.yaml"])
+    assert pushed["training"]["base_model"] == "base" and pushed["augmentation"]["noise"]["folder"] == "rain"
+    assert [corpus["path"] for corpus in pushed["data"]["corpora"]] == ["mine", "a/b"]
+    assert pushed["split"] == settings["split"]
+    assert yaml.safe_load((tmp_path / "out" / "settings.yaml").read_text()) == settings  # which --resume compares
+
+
+def test_a_file_that_a_model_lacks_is_told_from_one_that_nobody_can_ask_for(our_hub, pushed, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    address = f"{our_hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
+    assert find_file(CHECKPOINT, "split.json") == CHECKPOINT / "split.json"
+    assert find_file(CHECKPOINT, "absent.json") is None
+    assert json.loads(find_file(REPO_ID, "split.json").read_text())["kind"] == "all"
+    assert find_file(REPO_ID, "absent.json") is None
+    with pytest.raises(HubError, match=f"whether {OURS}/unseen has a split.json"):
+        find_file(f"{OURS}/unseen", "split.json")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert find_file(REPO_ID, "split.json").is_file()  # the cache has it
+    assert find_file(REPO_ID, "absent.json") is None  # and remembers that there is none of this name
+    with pytest.raises(HubError, match=f"whether {REPO_ID} has a README.md .*; try again with the Hub in reach"):
+        find_file(REPO_ID, "README.md")
 
 
 def test_a_folder_that_is_not_there_is_named(our_hub, capsys, tmp_path):

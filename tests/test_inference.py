@@ -29,7 +29,7 @@ from ser_model.inference import (
     write_predictions,
 )
 from ser_model.labels import EMOTIONS
-from ser_model.voice_activity import VoiceActivity
+from ser_model.voice_activity import CHUNK_SAMPLES, VoiceActivity
 
 RATE = 16_000
 
@@ -139,7 +139,9 @@ def test_batch_answers_as_one_by_one(recognizer, voice):
 
 def test_audio_files_looks_into_folders_and_keeps_files_as_given(tmp_path):
     (tmp_path / "deep").mkdir()
-    for name in ("b.WAV", "a.flac", "notes.txt", "deep/c.m4a"):
+    (tmp_path / ".Trash" / "deep").mkdir(parents=True)
+    (tmp_path / "folder.wav").mkdir()
+    for name in ("b.WAV", "a.flac", "notes.txt", "deep/c.m4a", ".Trash/deep/d.wav", "deep/._c.m4a"):
         (tmp_path / name).touch()
     given = tmp_path / "notes.txt"
     found = list(audio_files([tmp_path, given]))
@@ -292,6 +294,13 @@ def test_speech_may_be_wherever_it_is_found_and_where_nothing_was_heard_yet(reco
     activity.end()
     for start, end in activity.stretches(len(sound)):
         assert activity.may_speak_in((start, start + 1000)) and activity.may_speak_in((end - 1000, end))
+
+
+def test_speech_may_be_in_the_next_chunk(recognizer):
+    activity = VoiceActivity(RATE, recognizer.voice_detector)
+    activity.hear(np.zeros(RATE, np.float32))
+    heard = RATE // CHUNK_SAMPLES * CHUNK_SAMPLES
+    assert not activity.may_speak_in((0, heard)) and activity.may_speak_in((0, heard + 1))
 
 
 def test_nothing_is_written_about_who_asks(tmp_path, model_dir, voice_path):

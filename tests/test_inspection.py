@@ -134,6 +134,14 @@ def test_damage_is_told_alike_at_the_first_and_the_second_start(tmp_path, cache,
     assert second == first
 
 
+@pytest.mark.parametrize("rate", [None, RATE])
+def test_a_file_whose_name_is_not_utf8_is_left_out_with_the_remedy(tmp_path, cache, rate):
+    bad = write(tmp_path / "bad.wav", tone()).rename(tmp_path / os.fsdecode(b"bad\xff.wav"))
+    for _ in range(2):
+        (left_out, good), _ = inspection._sounds([bad, write(tmp_path / "good.wav", tone())], rate, cache, False, 1)
+        assert left_out.problem == "badly named: its name is not UTF-8; rename it" and good.problem is None
+
+
 def test_a_folder_of_damaged_files_alone_leaves_no_shard(tmp_path, cache):
     [sound] = inspect_files([damaged_file(tmp_path, "text")], cache_dir=cache)
     assert sound.problem and not any(cache.rglob("sounds*"))

@@ -169,7 +169,14 @@ def test_training_leaves_a_score_that_the_command_finds_again(run, synthetic_cor
     threshold, weights = learnt()
     model = SERForAudioClassification.from_pretrained(run)
     assert model.likeness_weight.abs().sum() > 0 and model.config.calibration_temperature != 1
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"training_voices_refused": None}))
     assert main(["likeness", str(run), "--data-dir", str(synthetic_corpora)]) == 0
+    refused = metrics.pop("training_voices_refused")
+    assert json.loads((run / "metrics.json").read_text()) == metrics | {
+        "training_voices_refused": pytest.approx(refused, abs=0.01)
+    }
+    assert not (run / "unfinished").exists()
     again, same_weights = learnt()
     assert again == pytest.approx(threshold, abs=1e-3) and f"{again:.3f}" in capsys.readouterr().out
     for name in weights.keys() - {"likeness_weight"}:

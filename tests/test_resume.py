@@ -10,13 +10,18 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
+import soundfile
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from training_runs import ROOT, TINY, Run, outcome
 
-from ser_model.checkpoints import alone
+from ser_model import SERFeatureExtractor
+from ser_model.checkpoints import Checkpoint, CheckpointError, alone, identity_of, remove_run
+from ser_model.settings import load_settings
 
 EVERY_STEP = "--training.checkpoint_minutes=1e-6"
 KINDS = {  # batch norm and accumulated gradients on one process; a recurrent network with dropout on two
@@ -133,6 +138,40 @@ def note_steps(_rank: int) -> None:
     train.train_step = noted
 
 
+def note_loading(lose_launcher: bool, _rank: int) -> None:
+    """Say when the data are about to be loaded; and take a while, or have the launcher gone by then."""
+    import train
+
+    def noted(*arguments, honest=train.load_data, **options):
+        print("loading", flush=True)
+        if lose_launcher:
+            os.getppid = lambda: 1
+        else:
+            time.sleep(60)
+        return honest(*arguments, **options)
+
+    os.environ["TORCHELASTIC_RUN_ID"] = "test"
+    train.load_data = noted
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_first_step_ends_it_in_the_same_sentence(number, places):
+    arguments, _, log = places("early")
+    run = Run(arguments, log, before=partial(note_loading, False))
+    run.wait_until(lambda: "loading" in run.said())
+    run.signal(number)
+    assert run.wait() == [128 + number], run.said()
+    assert f"train.py: stopped by {number.name}; there is no checkpoint yet" in run.said()
+    assert "Traceback" not in run.said()
+
+
+def test_a_launcher_that_is_gone_before_the_first_step_leaves_no_run_behind(places):
+    arguments, _, log = places("orphaned")
+    run = Run(arguments, log, before=partial(note_loading, True))
+    assert run.wait() == [128 + signal.SIGTERM], run.said()
+    assert "train.py: stopped by SIGTERM in epoch 1, 0 batches into it" in run.said()
+
+
 @pytest.mark.parametrize("launcher", ["accelerate launch", "torchrun --standalone --nproc_per_node 2"])
 def test_sigterm_to_the_launcher_stops_what_it_launched(launcher, places):
     """`accelerate launch` ends without a word to its child; torchrun hands the signal on."""
@@ -246,6 +285,10 @@ def refused(arguments: list[str], log: Path, processes: int = 1) -> str:
 def test_a_stopped_run_goes_on_only_as_it_was_started(synthetic_corpora, tmp_path):
     data_dir = shutil.copytree(synthetic_corpora, tmp_path / "data")
     arguments = [*TINY, f"--data-dir={data_dir}", f"--output-dir={tmp_path / 'out'}", EVERY_STEP]
+    noise = tmp_path / "noise" / "street.wav"
+    noise.parent.mkdir()
+    soundfile.write(noise, np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
+    arguments += [f"--augmentation.noise.folder={noise.parent}"]
     log, checkpoint = tmp_path / "log", tmp_path / "out" / "checkpoint.safetensors"
     run = Run([*arguments, "--resume"], log, before=partial(die_in, "replace", 3))
     run.wait()
@@ -264,12 +307,32 @@ def test_a_stopped_run_goes_on_only_as_it_was_started(synthetic_corpora, tmp_pat
     clip.write_bytes(clip.read_bytes()[:-2000])
     assert "sound of the clips was " in refused(arguments, log)
     shutil.move(tmp_path / "clip.wav", clip)
+    noise.rename(tmp_path / "noise.wav")
+    soundfile.write(noise, np.random.default_rng(1).normal(0, 0.1, 16_000), 16_000)
+    assert "sound of the noises was " in refused(arguments, log)
+    (tmp_path / "noise.wav").replace(noise)
     assert checkpoint.read_bytes() == before
 
     checkpoint.write_bytes(before[:-100])
     assert "cannot be read" in refused(arguments, log) and "--overwrite" in refused(arguments, log)
     checkpoint.write_bytes(before)
     resumed_to_the_end(arguments[:-1], log)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", "null", '{"identity": []}', '{"identity": {}}'])
+def test_a_checkpoint_whose_figures_are_damaged_is_refused_like_one_that_was_cut(text, tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes(save({}, {"run": text}))
+    with pytest.raises(CheckpointError, match="checkpoint.safetensors cannot be read .*start anew with --overwrite"):
+        Checkpoint(tmp_path, Mock(), {}, None, {}).restore()
+
+
+def test_another_base_model_in_the_same_place_makes_another_run():
+    settings = load_settings(ROOT / "configs" / "ravdess_tess_cnn.yaml")
+    bases = [SERFeatureExtractor(n_mfcc=n_mfcc).to_json_string() for n_mfcc in (80, 80, 40)]
+    first, same, other = (
+        identity_of(settings, "", [], [], base, Mock())["features of the base model"] for base in bases
+    )
+    assert first == same != other
 
 
 def test_a_finished_run_is_left_alone_unless_it_shall_be_overwritten(places):
@@ -283,8 +346,26 @@ def test_a_finished_run_is_left_alone_unless_it_shall_be_overwritten(places):
     assert again.wait() == [0] and "holds a finished run: nothing is left to do" in again.said()
     assert "training.epochs was 1 and is 2 now" in refused([*arguments, "--resume", "--training.epochs=2"], log)
     assert (output_dir / "model.safetensors").read_bytes() == weights
+    run = Run([*arguments, "--overwrite", "--seed=1", "--training.epochs=500"], log, before=note_steps)
+    run.wait_until(lambda: "step" in run.said())  # long before the first model is saved
+    run.signal(signal.SIGTERM)
+    assert run.wait() == [128 + signal.SIGTERM], run.said()
+    left = {path.name for path in output_dir.iterdir() if path.suffix != ".py"}  # nothing of the run before
+    assert left == {"checkpoint.safetensors", "settings.yaml", "left_out.csv", "logs"}
+    assert load_settings(output_dir / "settings.yaml").seed == 1
     assert Run([*arguments, "--overwrite", "--seed=1"], log).wait() == [0]
     assert (output_dir / "model.safetensors").read_bytes() != weights
+
+
+def test_only_what_a_run_wrote_is_removed(tmp_path):
+    for name in ("README.md", "notes.txt", "logs/mine.log"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_run(tmp_path)  # no run was here
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "notes.txt", "logs"}
+    (tmp_path / "settings.yaml").touch()
+    remove_run(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
 
 
 def test_a_second_run_is_kept_out_of_the_folder_until_the_first_has_ended(places):

@@ -46,11 +46,63 @@ def test_unknown_key_is_refused_with_the_nearest_known_one(tmp_path):
         ("seed: -1\n", "seed is -1"),
         ("split: {kind: random, test: [ravdess-01]}\n", "give test and validation as shares"),
         ("split: {kind: corpora}\n", "name them as in"),
+        ("seed: 4294967296\n", "seed is 4294967296; it must be less than"),
+        ("name: ../../evil\n", "'../../evil' cannot name a folder"),
+        ("name: ..\n", "'..' cannot name a folder"),
+        ("training: {learning_rate: .inf}\n", "training.learning_rate is inf; it must be a finite number"),
+        ("augmentation: {gain: {db: .inf}}\n", "augmentation.gain.db is inf"),
+        ("augmentation: {pitch: {semitones: 200}}\n", "augmentation.pitch.semitones is 200; it must be less than"),
+        ("augmentation: {noise: {snr_db: [.nan, 5]}}\n", "augmentation.noise.snr_db.0 is nan"),
+        ("augmentation: {noise: {snr_db: [30, 5]}}\n", r"the lower bound comes first; write \[5.0, 30.0\]"),
+        ("augmentation: {reverberation: {decay_s: [-1, -0.5]}}\n", "augmentation.reverberation.decay_s.0 is -1"),
+        ("augmentation: {codec: {kbit_s: [-5, -5]}}\n", "augmentation.codec.kbit_s.0 is -5; it must be greater"),
+        ("augmentation: {clipping: {threshold: [-1, -1]}}\n", "augmentation.clipping.threshold.0 is -1"),
+        ("augmentation: {band: {low_hz: [9000, 9500]}}\n", "low_hz reaches 9500, high_hz begins at 3000"),
     ],
 )
 def test_impossible_value_is_refused_naming_its_key(tmp_path, text, key):
     with pytest.raises(SettingsError, match=key):
         settings_from(tmp_path, MINIMAL + text)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("--training.schedule=cosin", "did you mean 'cosine'.*known: one_cycle, cosine, cosine_restarts"),
+        ("--training.optimizer=adam", "did you mean 'adamw'"),
+        ("--training.mixed_precision=BF16", "did you mean 'bf16'"),
+        ("--split.kind=speaker", "did you mean 'speakers'"),
+    ],
+)
+def test_an_unknown_word_is_refused_with_the_nearest_known_one(tmp_path, override, said):
+    with pytest.raises(SettingsError, match=said):
+        settings_from(tmp_path, MINIMAL, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("--labels=", "labels is None; it must be a whole number or a mapping of keys to values"),
+        ("--training=5", "training is 5; it must be a mapping of keys to values"),
+        ("--training.epochs=many", "training.epochs is 'many'; it must be a whole number"),
+        ("--split.test={a: 1}", "split.test is {'a': 1}; it must be a list of names or a whole number or a number"),
+        ("--data.corpora=[]", "data.corpora is []; it must be a list with something in it"),
+    ],
+)
+def test_what_was_wanted_is_said_in_plain_words(tmp_path, override, said):
+    with pytest.raises(SettingsError) as refused:
+        settings_from(tmp_path, MINIMAL, override)
+    assert str(refused.value) == f"{tmp_path / 'mine.yaml'}: {said}"
+
+
+@pytest.mark.parametrize("labels", ["{names: [yes, no]}", "{names: [a, b], merge: {off: a}}", "{drop: [null]}"])
+def test_labels_that_yaml_takes_for_something_else_are_to_be_quoted(tmp_path, labels):
+    with pytest.raises(SettingsError, match="quote them"):
+        settings_from(tmp_path, MINIMAL + f"labels: {labels}\n")
+
+
+def test_quoted_labels_stay_words(tmp_path):
+    assert settings_from(tmp_path, MINIMAL + 'labels: {names: ["yes", "no"]}\n').labels == {"names": ["yes", "no"]}
 
 
 def test_overrides_reach_nested_keys_and_keep_their_types(tmp_path):

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from ser_model import SERFeatureExtractor
 from ser_model.evaluation import evaluate, split_file
 from ser_model.inference import EmotionRecognizer
 from ser_model.settings import TrainingSettings, load_settings
-from train import main, make_model, precision, take_cores
+from train import main, make_model, make_state, precision, take_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "train.py"]
@@ -204,6 +206,11 @@ def test_strict_stops_before_training_with_the_list(damaged_corpora, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_over_the_cross_validation_that_judges_it_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="--after and --output-dir are both .*give another --output-dir"):
+        main([*SMALL, f"--data-dir={tmp_path}", f"--output-dir={tmp_path}/", f"--after={tmp_path}"])
+
+
 def test_a_wrong_setting_ends_in_one_sentence(synthetic_corpora, tmp_path):
     result = launch(synthetic_corpora, tmp_path, "--training.epoch=3")
     assert result.returncode != 0
@@ -253,8 +260,15 @@ def test_the_last_epoch_is_kept_though_none_is_better_than_the_first(synthetic_c
     [
         ("--model.backbone=resnt18", "model: unknown backbone 'resnt18'.*did you mean 'resnet18'"),
         ("--model.dropout=2", "model: SERConfig.dropout is 2; it must be"),
+        ("--model.num_features=3", "model.num_features is 3, but the features have 80; leave model.num_features out"),
+        ("--model.num_channels=2", "model.num_channels is 2, but the features have 1"),
+        ("--model.backbone_options={hidden_size: 100000000000000000}", "model: "),
         ("--features.n_mfc=13", "features: .*knows no setting .'n_mfc'..*did you mean 'n_mfcc'"),
         ("--features.n_mels=many", "features: SERFeatureExtractor.n_mels is 'many'; it must be a whole number"),
+        (
+            "--augmentation.band={probability: 1, low_hz: [9000, 9500], high_hz: [9600, 9700]}",
+            "augmentation.band.low_hz reaches 9500 Hz, but at a rate of 16000 Hz sound ends at 8000 Hz",
+        ),
         ("--augmentation.noise.folder=no_such_folder", "augmentation.noise.folder is 'no_such_folder', which holds no"),
         ("--split.fold=2", "split: a split of the kind 'speakers' does not use 'fold'; leave it out"),
     ],
@@ -277,6 +291,13 @@ def test_auto_is_bfloat16_where_the_cpu_has_it(capabilities, taken, monkeypatch)
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
     assert precision(TrainingSettings(mixed_precision="auto")) == taken
     assert precision(TrainingSettings(mixed_precision="bf16")) == "bf16"  # asked for by name it is taken anyway
+
+
+def test_a_process_waits_for_another_that_decodes_for_as_long_as_it_takes(monkeypatch):
+    state = Mock()
+    monkeypatch.setattr("train.PartialState", state)
+    make_state()
+    assert state.call_args.kwargs["timeout"] > timedelta(days=1)
 
 
 @pytest.mark.parametrize(("asked", "processes", "taken"), [(None, "1", 8), (None, "3", 2), (None, "9", 1), (3, "2", 3)])

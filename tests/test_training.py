@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ser_model.disk import whole_files
 from ser_model.settings import TrainingSettings
 from train import make_optimizer, make_schedule
 
@@ -58,3 +59,10 @@ def test_norms_and_biases_are_not_decayed_and_frozen_weights_are_left_out(name, 
     decayed, spared = optimizer.param_groups
     assert [weight.shape for weight in decayed["params"]] == [model[0].weight.shape] and decayed["weight_decay"] == 0.1
     assert len(spared["params"]) == 3 and spared["weight_decay"] == 0.0
+
+
+def test_weights_are_as_open_to_others_as_what_lies_beside_them(tmp_path):
+    (tmp_path / "README.md").touch()
+    with whole_files(tmp_path) as folder:
+        (folder / "model.safetensors").touch(mode=0o600)  # as safetensors writes it
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "README.md").stat().st_mode

@@ -121,6 +121,13 @@ def features_at(features: Mapping, sampling_rate: int) -> dict:
     changes: dict = {"sampling_rate": sampling_rate}
     if before.f_max > sampling_rate / 2 or before.f_max == before.sampling_rate / 2 != sampling_rate / 2:
         changes["f_max"] = sampling_rate / 2
+    if before.pitch_f_max > sampling_rate / 2:
+        changes["pitch_f_max"] = sampling_rate / 2
+    octaves = before.contrast_n_bands  # each begins an octave above the one before, and all below half the rate
+    while octaves > 1 and before.contrast_f_min * 2 ** (octaves - 1) >= sampling_rate / 2:
+        octaves -= 1
+    if "contrast" in before.features and octaves < before.contrast_n_bands:
+        changes["contrast_n_bands"] = octaves
     n_fft = accepted_n_fft({**features, **changes}, before.n_fft)
     return changes if n_fft == before.n_fft else {**changes, "n_fft": n_fft}
 

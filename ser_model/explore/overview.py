@@ -50,8 +50,7 @@ def counts_section(findings: Findings, draw: Draw) -> Section:
     emotion_rows = []
     for emotion in emotions:
         counts = [before_scheme[emotion, corpus] for corpus in corpora]
-        label = scheme.classes.get(emotion)
-        label = f"<sex>_{label}" if label and scheme.by_sex else label or "left out"
+        label = " or ".join(scheme.classes_of(emotion)) or "left out"
         emotion_rows.append([emotion, label, *counts, sum(counts)])
     keys: dict[str, Callable[[Clip], str]] = {
         "corpus": lambda clip: clip.utterance.corpus,

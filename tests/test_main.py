@@ -1,0 +1,60 @@
+"""What the command line refuses before anything is loaded."""
+
+import pytest
+
+from ser_model.__main__ import main
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "./absent", "~/absent", "runs/of/mine"])
+def test_a_folder_that_is_not_there_is_called_so(source, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "examples", "--model", source])
+    assert str(ended.value) == f"python -m ser_model: no model at {source}: there is no such folder"
+
+
+@pytest.mark.parametrize("depth", ["0", "-1", "two", "1.5"])
+def test_a_depth_that_opens_nothing_is_refused(depth, capsys):
+    with pytest.raises(SystemExit):
+        main(["draw", "configs/ravdess_cnn.yaml", "--output", "net.svg", f"--depth={depth}"])
+    assert f"'{depth}' is no whole number from 1 on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["card", "likeness"])
+def test_a_folder_without_a_finished_run_is_named(command, tmp_path):
+    more = ["--data-dir", str(tmp_path)] if command == "likeness" else []
+    with pytest.raises(SystemExit, match=f"no metrics.json in {tmp_path}; give the output folder of train.py"):
+        main([command, str(tmp_path), *more])
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), RuntimeError("no such device\nand a long trace")])
+def test_a_device_that_is_not_there_ends_in_a_sentence(error, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("torch.empty", refuse)
+    with pytest.raises(SystemExit):
+        main(["predict", "examples", "--device", "cuda:9"])
+    said = str(error).splitlines()[0] if str(error) else "RuntimeError"
+    assert f"'cuda:9' is not there ({said}); take cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "says"), [("{", "is damaged"), ("{}", "holds no figures of a test part")])
+def test_figures_that_are_none_are_refused(text, says, tmp_path):
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(SystemExit, match=says):
+        main(["card", str(tmp_path)])
+
+
+def test_where_figures_cannot_go_is_said_before_they_are_worked_out(tmp_path):
+    where = ["--config", "configs/ravdess_tess_cnn.yaml", "--data-dir", str(tmp_path)]
+    with pytest.raises(SystemExit, match=f"there is no folder {tmp_path}/absent to write x.json to"):
+        main(["evaluate", "checkpoints/ser-cnn-8", *where, "--output", str(tmp_path / "absent" / "x.json")])
+
+
+def test_ctrl_c_ends_in_a_word(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ser_model.__main__.load_settings", interrupt)
+    assert main(["explore", "--config", "x.yaml", "--data-dir", ".", "--output", "out"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
