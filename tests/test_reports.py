@@ -250,6 +250,6 @@ def test_card_command_still_reads_runs_of_before_and_reports_others_beside(tmp_p
 
 @pytest.mark.parametrize("absent", ["metrics.json", "settings.yaml"])
 def test_card_command_names_what_is_missing(tmp_path, absent):
-    (tmp_path / ({"metrics.json", "settings.yaml"} - {absent}).pop()).write_text("{}")
+    (tmp_path / ({"metrics.json", "settings.yaml"} - {absent}).pop()).write_text('{"test": {}}')
     with pytest.raises(SystemExit, match=absent):
         main(["card", str(tmp_path)])
