@@ -23,6 +23,7 @@ from ser_model.inference import EmotionRecognizer
 from ser_model.labels import nearest
 from ser_model.predictions import Predictions, PredictionsError
 from ser_model.settings import Settings, SettingsError, load_settings
+from ser_model.splits import FOLDS
 
 from .enrolment import enrolled
 from .protocols import RESULTS, Heard, Protocol, ResultsError, find_protocol, predictions_file
@@ -116,6 +117,8 @@ def finished_folds(run_dir: Path, protocol: Protocol, config: Settings) -> list[
             raise ResultsError(f"{fold} holds no metrics.json; finish it with train.py")
         own = load_settings(fold / "settings.yaml")
         split = {"kind": own.split.kind, "name": own.split.name, "fold": own.split.fold} if protocol.cv else {}
+        if protocol.cv in FOLDS:
+            split["test"] = own.split.test  # which those folds do not use, whatever a config of a random split says
         wanted = config.model_copy(update={"seed": own.seed, "split": config.split.model_copy(update=split)})
         try:
             is_finished(fold, wanted, resume=True, overwrite=False)

@@ -19,11 +19,11 @@ import yaml
 from test_readme import command
 
 from results import collect, probe, reproduce, scoreboard
-from results.protocols import ResultsError, load_ablations, load_protocols, load_runs, predictions_file
+from results.protocols import ResultsError, find_protocol, load_ablations, load_protocols, load_runs, predictions_file
 from ser_model.conditions import CONDITIONS
 from ser_model.crossvalidation import RANDOM
 from ser_model.predictions import Predictions
-from ser_model.settings import load_settings
+from ser_model.settings import SplitSettings, load_settings, save_settings
 from ser_model.splits import FOLDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -396,6 +396,19 @@ def test_a_probe_answers_every_clip_and_joins_the_ensemble(
     monkeypatch.setitem(sys.modules, "moonshine_voice", None)  # as where it is not installed
     with pytest.raises(SystemExit, match="pip install --no-deps moonshine-voice==0.0.48"):
         _reproduce(root, synthetic_corpora)
+
+
+def test_folds_of_actors_are_taken_from_a_config_that_splits_at_random(tmp_path):
+    config = load_settings(ROOT / "configs" / "ravdess14_cnn.yaml")
+    assert config.split.kind == "random" and config.split.test == 0.1
+    folds = [tmp_path / f"fold-{number}" for number in range(1, 7)]
+    for number, fold in enumerate(folds, start=1):
+        fold.mkdir()
+        split = SplitSettings(kind="published", name="ravdess-speakers", fold=number, validation=0.1)
+        save_settings(config.model_copy(update={"split": split}), fold / "settings.yaml")
+        (fold / "metrics.json").write_text('{"speaker_disjoint": true}')
+    (tmp_path / "cv.json").write_text('{"protocol": "ravdess-speakers"}')
+    assert collect.finished_folds(tmp_path, find_protocol("ravdess-14-speakers", ROOT / "results"), config) == folds
 
 
 def test_a_run_without_folds_is_collected_too(reproduced, tmp_path):
