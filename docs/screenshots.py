@@ -4,14 +4,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import soundfile
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
 
 from serving import chromium, running_app, running_browser, submit, upload, visit  # noqa: E402
 
+RECORDING = ROOT / "examples" / "synthetic_changing_voice.flac"
 # name -> options of the browser's page
 PICTURES = {
     "page.png": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
@@ -25,22 +23,14 @@ def main() -> None:
         running_app(Path(folder)) as url,
         running_browser(chromium()) as browser,
     ):
-        recording = write_recording(Path(folder) / "pause.flac")
         for name, options in PICTURES.items():
             with visit(browser, url, **options) as page:
-                upload(page, recording)
+                upload(page, RECORDING)
                 submit(page, "%")
                 page.locator(".over-time").wait_for()
                 # else the player says 0:00 / 0:00
                 page.wait_for_function("document.querySelector('.over-time audio').readyState >= 1")
                 page.screenshot(path=ROOT / "docs" / name, full_page=True)
-
-
-def write_recording(path: Path) -> Path:
-    """An angry voice twice, with a pause between."""
-    angry, rate = soundfile.read(ROOT / "examples" / "synthetic_angry_voice.flac")
-    soundfile.write(path, np.concatenate([angry, np.zeros(3 * rate), angry]), rate)
-    return path
 
 
 if __name__ == "__main__":
