@@ -173,9 +173,10 @@ def speaker_intervals(
     np.add.at(confusions, (owners, references, probabilities.argmax(axis=1)), 1)
     rng = np.random.default_rng(seed)
     corpus_of = np.zeros(len(first)) if corpora is None else np.asarray(corpora)[first]
-    strata = [confusions[corpus_of == corpus] for corpus in np.unique(corpus_of)]
+    by_corpus = [confusions[corpus_of == corpus] for corpus in np.unique(corpus_of)]
+    strata = [(own, np.full(len(own), 1 / len(own))) for own in by_corpus]  # and how likely each is to be drawn
     drawn = [
-        sum(np.tensordot(rng.multinomial(len(own), np.full(len(own), 1 / len(own))), own, axes=1) for own in strata)
+        sum(np.tensordot(rng.multinomial(len(own), even), own, axes=1) for own, even in strata)
         for _ in range(RESAMPLES)
     ]
     tail = 50 * (1 - CONFIDENCE_LEVEL)

@@ -117,8 +117,7 @@ def launch(demo: gr.Blocks, models: Models, rate: RateLimitItem | None = None) -
     Args:
         rate: how often one address may upload and call; None for no limit.
     """
-    middleware = [Middleware(FaultsInWords, texts=demo.texts), Middleware(ForgetCalls, demo=demo)]
-    middleware += [Middleware(Doors)]
+    middleware = [Middleware(FaultsInWords, texts=demo.texts), Middleware(ForgetCalls, demo=demo), Middleware(Doors)]
     middleware += [Middleware(RateLimit, rate=rate, texts=demo.texts)] if rate else []
     demo.launch(
         theme=THEME,
