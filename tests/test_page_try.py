@@ -84,10 +84,12 @@ def test_the_threshold_rewords_the_answer_without_hearing_again(page, clips):
 
 def test_each_model_stands_beside_the_figures_of_its_card(page):
     open_settings(page)
-    test = json.loads((ROOT / "checkpoints" / "ser-cnn-8" / "metrics.json").read_text())["test"]
-    row = page.locator("table.models tbody tr", has_text="unseen speakers")
-    expect(row).to_contain_text(f"{test['uar']:.3f}")
-    expect(row).to_contain_text(f"{test['accuracy']:.3f}")
+    for name in ("ser-cnn-8", "ser-cnn-14"):
+        test = json.loads((ROOT / "checkpoints" / name / "metrics.json").read_text())["test"]
+        row = page.locator("table.models tbody tr", has=page.get_by_role("rowheader", name=name, exact=True))
+        expect(row).to_contain_text("unseen speakers")
+        expect(row).to_contain_text(f"{test['uar']:.3f}")
+        expect(row).to_contain_text(f"{test['accuracy']:.3f}")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
