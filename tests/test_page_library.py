@@ -58,7 +58,7 @@ def test_the_training_command_says_every_label(tmp_path):
 
 def test_what_a_visitor_can_meet_is_said_in_every_language(database):
     with contextlib.closing(Library(database)) as library:
-        met = [LibraryError(reason) for reason in (store.BUSY, store.AWAY, store.FULL)]
+        met = [LibraryError(store.FAULTS[fault], fault) for fault in ("busy", "away", "full")]
         for act in (
             lambda: library.check_duration(store.MAX_CLIP_S + 1),
             lambda: library.get(10**6),
@@ -72,7 +72,9 @@ def test_what_a_visitor_can_meet_is_said_in_every_language(database):
     assert all(len(sentences) == len(met) == len(REASONS) for sentences in said.values())
     assert not said["de"] & said["en"] and not any("library" in sentence for sentence in said["de"])
     assert any("10 Minuten" in sentence for sentence in said["de"])
-    assert "may only be read" in failure(texts.speaker("de"), LibraryError(store.READ_ONLY))  # for the host
+    assert "may only be read" in failure(
+        texts.speaker("de"), LibraryError(store.FAULTS["read_only"], "read_only")
+    )  # for the host
 
 
 @pytest.mark.parametrize("url", ["mysql://ser:secret@localhost/x", "sqlite:////nowhere/library.db"])

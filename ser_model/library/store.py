@@ -33,16 +33,20 @@ SAMPLING_RATE_HZ = 16_000
 MAX_CLIP_S = 600  # 10 minutes, 10 MB: a page can hold it to play it
 EXPORT_FOLDER = "library"  # below the data folder; nobody's own clips lie there, so the next export may replace it
 
-AWAY = "the library cannot be reached; see that its database is running and that SER_LIBRARY_URL names it"
-BUSY = "the library is busy; try again in a moment"
-FULL = "the disk of the library is full; free some space on it, or delete clips"
-READ_ONLY = "the library may only be read; give this program the right to write to its database"
-DAMAGED = "the library's file is no SQLite database, or a damaged one; put back a copy, or name another file"
-NEWER = "the library was made by a newer version of this program; update the program"
+# What a database may do to us, in a word and in a sentence.
+FAULTS = {
+    "away": "the library cannot be reached; see that its database is running and that SER_LIBRARY_URL names it",
+    "busy": "the library is busy; try again in a moment",
+    "full": "the disk of the library is full; free some space on it, or delete clips",
+    "read_only": "the library may only be read; give this program the right to write to its database",
+    "damaged": "the library's file is no SQLite database, or a damaged one; put back a copy, or name another file",
+    "newer": "the library was made by a newer version of this program; update the program",
+}
 # Primary result codes (https://sqlite.org/rescode.html) and SQLSTATEs (the two places, or all five, of
 # https://www.postgresql.org/docs/current/errcodes-appendix.html).
-SQLITE_FAULTS = {5: BUSY, 6: BUSY, 8: READ_ONLY, 11: DAMAGED, 13: FULL, 14: AWAY, 26: DAMAGED}
-POSTGRESQL_FAULTS = {"53100": FULL, "42501": READ_ONLY, "25006": READ_ONLY, "40": BUSY, "53": BUSY, "55": BUSY}
+SQLITE_FAULTS = {5: "busy", 6: "busy", 8: "read_only", 11: "damaged", 13: "full", 14: "away", 26: "damaged"}
+POSTGRESQL_FAULTS = {"53100": "full", "42501": "read_only", "25006": "read_only"}
+POSTGRESQL_FAULTS |= dict.fromkeys(("40", "53", "55"), "busy")
 
 _migrating = threading.Lock()  # Alembic keeps what it is at in globals
 
@@ -79,7 +83,8 @@ class Library:
     def check_duration(duration_s: float) -> None:
         """Raises LibraryError for a clip that `add` would refuse as too long."""
         if duration_s > MAX_CLIP_S:
-            raise LibraryError(f"a clip of {duration_s:.0f} s came; keep at most {MAX_CLIP_S} s, so cut it first")
+            sentence = f"a clip of {duration_s:.0f} s came; keep at most {MAX_CLIP_S} s, so cut it first"
+            raise LibraryError(sentence, "too_long")
 
     def add(
         self,
@@ -205,7 +210,7 @@ class Library:
             try:
                 command.upgrade(migrations(connection), "head")
             except CommandError as error:
-                raise LibraryError(NEWER) from error
+                raise _failed("newer") from error
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
@@ -276,21 +281,26 @@ def _in_words() -> Iterator[None]:
     except IntegrityError:
         raise
     except DBAPIError as error:
-        raise LibraryError(_fault(error.orig)) from error
+        raise _failed(_fault(error.orig)) from error
     except PoolTimeoutError as error:
-        raise LibraryError(BUSY) from error
+        raise _failed("busy") from error
+
+
+def _failed(fault: str) -> LibraryError:
+    return LibraryError(FAULTS[fault], fault)
 
 
 def _fault(error: BaseException | None) -> str:
+    """A key of FAULTS."""
     if (code := getattr(error, "sqlite_errorcode", None)) is not None:
-        return SQLITE_FAULTS.get(code & 0xFF, AWAY)
+        return SQLITE_FAULTS.get(code & 0xFF, "away")
     state = getattr(error, "sqlstate", None) or ""
-    return POSTGRESQL_FAULTS.get(state) or POSTGRESQL_FAULTS.get(state[:2], AWAY)
+    return POSTGRESQL_FAULTS.get(state) or POSTGRESQL_FAULTS.get(state[:2], "away")
 
 
 def _one(session: Session, wanted: Select):
     if (found := session.scalar(wanted)) is None:
-        raise LibraryError("this clip is no longer in the library; look at the list again")
+        raise LibraryError("this clip is no longer in the library; look at the list again", "gone")
     return found
 
 
@@ -301,7 +311,8 @@ def _checked_label(label: str) -> str:
     if not (usual and label[:1].isalnum() and len(label) <= LABEL_CHARS):
         raise LibraryError(
             f"the label {shown(label)[:LABEL_CHARS]!r} cannot be kept; give a letter or digit and then at most "
-            f"{LABEL_CHARS - 1} letters, digits, spaces, _ or -"
+            f"{LABEL_CHARS - 1} letters, digits, spaces, _ or -",
+            "label",
         )
     return label
 

@@ -20,15 +20,8 @@ from .tables import status_html, table_html
 from .texts import Say, Texts, language
 
 PAGE_SIZE = 20  # clips; a phone shows about as many lines
-# How a `LibraryError` that a visitor can meet begins -> key below "library.reasons".
-REASONS = {
-    "the library is busy": "busy",
-    "the library cannot be reached": "away",
-    "the disk of the library is full": "full",
-    "a clip of": "too_long",
-    "this clip is no longer": "gone",
-    "the label": "label",
-}
+# Reasons of a `LibraryError` that a visitor can meet: keys below "library.reasons".
+REASONS = ("busy", "away", "full", "too_long", "gone", "label")
 
 
 def build(context: Page) -> None:
@@ -209,9 +202,7 @@ def failure(say: Say, error: LibraryError) -> str:
     from ..library.store import MAX_CLIP_S
     from ..library.tables import LABEL_CHARS
 
-    reason = str(error)
-    for beginning, key in REASONS.items():
-        if reason.startswith(beginning):
-            reason = say(f"library.reasons.{key}", minutes=MAX_CLIP_S // 60, signs=LABEL_CHARS - 1)
-            break
+    known = error.reason in REASONS
+    limits = {"minutes": MAX_CLIP_S // 60, "signs": LABEL_CHARS - 1}
+    reason = say(f"library.reasons.{error.reason}", **limits) if known else str(error)
     return say("library.failed", reason=reason)
