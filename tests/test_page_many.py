@@ -43,7 +43,8 @@ def recognizer() -> EmotionRecognizer:
 
 def test_every_file_and_every_entry_gets_a_row_in_order(recognizer, voices, tmp_path):
     (tmp_path / "no.zip").write_text("no zip")
-    paths = [CALM, voices, tmp_path / "no.zip", ROOT / "README.md", LIVELY]
+    deleted = [tmp_path / "deleted.zip", tmp_path / "deleted.wav"]
+    paths = [CALM, voices, tmp_path / "no.zip", ROOT / "README.md", *deleted, LIVELY]
     judged = list(analyse(recognizer, paths))
     assert len(judged) == how_many(paths)
     assert [(one.name, one.prediction.status) for one in judged] == [
@@ -56,11 +57,13 @@ def test_every_file_and_every_entry_gets_a_row_in_order(recognizer, voices, tmp_
         (FORMULA, "voice"),
         ("no.zip", "no_zip"),
         ("README.md", "unreadable"),
+        ("deleted.zip", "unreadable"),
+        ("deleted.wav", "unreadable"),
         (LIVELY.name, "voice"),
     ]
     assert judged[1].prediction == judged[0].prediction == recognizer(CALM)
     counts = summary([one.prediction for one in judged])
-    assert (counts.judged, counts.failed) == (5, 5)
+    assert (counts.judged, counts.failed) == (5, 7)
     assert counts.emotions == Counter(recognizer(voice).label for voice in [LIVELY] * 3 + [CALM] * 2)
 
 

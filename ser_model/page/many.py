@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -131,6 +132,7 @@ def build(context: Page) -> None:
         progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio's way
     ):
         """-> summary HTML, table, link to the CSV, this visitor's clips, what is shown."""
+        from ..audio import AudioError
         from ..inference import header, predicted_row
 
         say = texts.speaker(language(request))
@@ -141,7 +143,9 @@ def build(context: Page) -> None:
         for judged in judged_by(model, files):
             rows.append((judged.name, judged.prediction))
             progress((len(rows), total), desc=judged.name, unit=say("many.files"))
-            if judged.sound is not None:
+            if judged.sound is None:
+                continue
+            with suppress(AudioError):  # the visitor has deleted it since it was heard
                 all_kept &= remember(
                     clips,
                     judged.prediction,
@@ -248,7 +252,7 @@ def _loaded(models: Models, name: str):
 
 
 def _is_zip(path: Path) -> bool:
-    return path.suffix.lower() == ".zip"
+    return path.suffix.lower() == ".zip" and path.exists()  # one that was deleted is a recording that cannot be opened
 
 
 def _count(path: Path) -> int:
