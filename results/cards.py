@@ -38,7 +38,13 @@ def refresh(folder: Path, unseen: str, known: str, results_dir: Path = RESULTS) 
         heard = of_seeds(distorted, seeds).parted("condition")
         metrics["conditions"] = {condition: own.figures()["uar"] for condition, own in heard.items()}
     write_json(metrics, folder / "metrics.json")
-    write_card(folder, settings, label_scheme(settings.labels), [metrics, on_known_voices(known, results_dir)])
+    write_card(
+        folder,
+        settings,
+        label_scheme(settings.labels),
+        [metrics, on_known_voices(known, results_dir)],
+        name=folder.name,
+    )
     for picture in folder.glob("*.svg"):  # the card shows those in PNG, and the repository keeps no more
         picture.unlink()
 

@@ -44,6 +44,7 @@ class Protocol(_Entry):
     conditions: bool = False
     enrolled: bool = False
     developed_on: list[int] = []
+    first_tested: dict[str, float] = {}
     others: list[Others] = []
 
     @property

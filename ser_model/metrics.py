@@ -1,5 +1,6 @@
 """How good, how sure, and whether rightly so: metrics over class probabilities."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import datasets
@@ -142,6 +143,7 @@ def speaker_intervals(
     references: np.ndarray,
     speakers: Sequence[str],
     corpora: Sequence[str] | None = None,
+    parts: Sequence[str] | None = None,
     seed: int = 0,
 ) -> dict:
     """95 % intervals of UAR, accuracy and F1: how far they would move with other speakers of the same kind.
@@ -159,42 +161,46 @@ def speaker_intervals(
         references: class indices (N,).
         speakers: of each clip (N,); a clip of unknown speaker counts as a speaker.
         corpora: of each clip (N,); one corpus if left out.
+        parts: of each clip (N,), such as its fold: intervals of the mean over parts; of all clips together if left out.
         seed: of the draws.
 
     Returns:
-        speakers, how many; resampled, "speakers" or "clips"; and [low, high] of uar, accuracy, f1_macro, f1_weighted.
+        speakers, how many; speakers_of, of each corpus, if corpora are given; resampled, "speakers" or "clips"; and
+        [low, high] of uar, accuracy, f1_macro, f1_weighted.
     """
     distinct, first, owners = np.unique(speakers, return_index=True, return_inverse=True)
+    speakers_corpora = None if corpora is None else np.asarray(corpora)[first].tolist()
     resampled = "speakers" if len(distinct) > 1 else "clips"
     if resampled == "clips":
         first = owners = np.arange(len(references))
     num_labels = probabilities.shape[1]
-    confusions = np.zeros((owners.max() + 1, num_labels, num_labels))  # of each that can be drawn
-    np.add.at(confusions, (owners, references, probabilities.argmax(axis=1)), 1)
+    numbers = np.zeros(len(references), int) if parts is None else np.unique(parts, return_inverse=True)[1]
+    confusions = np.zeros((owners.max() + 1, numbers.max() + 1, num_labels, num_labels))  # of each that can be drawn
+    np.add.at(confusions, (owners, numbers, references, probabilities.argmax(axis=1)), 1)
     rng = np.random.default_rng(seed)
     corpus_of = np.zeros(len(first)) if corpora is None else np.asarray(corpora)[first]
     by_corpus = [confusions[corpus_of == corpus] for corpus in np.unique(corpus_of)]
-    strata = [(own, np.full(len(own), 1 / len(own))) for own in by_corpus]  # and how likely each is to be drawn
-    drawn = [
-        sum(np.tensordot(rng.multinomial(len(own), even), own, axes=1) for own, even in strata)
-        for _ in range(RESAMPLES)
-    ]
+    drawn = sum(
+        np.tensordot(rng.multinomial(len(own), np.full(len(own), 1 / len(own)), RESAMPLES), own, axes=1)
+        for own in by_corpus
+    )  # (RESAMPLES, parts, num_labels, num_labels)
+    heard = drawn.any(axis=(2, 3)).sum(axis=1)  # parts of which any speaker is drawn: the others are not averaged
+    figures = _figures_of(drawn.reshape(-1, num_labels, num_labels))
+    means = {key: values.reshape(RESAMPLES, -1).sum(axis=1) / heard for key, values in figures.items()}
     tail = 50 * (1 - CONFIDENCE_LEVEL)
-    ends = {
-        key: np.percentile(values, [tail, 100 - tail]).round(5).tolist()
-        for key, values in _figures_of(np.stack(drawn)).items()
-    }
-    return {"speakers": len(distinct), "resampled": resampled, **ends}
+    ends = {key: np.percentile(values, [tail, 100 - tail]).round(5).tolist() for key, values in means.items()}
+    of_corpora = {} if corpora is None else {"speakers_of": dict(sorted(Counter(speakers_corpora).items()))}
+    return {"speakers": len(distinct), **of_corpora, "resampled": resampled, **ends}
 
 
 def _figures_of(confusions: np.ndarray) -> dict[str, np.ndarray]:
-    """Confusion matrices (R, num_labels, num_labels) -> figures (R,), as `emotion_metrics` has them."""
+    """Confusion matrices (R, num_labels, num_labels) -> figures (R,), as `emotion_metrics` has them; of no clips, 0."""
     right = np.diagonal(confusions, axis1=1, axis2=2)  # (R, num_labels)
     support, answers = confusions.sum(axis=2), confusions.sum(axis=1)
     occurring = support > 0  # a class that was not drawn is not averaged
     recall = np.divide(right, support, out=np.zeros_like(right), where=occurring)
     f1 = np.divide(2 * right, support + answers, out=np.zeros_like(right), where=occurring)
-    classes, clips = occurring.sum(axis=1), support.sum(axis=1)
+    classes, clips = occurring.sum(axis=1).clip(min=1), support.sum(axis=1).clip(min=1)
     return {
         "uar": recall.sum(axis=1) / classes,
         "accuracy": right.sum(axis=1) / clips,

@@ -13,7 +13,13 @@ from datasets import Dataset
 from sklearn.metrics import classification_report
 
 from .corpora.base import relative_path
-from .metrics import coverage_at_precision, emotion_metrics, metrics_by_group, speaker_intervals
+from .metrics import (
+    coverage_at_precision,
+    emotion_metrics,
+    expected_calibration_error,
+    metrics_by_group,
+    speaker_intervals,
+)
 from .settings import Settings
 
 CLIP = ("path", "corpus", "speaker", "sex", "intensity")  # before label, prediction and a probability for each label
@@ -144,16 +150,22 @@ class Predictions:
         Path(path).write_bytes(gzip.compress(raw, mtime=0) if str(path).endswith(".gz") else raw)
 
     def figures(self) -> dict:
-        """Those of `emotion_metrics`, coverage at PRECISION, `interval`, and those of each of GROUPS."""
+        """Those of `emotion_metrics`, coverage at PRECISION, `interval`, and those of each of GROUPS; of several runs
+        also the ECE of each, for in that of all together their errors to either side cancel out.
+        """
         figures = emotion_metrics(self.shares(), self.labels, self.names)
+        runs = [fold for seed in self.parted("seed").values() for fold in seed.parted("fold").values()]
+        if len(runs) > 1:
+            figures["ece_of_runs"] = [round(expected_calibration_error(own.shares(), own.labels), 5) for own in runs]
         figures["coverage"] = round(coverage_at_precision(self.shares(), self.labels), 5)
         figures["interval"] = self.interval()
         return figures | {f"by_{key}": self.by(key) for key in GROUPS}
 
-    def interval(self) -> dict:
-        """See `speaker_intervals`."""
+    def interval(self, of_runs: bool = False) -> dict:
+        """`speaker_intervals` of all clips together, or of the mean over the seeds and folds that answered them."""
         speakers, corpora = ([clip[key] for clip in self.clips] for key in ("speaker", "corpus"))
-        return speaker_intervals(self.shares(), self.labels, speakers, corpora)
+        runs = [f"{clip['seed']} {clip['fold']}" for clip in self.clips] if of_runs else None
+        return speaker_intervals(self.shares(), self.labels, speakers, corpora, runs)
 
     def by(self, key: str) -> dict[str, dict]:
         """`metrics_by_group` of one of CLIP."""

@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .conditions import DESCRIPTIONS
 from .corpora import CORPORA, Corpus
 from .disk import write_whole
 from .labels import LabelScheme
@@ -32,10 +33,13 @@ USE = """\
 from transformers import pipeline
 
 classifier = pipeline("audio-classification", model="PATH_OR_HUB_ID", trust_remote_code=True)
-classifier({"raw": waveform, "sampling_rate": 16_000})
+classifier({"raw": waveform, "sampling_rate": 16_000})  # float32, mono, half a second or more
 ```
 
-The code of the network and of its feature extractor lies beside the weights.
+The code of the network and of its feature extractor lies beside the weights; it needs Transformers 5.17 or newer. The
+pipeline answers to anything, silence and music too. `EmotionRecognizer` in the package that trained the model
+(`ser_model.inference`) listens for a voice first, reads every audio format, and refuses what is unlike the voices of
+the training.
 
 ## What it is for, and what it must not be used for
 
@@ -80,7 +84,9 @@ def write_json(content: dict, path: Path) -> None:
     write_whole(path, json.dumps(content, indent=1).encode())
 
 
-def write_card(folder: Path, settings: Settings, scheme: LabelScheme, results: list[dict]) -> None:
+def write_card(
+    folder: Path, settings: Settings, scheme: LabelScheme, results: list[dict], name: str | None = None
+) -> None:
     """README.md of a model folder, and its pictures; the arguments are those of `model_card`."""
     test = results[0]["test"]
     confusion_picture(test["confusion_matrix"], scheme.names, folder / CONFUSION_PICTURE)
@@ -88,23 +94,25 @@ def write_card(folder: Path, settings: Settings, scheme: LabelScheme, results: l
         reliability_picture(test["reliability"], folder / RELIABILITY_PICTURE)
     if "history" in results[0]:
         curves_picture(results[0]["history"], results[0]["best_epoch"], folder / CURVES_PICTURE)
-    (folder / "README.md").write_text(model_card(settings, scheme, results))
+    (folder / "README.md").write_text(model_card(settings, scheme, results, name))
 
 
-def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> str:
+def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], name: str | None = None) -> str:
     """Text of README.md for a model folder, with metadata the Hub can read.
 
     Args:
         settings: the run's.
         scheme: its labels.
         results: its metrics.json, and after it those of other runs to report beside it.
+        name: of the model; that of its settings if left out.
     """
+    name = name or settings.name
     corpora = [CORPORA[entry["name"]] for entry in settings.data.corpora]
     result = results[0]
     described = f" ({scheme.description()})" if scheme.description() else ""
     parts = [
-        f"---\n{metadata(settings, corpora, results).to_yaml()}\n---\n",
-        f"# {settings.name}: speech emotion recognition\n",
+        f"---\n{metadata(settings, corpora, results, name).to_yaml()}\n---\n",
+        f"# {name}: speech emotion recognition\n",
         f"A network of the kind `{settings.model.get('backbone', 'cnn')}` over {' + '.join(feature_names(settings))} "
         f"that tells {', '.join(scheme.names)} apart{described}.\n",
         "## How good it is\n",
@@ -118,6 +126,7 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> 
         *([conditions_table(result)] if "conditions" in result else []),
         "## Protocol\n",
         procedure(settings, result),
+        recipe_words(settings),
         *([f"![Loss, UAR and learning rate over epochs]({CURVES_PICTURE})\n"] if "history" in result else []),
         "## Data and licences\n",
         *(f"- {corpus.title}, {corpus.licence}. {corpus.citation} {corpus.url}".rstrip() for corpus in corpora),
@@ -133,8 +142,12 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict]) -> 
     return "\n".join(parts)
 
 
-def metadata(settings: Settings, corpora: Sequence[type[Corpus]], results: list[dict]) -> ModelCardData:
-    """What the Hub shows and searches: licence, task, and a `model-index` with the figures of every protocol."""
+def metadata(
+    settings: Settings, corpora: Sequence[type[Corpus]], results: list[dict], name: str | None = None
+) -> ModelCardData:
+    """What the Hub shows and searches: licence, task, and a `model-index` with the figures of every protocol that
+    this recipe was tested by.
+    """
     licence = weights_licence(corpora, results[0].get("base_licence"))
     named = {"license_name": "as-the-data-demand"} if licence == "other" else {}  # the Hub wants a name for "other"
     evaluations = [
@@ -146,12 +159,13 @@ def metadata(settings: Settings, corpora: Sequence[type[Corpus]], results: list[
             dataset_config=f"{result['settings']}-{result['split_hash'][:12]}",  # what tells two results apart
             dataset_split="test",
             metric_type=metric,
-            metric_name=name,
+            metric_name=figure_name,
             metric_value=result["test"][figure],
             metric_args=arguments,
         )
         for result in results
-        for figure, metric, name, arguments in (
+        if result["settings"] == results[0]["settings"]
+        for figure, metric, figure_name, arguments in (
             ("uar", "recall", "Unweighted average recall", {"average": "macro"}),
             ("accuracy", "accuracy", "Accuracy", None),
         )
@@ -165,7 +179,7 @@ def metadata(settings: Settings, corpora: Sequence[type[Corpus]], results: list[
         pipeline_tag="audio-classification",
         tags=["audio-classification", "speech-emotion-recognition", *feature_names(settings)],
         metrics=["accuracy", "recall"],
-        model_name=settings.name,
+        model_name=name or settings.name,
         eval_results=evaluations,
     )
 
@@ -221,12 +235,16 @@ def figures_table(results: list[dict]) -> str:
         test, says = result["test"], protocol_words(result)
         if result["settings"] != results[0]["settings"]:
             says += f", by the recipe {result['settings']}"
+        corpora = list(test["by_corpus"])
+        whole = "all" if len(corpora) > 1 else corpora[0]
         rows.append(
-            f"| all, {says} | {test['count']} | {test['uar']:.3f} | {test['accuracy']:.3f} | "
+            f"| {whole}, {says} | {test['count']} | {test['uar']:.3f} | {test['accuracy']:.3f} | "
             f"{test['f1_weighted']:.3f} | {test['ece']:.3f} |"
         )
         for part in GROUPS:
             for name, figures in test.get(f"by_{part}", {}).items():
+                if name == whole:
+                    continue
                 rows.append(
                     f"| {name}, {says} | {figures['count']} | {figures['uar']:.3f} | {figures['accuracy']:.3f} | | |"
                 )
@@ -240,8 +258,16 @@ def interval_words(interval: dict) -> str:
     count = interval["speakers"]
     if interval["resampled"] == "clips":
         return f"95 % intervals over the clips of the one speaker, about no other voice: {ranges}."
-    few = f"; with fewer than {FEW_SPEAKERS} speakers such intervals are too narrow" if count < FEW_SPEAKERS else ""
-    return f"95 % intervals over {count} speakers, drawn anew with all their clips: {ranges}{few}."
+    corpora = interval.get("speakers_of", {})
+    each = ", ".join(f"{own} of {corpus}" for corpus, own in corpora.items())
+    drawn = f"{count} speakers ({each}, drawn apart)" if len(corpora) > 1 else f"{count} speakers"
+    scarce = [corpus for corpus, own in corpora.items() if own < FEW_SPEAKERS]
+    few = ""
+    if count < FEW_SPEAKERS or len(scarce) == len(corpora) > 0:
+        few = f"; with fewer than {FEW_SPEAKERS} speakers such intervals are too narrow"
+    elif scarce:
+        few = f"; of {' and '.join(scarce)} there are too few, which makes them too narrow"
+    return f"95 % intervals over {drawn}, drawn anew with all their clips: {ranges}{few}."
 
 
 def class_table(result: dict, names: Sequence[str]) -> str:
@@ -291,6 +317,12 @@ def calibration(result: dict) -> str:
         f"Scores are calibrated by a temperature{fitted} fitted on {on}. {tested} confidence and accuracy lie "
         f"{100 * result['test']['ece']:.1f} points apart on average (ECE over 15 bins)."
     )
+    if single := result["test"].get("ece_of_runs"):
+        low, high = (f"{100 * end(single):.0f}" for end in (min, max))
+        lines[-1] += (
+            f" Of a single run, on its own test speakers, it is {low} to {high} points: what they err on either side "
+            "cancels out."
+        )
     if "coverage" in result["test"]:
         lines[-1] += (
             f" Of the surest {result['test']['coverage']:.0%} of the answers {PRECISION:.0%} are right; the confidence "
@@ -306,9 +338,10 @@ def calibration(result: dict) -> str:
 
 def conditions_table(result: dict) -> str:
     """What is lost where recordings are worse than the corpora: `result["conditions"]`, condition -> UAR."""
-    rows = ["| condition | UAR | points lost |", "| --- | --- | --- |", f"| none | {result['test']['uar']:.3f} | |"]
+    rows = ["| condition | what it is | UAR | points lost |", "| --- | --- | --- | --- |"]
+    rows.append(f"| none | | {result['test']['uar']:.3f} | |")
     for name, uar in result["conditions"].items():
-        rows.append(f"| {name} | {uar:.3f} | {100 * (result['test']['uar'] - uar):.1f} |")
+        rows.append(f"| {name} | {DESCRIPTIONS[name]} | {uar:.3f} | {100 * (result['test']['uar'] - uar):.1f} |")
     return "\n".join(
         ["## Under worse conditions\n", "The same clips, distorted, heard by the same models:\n", *rows, ""]
     )
@@ -351,6 +384,22 @@ def procedure(settings: Settings, result: dict) -> str:
         "recalls, so that every emotion counts alike."
     )
     return " ".join(sentences) + "\n"
+
+
+def recipe_words(settings: Settings) -> str:
+    """How it was trained."""
+    training = settings.training
+    drawn = [
+        f"{name.replace('_', ' ')} ({own['probability']:.0%})"
+        for name, own in settings.augmentation.model_dump().items()
+        if own["probability"]
+    ]
+    return (
+        f"Training: {training.epochs} epochs of {training.optimizer} in batches of {training.batch_size} clips, rate "
+        f"{training.learning_rate:g} ({training.schedule.replace('_', ' ')}), weight decay {training.weight_decay:g}, "
+        f"label smoothing {training.label_smoothing:g}, a moving average of the weights ({training.ema_decay:g}). "
+        f"Augmentation, and how many clips it meets: {', '.join(drawn) or 'none'}.\n"
+    )
 
 
 def commands(settings: Settings, result: dict) -> list[str]:

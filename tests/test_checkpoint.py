@@ -26,7 +26,7 @@ def metrics(folder):
 
 
 def test_there_are_no_others():
-    assert {path.name for path in (ROOT / "checkpoints").iterdir()} == set(PROTOCOLS)
+    assert {path.name for path in (ROOT / "checkpoints").iterdir() if path.is_dir()} == set(PROTOCOLS)
 
 
 def test_it_is_small_and_holds_no_pickle(folder):
@@ -56,8 +56,9 @@ def test_its_card_gives_the_figures_of_the_scoreboard(folder, metrics):
     for figure in ("uar", "accuracy", "ece"):
         assert metrics["test"][figure] == own[figure]
         assert f"{own[figure]:.3f}" in card
-    assert metrics["speaker_disjoint"] and "| all, unseen speakers, cross-validated |" in card
-    assert "| all, random split, speakers shared with training" in card
+    whole = "all" if len(own["by_corpus"]) > 1 else "ravdess"
+    assert metrics["speaker_disjoint"] and f"| {whole}, unseen speakers, cross-validated |" in card
+    assert "| ravdess, random split, speakers shared with training" in card
     assert "Acted North American voices are not everyone's" in card
     assert "CC-BY-NC-SA-4.0" in card and "Apache-2.0" in card
 

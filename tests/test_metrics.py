@@ -163,6 +163,19 @@ def test_interval_draws_as_many_speakers_of_each_corpus_as_there_are():
     assert low < 0.1 and high > 0.9
 
 
+def test_interval_of_a_mean_over_folds_is_not_that_of_all_clips_together():
+    """Ten speakers of 30 clips, all right, in one fold; ten of 10, all wrong, in the other: the mean is a half."""
+    probabilities, references, speakers = answers(right=[30] * 10 + [0] * 10, wrong=[0] * 10 + [10] * 10)
+    folds = ["1"] * 300 + ["2"] * 100
+    assert speaker_intervals(probabilities, references, speakers, parts=folds)["accuracy"] == [0.5, 0.5]
+    low, high = speaker_intervals(probabilities, references, speakers)["accuracy"]
+    assert low < 0.65 and high > 0.8
+    # A fold of which nobody is drawn says nothing.
+    probabilities, references, speakers = answers(right=[10, 0], wrong=[0, 10])
+    parts = ["1"] * 10 + ["2"] * 10
+    assert speaker_intervals(probabilities, references, speakers, parts=parts)["accuracy"] == [0.0, 1.0]
+
+
 def test_interval_of_one_speaker_is_about_its_clips_and_says_so():
     interval = speaker_intervals(*answers(right=[70], wrong=[30]))
     assert (interval["speakers"], interval["resampled"]) == (1, "clips")

@@ -140,9 +140,23 @@ def test_evaluate_command_says_whom_the_model_has_heard(data_dir):
 
 def test_figures_are_those_of_the_card():
     test = json.loads((ROOT / "checkpoints" / "ser-cnn-8" / "metrics.json").read_text())["test"]
-    assert f"| both together | {test['uar']:.3f} | {test['accuracy']:.3f} | {test['ece']:.3f} |" in README
+    low, high = test["interval"]["uar"]
+    whole = f"{test['uar']:.3f} | {low:.3f} to {high:.3f} | {test['accuracy']:.3f} | {test['ece']:.3f}"
+    assert f"| both together | {whole} |" in README
     for corpus in test["by_corpus"].values():
-        assert f"({corpus['count']} clips) | {corpus['uar']:.3f} | {corpus['accuracy']:.3f} |" in README
+        assert re.search(
+            rf"\({corpus['count']} clips\) \| {corpus['uar']:.3f} \|.*\| {corpus['accuracy']:.3f} \|", README
+        )
+    for end in (min, max):
+        assert f"{100 * end(test['ece_of_runs']):.0f}" in README.partition("of a single fold it is ")[2][:20]
+
+
+def test_what_worse_conditions_cost_is_what_the_card_says():
+    metrics = json.loads((ROOT / "checkpoints" / "ser-cnn-8" / "metrics.json").read_text())
+    lost = {name: f"{100 * (metrics['test']['uar'] - uar):.1f}" for name, uar in metrics["conditions"].items()}
+    said = re.findall(r"\d+\.\d", README.partition("Under worse conditions")[2].partition("\n\n")[0])
+    named = ("telephone", "small_room", "noise_20db", "noise_10db", "noise_0db", "mp3_32kbit")
+    assert said == [lost[name] for name in named]
 
 
 def test_training_command(synthetic_corpora, tmp_path):

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from ser_model.__main__ import main
+from ser_model.conditions import CONDITIONS, DESCRIPTIONS
 from ser_model.labels import label_scheme
 from ser_model.metrics import emotion_metrics
 from ser_model.reports import (
@@ -137,6 +138,8 @@ def test_commonest_mistake_comes_first_with_its_count(settings, results):
         "Test: ravdess-01, tess-YAF. Validation: ravdess-02.",
         "Epoch 5 of 50 was chosen",
         "temperature (1.25) fitted on validation",
+        "Training: 50 epochs of adamw in batches of 32 clips, rate ",
+        "The\npipeline answers to anything, silence and music too.",
         "training took 1.5 h on CPU, 2 threads",
         "123,456 parameters",
         "Seed 0, split 111111111111;",
@@ -202,6 +205,28 @@ def test_an_interval_says_over_how_many_speakers_it_is(speakers, says):
     figures = dict.fromkeys(("uar", "accuracy", "f1_macro", "f1_weighted"), [0.5, 0.6])
     resampled = "speakers" if speakers > 1 else "clips"
     assert re.search(says, interval_words({"speakers": speakers, "resampled": resampled, **figures}))
+
+
+def test_an_interval_names_the_corpus_whose_speakers_are_too_few():
+    figures = dict.fromkeys(("uar", "accuracy", "f1_macro", "f1_weighted"), [0.5, 0.6])
+    said = interval_words(
+        {"speakers": 26, "speakers_of": {"ravdess": 24, "tess": 2}, "resampled": "speakers", **figures}
+    )
+    assert "over 26 speakers (24 of ravdess, 2 of tess, drawn apart)" in said and "of tess there are too few" in said
+
+
+def test_every_condition_is_described():
+    assert DESCRIPTIONS.keys() == CONDITIONS.keys()
+
+
+def test_one_corpus_has_one_row_and_another_recipe_none_in_the_index(settings, results):
+    result = results[0] | {"test": results[0]["test"] | {"by_corpus": {"ravdess": results[0]["test"]}}}
+    other = results[1] | {"settings": "theirs"}
+    card = model_card(settings, label_scheme(settings.labels), [result, other], name="ser-mine")
+    assert rows(card, "test part")[2][0] == "ravdess, unseen speakers"
+    assert "| all, unseen" not in card and "| all, random split" in card and "by the recipe theirs" in card
+    data = ModelCard(card).data
+    assert data.model_name == "ser-mine" and len(data.eval_results) == 2  # UAR and accuracy of its own
 
 
 def test_confusion_picture_is_darkest_where_the_answers_are(tmp_path):

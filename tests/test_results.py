@@ -193,7 +193,7 @@ def test_folds_that_the_recipe_was_chosen_on_are_left_out_of_a_row_of_its_own():
     whole, untouched = scoreboard.scores("p", protocol, found, {})
     assert whole.figures["uar"] == [0.5] and untouched.figures["uar"] == [0.75]
     assert whole.whole and not untouched.whole
-    assert untouched.label == "net, folds 1 alone, on which nothing was chosen"
+    assert untouched.label == "net, folds 1 alone, which the trials below did not use"
 
 
 def test_the_page_has_ours_beside_others_with_interval_and_speakers(results_dir):
