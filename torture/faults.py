@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 
 from ser_model.audio import load_audio
 
 from .load import visit
-from .page import answer_of, served
-from .recordings import tone, with_soundfile
+from .page import answer_of, is_answered, served
+from .recordings import with_soundfile
 from .report import Part
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +47,7 @@ def killed_under_load(clip: Path) -> Part:
                         before = time.monotonic()
                         answer = answer_of(url, "again.wav", content)
                         back_s.append(time.monotonic() - before)
-                        problems += [f"after a death: {answer}"] * (not isinstance(answer, dict))
+                        problems += [f"after a death: {answer}"] * (not is_answered(answer))
                     threading.Timer(UNDER_LOAD_S, server.kill).start()
                     tally = asyncio.run(visit(url, sound, VISITORS, 2 * UNDER_LOAD_S, server))
             except (psutil.NoSuchProcess, httpx.HTTPError):  # it died under its visitors, as was meant
@@ -77,15 +78,15 @@ def full_disk(clip: Path, data_dir: Path) -> Part:
     """While training, while writing predictions and while a visitor uploads."""
     rows, problems = [], []
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder) / "disk") as disk:
-        content = with_soundfile(tone(48_000, 30.0), 48_000)
+        content = with_soundfile(np.resize(load_audio(clip, 48_000), 48_000 * 30), 48_000)
         with served(disk) as (url, _):
-            problems += ["a good upload got no answer"] * (not isinstance(answer_of(url, "a.wav", content), dict))
+            problems += ["a good upload got no answer"] * (not is_answered(answer_of(url, "a.wav", content)))
             fill(disk, 100)
             said = answer_of(url, "b.wav", content)
             rows.append(("an upload to a full disk", str(said)[:80]))
             problems += [f"an upload to a full disk: {said}"] * (isinstance(said, dict) or "Traceback" in said)
             (disk / "filler").unlink()
-            if not isinstance(answer_of(url, "c.wav", content), dict):
+            if not is_answered(answer_of(url, "c.wav", content)):
                 problems.append("with room again, an upload got no answer")
             (disk / "filler").touch()
         for what, command in (

@@ -44,6 +44,11 @@ def answer_of(url: str, name: str, content: bytes) -> dict | str:
         return portal.call(alone)
 
 
+def is_answered(answer: dict | str) -> bool:
+    """Whether an emotion was named, and not only a sentence said."""
+    return isinstance(answer, dict) and answer["status"] == "voice"
+
+
 async def answer_among(client: httpx.AsyncClient, name: str, content: bytes) -> dict | str:
     """Upload, call, wait: the answer of /predict, or the words in which the server declined."""
     uploaded = await client.post("/gradio_api/upload", files={"files": (name, content)})
