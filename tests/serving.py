@@ -122,7 +122,7 @@ def upload(page: Page, path: Path) -> None:
 def submit(page: Page, expected) -> str:
     """Press the button; the sentence that appears."""
     page.locator("#submit").click()
-    said = page.locator("#status").get_by_role("status").locator(".said")
+    said = page.locator("#status .said")
     expect(said).to_contain_text(expected, timeout=30_000)
     return said.inner_text()
 

@@ -82,6 +82,20 @@ def test_the_threshold_rewords_the_answer_without_hearing_again(page, clips):
     expect(page.locator("#status .said")).to_have_text(sure)
 
 
+def test_what_is_said_is_announced_in_a_region_that_stays(page, clips):
+    announcer = page.get_by_role("status").and_(page.locator("#announcer"))
+    region = announcer.element_handle()
+    upload(page, clips / "clip.wav")
+    said = submit(page, "This voice sounds")
+    expect(announcer).to_contain_text(said)
+    open_settings(page)
+    number = page.locator("#threshold input[type=number]")
+    number.fill("100")
+    number.press("Enter")
+    expect(announcer).to_contain_text("Not sure. It sounds most like")
+    assert region.inner_text() == announcer.inner_text()
+
+
 def test_each_model_stands_beside_the_figures_of_its_card(page):
     open_settings(page)
     for name in ("ser-cnn-8", "ser-cnn-14"):

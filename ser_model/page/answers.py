@@ -80,7 +80,7 @@ def sentence_html(
     """
     warnings = "".join(f'<p class="warning">⚠️ {escape(caution)}</p>' for caution in cautions)
     return (
-        f'<div class="answer {kind}" role="status"><span class="emoji" aria-hidden="true">{emoji}</span>'
+        f'<div class="answer announced {kind}"><span class="emoji" aria-hidden="true">{emoji}</span>'
         f'<div><p class="said">{escape(said)}</p><p class="heard">{escape(advice)}</p>'
         f'<p class="reason" lang="en">{escape(reason)}</p>{warnings}</div></div>'
     )

@@ -101,7 +101,7 @@ def build(context: Page) -> None:
             except OSError as error:
                 return gr.DownloadButton(visible=False), status_html(say("library.failed", reason=error.strerror))
         how = f"{escape(say('library.exported'))}<br><code>{escape(training_command(labels))}</code>"
-        return gr.DownloadButton(value=held, visible=True), f'<div role="status" class="note">{how}</div>'
+        return gr.DownloadButton(value=held, visible=True), f'<div class="note announced">{how}</div>'
 
     gr.Markdown(texts.label("library.intro"), elem_id="library-notice")
     with gr.Row():
@@ -185,7 +185,7 @@ def _list_html(texts: Texts, say: Say, found, page: int) -> str:
     ]
     first = page * PAGE_SIZE + 1
     shown = say("library.shown", first=first, last=first + len(rows) - 1, total=found.total)
-    return f'<p role="status">{escape(shown)}</p>' + table_html(say("library.tab"), ["№", *columns], rows)
+    return f'<p class="announced">{escape(shown)}</p>' + table_html(say("library.tab"), ["№", *columns], rows)
 
 
 def _clip_html(texts: Texts, say: Say, clip, sound: bytes) -> str:

@@ -23,7 +23,7 @@ def note(texts: Texts, say: Say, prediction, threshold: float) -> str:
 
 def status_html(text: str) -> str:
     """One sentence on what happened, which screen readers announce."""
-    return f'<p role="status" class="note">{escape(text)}</p>'
+    return f'<p class="note announced">{escape(text)}</p>'
 
 
 def table_html(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

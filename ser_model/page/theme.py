@@ -124,6 +124,7 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 #limits p { max-width: 60rem; }
 :is(#live-status, #live-scores, #live-track) .html-container { padding: 0; }
 footer .divider { display: none; }
+#announcer { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 """
 
 # Gradio's audio field takes only what the browser calls audio, but webm and mp4 are "video" to it, and amr is nothing.
@@ -160,6 +161,24 @@ SPEAK_ONE_LANGUAGE = f"""
     else requestAnimationFrame(entitle);
   }};
   entitle();
+"""
+
+# Screen readers announce what changes in a region that was there before, and Gradio draws each answer anew. So what is
+# marked as said is repeated in one region that stays.
+ANNOUNCE = """
+  const region = document.body.appendChild(document.createElement("div"));
+  region.id = "announcer";
+  region.className = "sr-only";
+  region.setAttribute("role", "status");
+  const announced = ".announced";
+  new MutationObserver((changes) => {
+    for (const { target, addedNodes } of changes) {
+      const within = (target.closest ? target : target.parentElement)?.closest(announced);
+      const added = [...addedNodes].map((node) => node.matches?.(announced) ? node : node.querySelector?.(announced));
+      const said = within ?? added.find(Boolean);
+      if (said?.checkVisibility()) region.textContent = said.innerText;
+    }
+  }).observe(document.body, { childList: true, characterData: true, subtree: true });
 """
 
 # A click on the timeline plays from there, a drag plays that part, and so does a segment's button; a line shows where.
@@ -236,4 +255,4 @@ PLAY_PARTS = """
 
 
 # Runs once, when the page is there.
-BROWSER_SCRIPT = f"() => {{ {{{TAKE_ANY_RECORDING}}} {{{SPEAK_ONE_LANGUAGE}}} {{{PLAY_PARTS}}} }}"
+BROWSER_SCRIPT = f"() => {{ {{{TAKE_ANY_RECORDING}}} {{{SPEAK_ONE_LANGUAGE}}} {{{ANNOUNCE}}} {{{PLAY_PARTS}}} }}"
