@@ -9,7 +9,7 @@ import soundfile
 from serving import running_app
 
 from ser_model.page.live import MAX_SAMPLES, piece
-from ser_model.page.server import MAX_CALL_MB, OPEN_ROUTES
+from ser_model.page.server import FETCH_ROUTES, MAX_CALL_MB, OPEN_ROUTES
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,22 @@ def test_a_file_in_another_field_of_the_form_is_deleted_too(client, uploads):
 @pytest.mark.parametrize("route", ["process_recording", "component_server", "vibe-edit", "api/predict", "nothing"])
 def test_routes_that_the_page_does_not_need_are_closed(client, route):
     answer = client.post(f"/gradio_api/{route}", json={"data": []})
-    assert answer.status_code == 404 and "nothing to post to" in answer.json()["detail"]
+    assert answer.status_code == 404 and "nothing here to ask for" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize(
+    "route", ["gradio_api/file=", "gradio_api/file/", "gradio_api/proxy=", "a/prefix/file=", "FILE="]
+)
+def test_no_route_fetches_an_address(client, method, route):
+    for address in ("https://voices.invalid/voice.wav", "HTTP://voices.invalid/voice.wav"):
+        answer = client.request(method, f"/{route}{address}")
+        assert answer.status_code == 404
+        assert method == "HEAD" or "nothing here to ask for" in answer.json()["detail"]
+
+
+def test_an_upload_is_heard_whatever_its_name():
+    assert not FETCH_ROUTES.search("/gradio_api/file=/tmp/0123/proxy=file=https.wav")
 
 
 def test_calls_may_not_pass_the_queue_by(client):

@@ -31,10 +31,11 @@ NO_FILE = 'A recording is {"path": PATH, "meta": {"_type": "gradio.FileData"}}, 
 MAX_UPLOAD_MB = 200  # 1.8 hours at 16 kHz in 16-bit wav, 3.6 as mp3 of 128 kbit/s
 MAX_REQUEST_MB = 1000  # of all files that are uploaded together
 MAX_CALL_MB = 4  # of what is no upload: names, choices, tables
-NOT_HERE = "There is nothing to post to here; the tab “For developers” of the page says what there is."
+NOT_HERE = "There is nothing here to ask for; the tab “For developers” of the page says what there is."
 TOO_LARGE = "This is larger than the {} MB that are taken here."
 MALFORMED = "This call names no function of the page, or lacks what that needs; see its tab “For developers”."
 OPEN_ROUTES = re.compile(r"/gradio_api/(upload|queue/join|cancel|reset|(?:run|call|call/v2|stream|mcp)/.+|mcp)/?$")
+FETCH_ROUTES = re.compile(r"^[^=]*/(?:proxy=|file[=/]https?:)", re.IGNORECASE)  # a name of a file may hold more
 FILE_ROUTE = "/gradio_api/file="
 ANSWER_ROUTE = re.compile(r"/gradio_api/call/[^/]+/([^/]+)$")  # of a call's event
 
@@ -126,7 +127,8 @@ class FaultsInWords:
 
 
 class Doors:
-    """ASGI middleware: what the page and the API need is open to POST, for bodies that end; all else is closed.
+    """ASGI middleware: what the page and the API need is open to POST, for bodies that end; all else is closed, and so
+    is what would fetch an address, to any method.
 
     Gradio has more routes, of which one hands a stranger's file to the program ffmpeg, and takes what it is sent.
     """
@@ -135,6 +137,8 @@ class Doors:
         self.app = app
 
     async def __call__(self, scope, receive, send):
+        if scope["type"] == "http" and FETCH_ROUTES.search(scope["path"]):
+            return await said(404, NOT_HERE)(scope, receive, send)
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self.app(scope, receive, send)
         route = OPEN_ROUTES.search(scope["path"])
