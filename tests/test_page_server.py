@@ -9,7 +9,7 @@ import soundfile
 from serving import running_app
 
 from ser_model.page.live import MAX_SAMPLES, piece
-from ser_model.page.server import FETCH_ROUTES, MAX_CALL_MB, OPEN_ROUTES
+from ser_model.page.server import ANSWER_ROUTE, FETCH_ROUTES, MAX_CALL_MB, OPEN_ROUTES
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,11 @@ def test_malformed_calls_get_a_sentence(client, route, body):
 )
 def test_what_the_page_needs_is_open(prefix, route):
     assert OPEN_ROUTES.search(f"{prefix}/gradio_api/{route}")
+
+
+@pytest.mark.parametrize("route", ["call/predict/e1", "call/v2/predict/e1"])
+def test_an_answer_is_known_by_its_event(route):
+    assert ANSWER_ROUTE.search(f"/a/prefix/gradio_api/{route}")[1] == "e1"
 
 
 def test_a_piece_of_a_live_voice_is_plain_sound(tmp_path):

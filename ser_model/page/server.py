@@ -37,7 +37,7 @@ MALFORMED = "This call names no function of the page, or lacks what that needs; 
 OPEN_ROUTES = re.compile(r"/gradio_api/(upload|queue/join|cancel|reset|(?:run|call|call/v2|stream|mcp)/.+|mcp)/?$")
 FETCH_ROUTES = re.compile(r"^[^=]*/(?:proxy=|file[=/]https?:)", re.IGNORECASE)  # a name of a file may hold more
 FILE_ROUTE = "/gradio_api/file="
-ANSWER_ROUTE = re.compile(r"/gradio_api/call/[^/]+/([^/]+)$")  # of a call's event
+ANSWER_ROUTE = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/([^/]+)$")  # of a call's event
 
 logger = logging.getLogger(__name__)
 asking: ContextVar[gr.Request | None] = ContextVar("asking", default=None)  # whose call is worked on
