@@ -1,6 +1,9 @@
 """What strangers may send to the server, and what becomes of it."""
 
+import asyncio
+import errno
 import time
+from contextlib import suppress
 
 import httpx
 import numpy as np
@@ -9,7 +12,8 @@ import soundfile
 from serving import running_app
 
 from ser_model.page.live import MAX_SAMPLES, piece
-from ser_model.page.server import ANSWER_ROUTE, FETCH_ROUTES, MAX_CALL_MB, OPEN_ROUTES
+from ser_model.page.server import ANSWER_ROUTE, FETCH_ROUTES, MAX_CALL_MB, OPEN_ROUTES, Doors, FaultsInWords
+from ser_model.page.texts import Texts
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,29 @@ def test_malformed_calls_get_a_sentence(client, route, body):
 )
 def test_what_the_page_needs_is_open(prefix, route):
     assert OPEN_ROUTES.search(f"{prefix}/gradio_api/{route}")
+
+
+@pytest.mark.parametrize(
+    ("door", "fault", "status"),
+    [(Doors, KeyError("no such"), 422), (lambda app: FaultsInWords(app, Texts()), OSError(errno.ENOSPC, "full"), 507)],
+)
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_fault_is_answered_only_where_no_answer_has_begun(door, fault, status, begun):
+    sent = []
+
+    async def failing(scope, receive, send):
+        if begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise fault
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/call/predict", "headers": []}
+    with suppress(KeyError):  # a fault of ours, once the answer has begun
+        asyncio.run(door(failing)(scope, None, send))
+    statuses = [message["status"] for message in sent if message["type"] == "http.response.start"]
+    assert statuses == [200 if begun else status]
 
 
 @pytest.mark.parametrize("route", ["call/predict/e1", "call/v2/predict/e1"])

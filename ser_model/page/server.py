@@ -94,6 +94,17 @@ class UploadsOnly(gr.Blocks):
         return values
 
 
+class Sending:
+    """An answer's `send`, which knows whether the answer has begun: then no other may be sent."""
+
+    def __init__(self, send):
+        self.send, self.begun = send, False
+
+    async def __call__(self, message):
+        self.begun = True
+        await self.send(message)
+
+
 class FaultsInWords:
     """ASGI middleware for what a server cannot help: a full disk is said so, and a clip that is deleted while it is
     asked for ends that answer alone, as not found where there is no answer yet.
@@ -103,13 +114,7 @@ class FaultsInWords:
         self.app, self.texts = app, texts
 
     async def __call__(self, scope, receive, send):
-        begun = False
-
-        async def sending(message):
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        sending = Sending(send)
         try:
             await self.app(scope, receive, sending)
         except (FileNotFoundError, RuntimeError) as error:
@@ -117,13 +122,14 @@ class FaultsInWords:
             if FILE_ROUTE not in scope.get("path", "") or not isinstance(missing, FileNotFoundError):
                 raise
             logger.info("deleted while a browser asked for it: %s", missing.filename)
-            if not begun:
+            if not sending.begun:
                 await said(404, speaker(self.texts, scope)("page.gone"))(scope, receive, send)
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
             logger.error("no room for what a visitor uploads: %s", error)
-            await said(507, speaker(self.texts, scope)("page.no_room"))(scope, receive, send)
+            if not sending.begun:
+                await said(507, speaker(self.texts, scope)("page.no_room"))(scope, receive, send)
 
 
 class Doors:
@@ -159,9 +165,12 @@ class Doors:
                 raise HTTPException(413, too_large)
             return message
 
+        sending = Sending(send)
         try:
-            await self.app(scope, receiving, send)
+            await self.app(scope, receiving, sending)
         except (FnIndexInferError, KeyError, TypeError) as error:  # no such function, or no files in an upload
+            if sending.begun:
+                raise
             logger.info("a malformed call of %s: %r", scope["path"], error)
             await said(422, MALFORMED)(scope, receive, send)
 
