@@ -16,8 +16,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at import: nothing of a
 if "SPACE_ID" in os.environ:  # reached through its proxy alone, which names the visitor's address
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
 
-# Of our own, for old files in it are deleted, whoever left them.
-os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(tempfile.gettempdir()) / "ser_model_page"))
+# A folder of our own in the one that is set, for old files in it are deleted, whoever left them.
+os.environ["GRADIO_TEMP_DIR"] = str(Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()) / "ser_model_page")
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 

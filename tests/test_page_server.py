@@ -18,16 +18,19 @@ from ser_model.page.texts import Texts
 
 @pytest.fixture(scope="module")
 def uploads(tmp_path_factory):
-    """Where the server keeps uploads; another one, that was killed, has left a recording there."""
-    folder = tmp_path_factory.mktemp("server")
-    (folder / "uploads" / "0123").mkdir(parents=True)
-    (folder / "uploads" / "0123" / "left.wav").write_bytes(b"a voice")
-    return folder / "uploads"
+    """Where the server keeps uploads; another one, that was killed, has left a recording there. The folder around it
+    holds what is not the page's.
+    """
+    folder = tmp_path_factory.mktemp("server") / "uploads" / "ser_model_page"
+    (folder / "0123").mkdir(parents=True)
+    (folder / "0123" / "left.wav").write_bytes(b"a voice")
+    (folder.parent / "library.db").write_bytes(b"many voices")
+    return folder
 
 
 @pytest.fixture(scope="module")
 def client(uploads):
-    with running_app(uploads.parent, {"SER_KEPT_S": "1"}) as url, httpx.Client(base_url=url, timeout=60) as client:
+    with running_app(uploads.parents[1], {"SER_KEPT_S": "1"}) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 
@@ -46,6 +49,7 @@ def test_a_file_in_another_field_of_the_form_is_deleted_too(client, uploads):
     assert client.post("/gradio_api/upload", files={"other": ("a.wav", b"a voice")}).json() == []
     for path in [path for path in uploads.rglob("*") if path.is_file()]:
         wait_until_gone(path)
+    assert (uploads.parent / "library.db").exists()
 
 
 @pytest.mark.parametrize("route", ["process_recording", "component_server", "vibe-edit", "api/predict", "nothing"])
