@@ -1,5 +1,6 @@
 """How the page takes files: those that its caller uploads, no others, and not without end."""
 
+import errno
 import logging
 import math
 import os
@@ -8,11 +9,13 @@ import time
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
+from shutil import disk_usage
 from threading import Thread
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
 from gradio.route_utils import FnIndexInferError
+from gradio.utils import get_upload_folder
 from gradio_client import utils as client_utils
 from limits import RateLimitItem
 from limits.storage import MemoryStorage
@@ -37,6 +40,8 @@ MALFORMED = "This call names no function of the page, or lacks what that needs; 
 OPEN_ROUTES = re.compile(r"/gradio_api/(upload|queue/join|cancel|reset|(?:run|call|call/v2|stream|mcp)/.+|mcp)/?$")
 FETCH_ROUTES = re.compile(r"^[^=]*/(?:proxy=|file[=/]https?:)", re.IGNORECASE)  # a name of a file may hold more
 FILE_ROUTE = "/gradio_api/file="
+UPLOAD_ROUTE = "/gradio_api/upload"
+RESERVE = 0.05  # of the disk, which uploads leave free: clips, a library and the system itself want some
 ANSWER_ROUTE = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/([^/]+)$")  # of a call's event
 
 logger = logging.getLogger(__name__)
@@ -106,8 +111,8 @@ class Sending:
 
 
 class FaultsInWords:
-    """ASGI middleware for what a server cannot help: a full disk is said so, and a clip that is deleted while it is
-    asked for ends that answer alone, as not found where there is no answer yet.
+    """ASGI middleware for what a server cannot help: a full disk is said so, also where only the reserve is left, and a
+    clip that is deleted while it is asked for ends that answer alone, as not found where there is no answer yet.
     """
 
     def __init__(self, app, texts: Texts):
@@ -116,6 +121,8 @@ class FaultsInWords:
     async def __call__(self, scope, receive, send):
         sending = Sending(send)
         try:
+            if scope.get("method") == "POST" and scope["path"].rstrip("/").endswith(UPLOAD_ROUTE):
+                expect_room()
             await self.app(scope, receive, sending)
         except (FileNotFoundError, RuntimeError) as error:
             missing = error if isinstance(error, FileNotFoundError) else error.__context__  # Starlette wraps it
@@ -130,6 +137,14 @@ class FaultsInWords:
             logger.error("no room for what a visitor uploads: %s", error)
             if not sending.begun:
                 await said(507, speaker(self.texts, scope)("page.no_room"))(scope, receive, send)
+
+
+def expect_room() -> None:
+    """OSError if the uploads' disk has no more than its reserve free."""
+    folder = Path(get_upload_folder())
+    disk = disk_usage(next(path for path in (folder, *folder.parents) if path.exists()))
+    if disk.free < RESERVE * disk.total:
+        raise OSError(errno.ENOSPC, f"less than {RESERVE:.0%} of the disk is free", str(folder))
 
 
 class Doors:
