@@ -16,7 +16,7 @@ from ..archives import REASONS, TOO_MANY, ArchiveError, Limits, Skipped, count, 
 from .answers import UNREADABLE, emoji
 from .clips import begin_clips, remember
 from .context import Page
-from .models import ModelError, Models, on_gpu
+from .models import on_gpu
 from .server import MAX_UPLOAD_MB
 from .tables import COLUMNS, csv_link_html, note, status_html
 from .texts import Say, Texts, language
@@ -127,7 +127,8 @@ def build(context: Page) -> None:
         def sent(source: Path | BinaryIO):  # to where a GPU is lent, which may be another process
             return recognize(model, source if isinstance(source, Path) else source.read())
 
-        return renewing(paths, analyse(_loaded(context.models, model), paths, sent))
+        recognizer = context.models.get_for_visitor(model)  # loaded here, not where a GPU is lent by the second
+        return renewing(paths, analyse(recognizer, paths, sent))
 
     def batch(files: list[str] | None, model: str) -> dict:
         """The emotion in each of several recordings, or zips of recordings: `rows` in their order, and a `summary`.
@@ -163,7 +164,7 @@ def build(context: Page) -> None:
         say = texts.speaker(language(request))
         if not files:
             return status_html(say("many.nothing")), gr.Dataframe(visible=False), "", clips, None
-        recognizer = _loaded(context.models, model)
+        recognizer = context.models.get_for_visitor(model)
         total, rows, all_kept = how_many(files), [], True
         for judged in judged_by(model, files):
             rows.append((judged.name, judged.prediction))
@@ -266,14 +267,6 @@ def _row(texts: Texts, say: Say, name: str, prediction, labels: Sequence[str], t
         percentages = [round(100 * prediction.scores[label], PERCENT_DECIMALS) for label in labels]
     remark = note(texts, say, prediction, threshold)
     return [name, emotion, confidence, length_s, remark, *percentages]
-
-
-def _loaded(models: Models, name: str):
-    """Here and not where a GPU is lent by the second."""
-    try:
-        return models.get(name)
-    except ModelError as error:
-        raise gr.Error(str(error), print_exception=False) from error
 
 
 def _heard(path: Path, name: str, source: Path | BinaryIO, recognize: Callable) -> Judged:
