@@ -13,6 +13,9 @@ from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at import: nothing of a visitor leaves this machine
 
+# Gradio makes a table of its last events, 10 000 of them, after each one, for a monitoring that is off here.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+
 if "SPACE_ID" in os.environ:  # reached through its proxy alone, which names the visitor's address
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
 
