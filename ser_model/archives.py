@@ -48,7 +48,7 @@ REASONS = {
     DAMAGED: "damaged inside the zip; make the zip again",
     TOO_LARGE: "larger than one recording may be; cut it or send it as mp3, m4a or flac",
     BOMB: "unpacks to far more than a recording would; send the recording itself",
-    TOO_MANY: "beyond the number of recordings that one zip may hold; send it in another zip",
+    TOO_MANY: "too much for one round or one zip; send it in the next",
     TOO_MUCH: "beyond what one zip may unpack to; send it in another zip",
     NO_ZIP: "this is no zip, or a damaged one; make it again",
     TOO_LONG_A_LIST: "the zip lists far too many files; send the recordings in several smaller ones",

@@ -156,6 +156,7 @@ def test_find_by_label_by_day_and_page_by_page(library, url):
     day = date(2020, 2, 29)
     assert [clip.name for clip in library.find(since=day, until=day).clips] == ["3.wav"]
     assert library.find(until=day - timedelta(days=1)).total == 0
+    assert library.find(until=date.max).total == library.find(since=date.min).total == library.find().total
     assert library.find(since=day + timedelta(days=1)).total == 6
     assert library.find("sad", since=day, until=day).total == 1
 

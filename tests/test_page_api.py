@@ -131,6 +131,14 @@ def test_an_upload_beyond_the_limit_is_turned_away_with_413(server, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a small disk")
+def test_uploads_leave_a_reserve_on_the_disk(tmp_path):
+    content = with_soundfile(tone(16_000, 1.0), 16_000)
+    with small_disk(tmp_path / "disk") as disk, running_app(disk) as url:
+        fill(disk, left_kb=1000)  # room for thirty of them, but less than a twentieth of the disk
+        assert answer_of(url, "clip.wav", content).startswith("507 ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a small disk")
 def test_a_full_disk_is_told_and_the_next_upload_served_once_there_is_room(tmp_path):
     content = with_soundfile(tone(48_000, 30.0), 48_000)  # more than is held in memory
     with small_disk(tmp_path / "disk") as disk, running_app(disk, {"TMPDIR": str(disk)}) as url:
@@ -140,6 +148,8 @@ def test_a_full_disk_is_told_and_the_next_upload_served_once_there_is_room(tmp_p
         used = disk_usage(disk).used
         assert answer_of(url, "clip.wav", content)["status"] == "no_voice"
         assert used < 2**20  # nothing of what did not fit is left
+        fill(disk, left_kb=2000)  # more than the reserve, so that the system itself says it
+        assert answer_of(url, "b.wav", content).startswith("507 ")
 
 
 @pytest.mark.parametrize(

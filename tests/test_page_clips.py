@@ -106,6 +106,13 @@ def test_a_sound_that_can_be_read_no_more_leaves_no_file(folder):
     assert clips == [] and files(folder) == []
 
 
+def test_a_clip_is_kept_after_another_server_swept_the_empty_folder_away(folder):
+    clips = []
+    clips_module.own_folder().rmdir()
+    put(clips)
+    assert files(folder) == [clips[0].path.name]
+
+
 def test_an_example_of_the_repository_stays(folder):
     clips = []
     put(clips, CALM)

@@ -9,6 +9,7 @@ import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import serving
@@ -83,6 +84,19 @@ def test_a_library_that_cannot_be_had_stops_the_start_in_one_sentence(url):
     done = subprocess.run([sys.executable, "app.py"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and "secret" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and "SER_LIBRARY_URL" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["nowhere", "now - x", "2026-02-31"])
+def test_what_is_no_day_gets_a_sentence(server, word):
+    with httpx.Client(base_url=f"{server}/gradio_api", timeout=60) as client:
+        config = client.get(f"{server}/config").json()
+        ids = {part["props"].get("elem_id"): part["id"] for part in config["components"]}
+        search = next(event["id"] for event in config["dependencies"] if ids["library-since"] in event["inputs"])
+        asked = {"fn_index": search, "session_hash": word, "data": [None, word, None, None, None]}
+        assert client.post("/queue/join", json=asked).status_code == 200
+        with client.stream("GET", "/queue/data", params={"session_hash": word}) as answer:
+            last = next(line for line in answer.iter_lines() if "process_completed" in line)
+        assert "A day is written like 2026-01-31." in last
 
 
 @pytest.mark.browser

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import time
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ from playwright.sync_api import Page, expect
 from serving import ROOT, open_settings
 
 from ser_model.archives import REASONS
-from ser_model.inference import EmotionRecognizer
+from ser_model.inference import EmotionRecognizer, Prediction
 from ser_model.page import many
 from ser_model.page.many import analyse, how_many, summary
 from ser_model.page.texts import Texts
@@ -71,6 +72,61 @@ def test_one_go_has_an_end(recognizer, voices, monkeypatch):
     monkeypatch.setattr(many, "MAX_RECORDINGS", 2)
     statuses = [one.prediction.status for one in analyse(recognizer, [CALM, voices, LIVELY])]
     assert statuses == ["voice", "voice", "too_many", "not_audio", "too_many", "system_file", "too_many", "too_many"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "last"),
+    [
+        (["voices", "calm"], (FORMULA, "too_many")),
+        (["calm", "voices"], ("__MACOSX/._録音.flac", "too_many")),
+        (["calm"] * 7, (CALM.name, "too_many")),
+        (["calm"] * 5, (CALM.name, "voice")),
+    ],
+)
+def test_a_table_has_an_end(voices, monkeypatch, paths, last):
+    monkeypatch.setattr(many, "MAX_ROWS", 5)
+    paths = [{"voices": voices, "calm": CALM}[path] for path in paths]
+    heard = Prediction("voice", "", 1.0, 1.0, "calm", 0.9, {"calm": 0.9})
+    rows = [(one.name, one.prediction.status) for one in analyse(lambda source: heard, paths)]
+    assert len(rows) == how_many(paths)
+    assert rows[-1] == last
+    assert "too_many" not in [status for _, status in rows[:-1]]
+
+
+def test_no_zip_beyond_the_end_is_opened(voices, monkeypatch):
+    monkeypatch.setattr(many, "MAX_ROWS", 2)
+    opened = []
+    monkeypatch.setattr(many, "count", opened.append)
+    monkeypatch.setattr(many, "recordings", opened.append)
+    paths = [CALM, CALM, voices, voices]
+    assert how_many(paths) == len(list(analyse(lambda source: Prediction("no_voice", "", 1.0, 0.0), paths))) == 3
+    assert opened == []
+
+
+def test_one_go_hears_so_much_and_no_more(voices, monkeypatch):
+    monkeypatch.setattr(many, "MAX_HEARD_S", 2)
+    heard = Prediction("no_voice", "", 1.0, 0.0)
+    statuses = [one.prediction.status for one in analyse(lambda source: heard, [CALM, voices, voices, CALM])]
+    of_voices = ["too_many", "not_audio", "too_many", "system_file", "too_many"]
+    assert statuses == ["no_voice", "no_voice", *of_voices, "too_many", *of_voices, "too_many"]
+
+
+def test_uploads_that_wait_do_not_grow_old(monkeypatch, tmp_path):
+    monkeypatch.setattr(many, "RENEW_S", 0)
+    waiting, deleted = tmp_path / "waiting.wav", tmp_path / "deleted.wav"
+    for path in (waiting, deleted):
+        path.touch()
+
+    def changed() -> float:
+        time.sleep(0.02)  # a file system counts time in steps
+        return waiting.stat().st_ctime_ns
+
+    times, answers = [changed()], many.renewing([str(waiting), str(deleted)], iter("abc"))
+    for expected in "abc":
+        assert next(answers) == expected
+        times.append(changed())
+        deleted.unlink(missing_ok=True)
+    assert times == sorted(set(times))
 
 
 def test_every_reason_has_its_sentence_in_six_languages():

@@ -12,17 +12,17 @@ from gradio_client import Client, handle_file
 from serving import ROOT, running_app
 
 from ser_model.page import cards_html
-from ser_model.page.models import Card, ModelError, Models, checkpoints
+from ser_model.page.models import Card, ModelError, Models, Result, checkpoints
 from ser_model.page.texts import Texts
 
 CHECKPOINT = ROOT / "checkpoints" / "ser-cnn-8"
 CLIP = ROOT / "examples" / "synthetic_calm_voice.flac"
 
 
-@pytest.fixture(scope="module")
-def other(tmp_path_factory):
+@pytest.fixture
+def other(tmp_path):
     """A second model: the first one's weights, under other names, with no card."""
-    folder = tmp_path_factory.mktemp("models") / "another"
+    folder = tmp_path / "models" / "another"
     shutil.copytree(CHECKPOINT, folder, ignore=shutil.ignore_patterns("README.md"))
     config = json.loads((folder / "config.json").read_text())
     config["id2label"] = {index: f"other {label}" for index, label in config["id2label"].items()}
@@ -46,6 +46,53 @@ def test_a_card_gives_its_figures_and_a_missing_one_none(other):
     assert (first.uar, first.accuracy) == (test["uar"], test["accuracy"])
     assert models.card("another") == Card(8, ())
     assert "its card gives no figures" in cards_html(Texts().speaker("en"), models)
+
+
+INDEX = """---
+model-index:
+- name: m
+  results:
+  - task: {{type: audio-classification}}
+    dataset: {{type: d, name: voices}}
+    metrics: [{{type: recall, value: {value}}}, {{type: accuracy, value: 0.5}}]
+---
+"""
+
+
+@pytest.mark.parametrize("value", ["85.2%", "85.2", "[0.8]", ".nan", "null"])
+def test_a_figure_that_is_no_share_is_left_out(other, value):
+    (other / "README.md").write_text(INDEX.format(value=value))
+    assert Models([str(other)]).card("another") == Card(8, (Result("voices", None, 0.5),))
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        b"---\nmodel-index: [{name: m}]\n---\n",
+        b"---\nmodel-index: 5\n---\n",
+        b"---\nmodel-index: [{name: m, results: [{task: none}]}]\n---\n",
+        b"---\na: [\n---\n",
+        b"---\nonly words\n---\n",
+        b"\xff\xfe",
+    ],
+)
+def test_a_card_that_cannot_be_read_gives_no_figures(other, card):
+    (other / "README.md").write_bytes(card)
+    models = Models([str(other)])
+    assert models.card("another") == Card(8, ())
+    assert "its card gives no figures" in cards_html(Texts().speaker("en"), models)
+
+
+@pytest.mark.parametrize("config", ["{}", "[]", "no json", '{"id2label": 8}'])
+def test_a_config_without_labels_leaves_their_number_out(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    assert Models([str(tmp_path)]).card(tmp_path.name).labels is None
+
+
+def test_two_models_of_one_name_are_refused(other, tmp_path):
+    shutil.copytree(other, tmp_path / "another")
+    with pytest.raises(ModelError, match=r"^Two models have one name: "):
+        Models([str(other), str(tmp_path / "another")])
 
 
 @pytest.mark.parametrize("sources", [["/nowhere"], []])

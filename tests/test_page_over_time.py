@@ -113,7 +113,7 @@ def test_a_format_that_the_browser_cannot_play_says_so(page, clips, tmp_path):
     upload(page, tmp_path / "long.amr")
     submit(page, ANSWERED)
     page.locator(".over-time tbody button").first.click()
-    expect(page.locator(".over-time .unplayable")).to_have_text(re.compile("cannot play this format"))
+    expect(page.locator(".over-time .unplayable")).to_have_text(re.compile("cannot be played here"))
 
 
 @pytest.mark.browser

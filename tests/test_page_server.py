@@ -1,6 +1,9 @@
 """What strangers may send to the server, and what becomes of it."""
 
+import asyncio
+import errno
 import time
+from contextlib import suppress
 
 import httpx
 import numpy as np
@@ -9,21 +12,25 @@ import soundfile
 from serving import running_app
 
 from ser_model.page.live import MAX_SAMPLES, piece
-from ser_model.page.server import MAX_CALL_MB, OPEN_ROUTES
+from ser_model.page.server import ANSWER_ROUTE, FETCH_ROUTES, MAX_CALL_MB, OPEN_ROUTES, Doors, FaultsInWords
+from ser_model.page.texts import Texts
 
 
 @pytest.fixture(scope="module")
 def uploads(tmp_path_factory):
-    """Where the server keeps uploads; another one, that was killed, has left a recording there."""
-    folder = tmp_path_factory.mktemp("server")
-    (folder / "uploads" / "0123").mkdir(parents=True)
-    (folder / "uploads" / "0123" / "left.wav").write_bytes(b"a voice")
-    return folder / "uploads"
+    """Where the server keeps uploads; another one, that was killed, has left a recording there. The folder around it
+    holds what is not the page's.
+    """
+    folder = tmp_path_factory.mktemp("server") / "uploads" / "ser_model_page"
+    (folder / "0123").mkdir(parents=True)
+    (folder / "0123" / "left.wav").write_bytes(b"a voice")
+    (folder.parent / "library.db").write_bytes(b"many voices")
+    return folder
 
 
 @pytest.fixture(scope="module")
 def client(uploads):
-    with running_app(uploads.parent, {"SER_KEPT_S": "1"}) as url, httpx.Client(base_url=url, timeout=60) as client:
+    with running_app(uploads.parents[1], {"SER_KEPT_S": "1"}) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 
@@ -42,12 +49,28 @@ def test_a_file_in_another_field_of_the_form_is_deleted_too(client, uploads):
     assert client.post("/gradio_api/upload", files={"other": ("a.wav", b"a voice")}).json() == []
     for path in [path for path in uploads.rglob("*") if path.is_file()]:
         wait_until_gone(path)
+    assert (uploads.parent / "library.db").exists()
 
 
 @pytest.mark.parametrize("route", ["process_recording", "component_server", "vibe-edit", "api/predict", "nothing"])
 def test_routes_that_the_page_does_not_need_are_closed(client, route):
     answer = client.post(f"/gradio_api/{route}", json={"data": []})
-    assert answer.status_code == 404 and "nothing to post to" in answer.json()["detail"]
+    assert answer.status_code == 404 and "nothing here to ask for" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize(
+    "route", ["gradio_api/file=", "gradio_api/file/", "gradio_api/proxy=", "a/prefix/file=", "FILE="]
+)
+def test_no_route_fetches_an_address(client, method, route):
+    for address in ("https://voices.invalid/voice.wav", "HTTP://voices.invalid/voice.wav"):
+        answer = client.request(method, f"/{route}{address}")
+        assert answer.status_code == 404
+        assert method == "HEAD" or "nothing here to ask for" in answer.json()["detail"]
+
+
+def test_an_upload_is_heard_whatever_its_name():
+    assert not FETCH_ROUTES.search("/gradio_api/file=/tmp/0123/proxy=file=https.wav")
 
 
 def test_calls_may_not_pass_the_queue_by(client):
@@ -82,6 +105,34 @@ def test_malformed_calls_get_a_sentence(client, route, body):
 )
 def test_what_the_page_needs_is_open(prefix, route):
     assert OPEN_ROUTES.search(f"{prefix}/gradio_api/{route}")
+
+
+@pytest.mark.parametrize(
+    ("door", "fault", "status"),
+    [(Doors, KeyError("no such"), 422), (lambda app: FaultsInWords(app, Texts()), OSError(errno.ENOSPC, "full"), 507)],
+)
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_fault_is_answered_only_where_no_answer_has_begun(door, fault, status, begun):
+    sent = []
+
+    async def failing(scope, receive, send):
+        if begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise fault
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/call/predict", "headers": []}
+    with suppress(KeyError):  # a fault of ours, once the answer has begun
+        asyncio.run(door(failing)(scope, None, send))
+    statuses = [message["status"] for message in sent if message["type"] == "http.response.start"]
+    assert statuses == [200 if begun else status]
+
+
+@pytest.mark.parametrize("route", ["call/predict/e1", "call/v2/predict/e1"])
+def test_an_answer_is_known_by_its_event(route):
+    assert ANSWER_ROUTE.search(f"/a/prefix/gradio_api/{route}")[1] == "e1"
 
 
 def test_a_piece_of_a_live_voice_is_plain_sound(tmp_path):

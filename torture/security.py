@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import httpx
 
+from ser_model.page.server import NOT_HERE
+
 from .page import PATIENCE_S, served
 from .report import Part
 
@@ -36,6 +38,7 @@ NO_CALLS = (
 )
 ROUTES = ("/gradio_api/file={}", "/file={}", "/gradio_api/file/{}", "/static/{}", "/assets/{}", "/svelte/{}", "/{}")
 PROXIES = ("/gradio_api/proxy={}", "/proxy={}", "/gradio_api/file={}", "/file={}")
+ABROAD = "https://voices.invalid/voice.wav"  # Gradio itself asks no machine nearby, but others
 
 
 @contextmanager
@@ -117,7 +120,7 @@ def run() -> Iterator[Part]:
                     for text in called(client, file)
                 ],
                 "an address to fetch, behind one of ours": [
-                    client.get(route.format(address)).text for address in addresses for route in PROXIES
+                    client.get(route.format(address)).text for address in [*addresses, ABROAD] for route in PROXIES
                 ],
             }
         log = (Path(folder) / "log.txt").read_text()
@@ -128,6 +131,8 @@ def run() -> Iterator[Part]:
         rows.append((what, f"{len(texts)} tries, {given} of them were given it"))
         problems += [f"{what}: {given} were given it"] * bool(given)
         problems += [f"{what}: {faults} without a word of why"] * bool(faults)
+    tried = [text for text in answers["an address to fetch, behind one of ours"] if NOT_HERE not in text]
+    problems += [f"not refused, perhaps fetched: {text[:80]}" for text in tried]
     rows.append(("requests that the server made for somebody", str(len(asked))))
     problems += [f"the server fetched {path}" for path in asked]
     problems += [f"{what} in the log" for what in (TOKEN, SECRET, "Traceback") if what in log]

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from pathlib import PurePath
 from typing import BinaryIO
 
@@ -144,7 +144,7 @@ class Library:
         if since:
             found = found.where(Clip.added_at >= datetime.combine(since, time(), UTC))
         if until:
-            found = found.where(Clip.added_at < datetime.combine(until + timedelta(days=1), time(), UTC))
+            found = found.where(Clip.added_at <= datetime.combine(until, time.max, UTC))
         newest_first = found.order_by(Clip.added_at.desc(), Clip.id.desc()).offset(page * page_size).limit(page_size)
         with self._reading() as session:
             total = session.scalar(select(func.count()).select_from(found.with_only_columns(Clip.id).subquery()))

@@ -13,7 +13,7 @@ from .answers import NO_CLIP, UNREADABLE, answer_html, bars_html, clock, sentenc
 from .clips import begin_clips, remember
 from .context import Page
 from .figures import can_explain, pictures_html, saliency_html
-from .models import ModelError, on_gpu
+from .models import on_gpu
 from .over_time import over_time_html
 from .server import MAX_UPLOAD_MB
 from .texts import Say, language
@@ -81,10 +81,7 @@ def build(context: Page) -> None:
         if path is None:
             return Prediction(NO_CLIP, texts.say(None, f"states.{NO_CLIP}.said"), 0.0, 0.0)
         model = model or context.models.default
-        try:
-            context.models.get(model)  # loaded here, not where a GPU is lent by the second
-        except ModelError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        context.models.get_for_visitor(model)  # loaded here, not where a GPU is lent by the second
         return judge(model, path, language(request), progress)
 
     def predict(recording: str | None, model: str) -> dict:

@@ -96,6 +96,7 @@ def remember(
     path = own_folder() / f"{uuid4().hex}.flac"
     samples_left = round(MAX_DURATION_S * sampling_rate)  # what lies beyond was not judged either
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # while empty, another server may sweep it away
         with soundfile.SoundFile(path, "w", sampling_rate, 1, subtype="PCM_16") as file:
             for piece in [sound] if isinstance(sound, np.ndarray) else audio_blocks(sound, sampling_rate):
                 file.write(np.clip(piece[:samples_left], -1, 1))

@@ -106,9 +106,7 @@ def build(context: Page) -> None:
     gr.Markdown(texts.label("library.intro"), elem_id="library-notice")
     with gr.Row():
         emotion = gr.Dropdown([], label=texts.label("library.emotion"), elem_id="library-emotion")
-        day = {"include_time": False, "type": "string", "min_width": 240}
-        since = gr.DateTime(label=texts.label("library.since"), elem_id="library-since", **day)
-        until = gr.DateTime(label=texts.label("library.until"), elem_id="library-until", **day)
+        since, until = _day_field(texts, "since"), _day_field(texts, "until")
         search = gr.Button(texts.label("library.search"), variant="primary", elem_id="library-search")
     listed = gr.HTML(elem_id="library-list", elem_classes="plain")
     page, asked = gr.State(0), gr.State(None)  # asked: the clip that "Yes, delete" is about, whatever is chosen by then
@@ -161,6 +159,13 @@ def training_command(labels: Iterable[str]) -> str:
         f"--data.corpora '[{{name: folder, path: {EXPORT_FOLDER}}}]' --labels.names '{names}' "
         "--data-dir data --output-dir runs/library"
     )
+
+
+def _day_field(texts: Texts, name: str) -> gr.DateTime:
+    own = {"label": texts.label(f"library.{name}"), "elem_id": f"library-{name}"}
+    field = gr.DateTime(include_time=False, type="string", min_width=240, **own)
+    field.preprocess = lambda text: text  # Gradio's fails at "nowhere", for which there is a sentence: see `_day`
+    return field
 
 
 def _day(text: str | None) -> date | None:

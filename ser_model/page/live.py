@@ -12,7 +12,7 @@ from gradio.context import Context
 
 from .answers import bars_html, clock, emoji, sentence_html
 from .context import Page
-from .models import ModelError, on_gpu
+from .models import on_gpu
 from .texts import Say, Texts
 
 MINUTES = 10  # a forgotten microphone ends then
@@ -53,10 +53,7 @@ def build(context: Page) -> None:
         """-> session, sentence, bars, track"""
         from ..streaming import LiveRecognizer
 
-        try:
-            recognizer = context.models.get(model)
-        except ModelError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        recognizer = context.models.get_for_visitor(model)
         session = Session(recognizer.labels, LiveRecognizer(partial(recognize, model), recognizer.sampling_rate))
         return session, *blank(request, "🎙️", "live.listening")
 

@@ -1,7 +1,9 @@
 """The tab "Many files": several recordings, or zips of them, to one table. One bad file does not spoil the rest."""
 
+import os
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from html import escape
@@ -14,12 +16,15 @@ from ..archives import REASONS, TOO_MANY, ArchiveError, Limits, Skipped, count, 
 from .answers import UNREADABLE, emoji
 from .clips import begin_clips, remember
 from .context import Page
-from .models import ModelError, Models, on_gpu
+from .models import on_gpu
 from .server import MAX_UPLOAD_MB
 from .tables import COLUMNS, csv_link_html, note, status_html
 from .texts import Say, Texts, language
 
 MAX_RECORDINGS = 500  # of one go; other visitors wait meanwhile
+MAX_ROWS = 2 * MAX_RECORDINGS  # of one go; a zip may list tens of thousands of files that are no recordings
+MAX_HEARD_S = 4 * 3600  # in one go: the recording that passes it is the last to be heard
+RENEW_S = 10  # between two renewals of what waits; the server forgets uploads after an hour or so
 PERCENT_DECIMALS = 1  # enough to sort by; more would feign what no model knows
 
 
@@ -56,31 +61,51 @@ class Summary:
 
 def how_many(paths: Sequence[str | Path]) -> int:
     """How many rows `analyse` gives."""
-    return sum(_count(Path(path)) for path in paths)
+    rows = 0
+    for path in paths[: MAX_ROWS + 1]:
+        if rows >= MAX_ROWS:
+            return MAX_ROWS + 1
+        rows += _count(Path(path))
+    return min(rows, MAX_ROWS + 1)
 
 
 def analyse(recognizer, paths: Sequence[str | Path], recognize: Callable | None = None) -> Iterator[Judged]:
     """Every file, and every entry of a file named .zip, in order; one at a time is in memory.
 
+    Beyond MAX_RECORDINGS and MAX_HEARD_S nothing more is heard; after MAX_ROWS one row more says where it stopped.
+
     Args:
         recognize: what makes a `Prediction` of a path or an open file; the recognizer itself if left out.
     """
-    from ..inference import AudioError, Prediction
-
-    recognize = recognize or recognizer
-    taken = 0
-    for path in map(Path, paths):
-        for name, source in _sources(path, MAX_RECORDINGS - taken):
+    taken, rows, heard_s = 0, 0, 0.0
+    for path in map(Path, paths[: MAX_ROWS + 1]):
+        room = MAX_RECORDINGS - taken if heard_s < MAX_HEARD_S else 0
+        for name, source in _sources(path, room) if rows < MAX_ROWS else [(path.name, TOO_MANY)]:
+            if rows == MAX_ROWS:
+                yield _unheard(path, name, TOO_MANY)
+                return
+            rows += 1
             if isinstance(source, str):
-                yield Judged(name, Prediction(source, REASONS[source], 0.0, 0.0), None, path)
-                continue
-            taken += 1
-            try:
-                prediction = recognize(source)
-            except AudioError as error:
-                yield Judged(name, Prediction(UNREADABLE, str(error), 0.0, 0.0), None, path)
-                continue
-            yield Judged(name, prediction, source, path)
+                yield _unheard(path, name, source)
+            elif heard_s >= MAX_HEARD_S:
+                yield _unheard(path, name, TOO_MANY)
+            else:
+                taken += 1
+                judged = _heard(path, name, source, recognize or recognizer)
+                heard_s += judged.prediction.duration_s
+                yield judged
+
+
+def renewing(paths: Sequence[str], judged: Iterator[Judged]) -> Iterator[Judged]:
+    """The same; meanwhile the uploads, some of which wait for long, do not grow old and are not deleted as such."""
+    uploads = set(paths[:MAX_ROWS])
+    _renew(uploads)
+    renewed_s = time.monotonic()
+    for one in judged:
+        yield one
+        if time.monotonic() - renewed_s >= RENEW_S:
+            _renew(uploads)
+            renewed_s = time.monotonic()
 
 
 def summary(predictions: Sequence) -> Summary:
@@ -102,7 +127,8 @@ def build(context: Page) -> None:
         def sent(source: Path | BinaryIO):  # to where a GPU is lent, which may be another process
             return recognize(model, source if isinstance(source, Path) else source.read())
 
-        return analyse(_loaded(context.models, model), paths, sent)
+        recognizer = context.models.get_for_visitor(model)  # loaded here, not where a GPU is lent by the second
+        return renewing(paths, analyse(recognizer, paths, sent))
 
     def batch(files: list[str] | None, model: str) -> dict:
         """The emotion in each of several recordings, or zips of recordings: `rows` in their order, and a `summary`.
@@ -138,7 +164,7 @@ def build(context: Page) -> None:
         say = texts.speaker(language(request))
         if not files:
             return status_html(say("many.nothing")), gr.Dataframe(visible=False), "", clips, None
-        recognizer = _loaded(context.models, model)
+        recognizer = context.models.get_for_visitor(model)
         total, rows, all_kept = how_many(files), [], True
         for judged in judged_by(model, files):
             rows.append((judged.name, judged.prediction))
@@ -243,12 +269,26 @@ def _row(texts: Texts, say: Say, name: str, prediction, labels: Sequence[str], t
     return [name, emotion, confidence, length_s, remark, *percentages]
 
 
-def _loaded(models: Models, name: str):
-    """Here and not where a GPU is lent by the second."""
+def _heard(path: Path, name: str, source: Path | BinaryIO, recognize: Callable) -> Judged:
+    from ..inference import AudioError, Prediction
+
     try:
-        return models.get(name)
-    except ModelError as error:
-        raise gr.Error(str(error), print_exception=False) from error
+        return Judged(name, recognize(source), source, path)
+    except AudioError as error:
+        return Judged(name, Prediction(UNREADABLE, str(error), 0.0, 0.0), None, path)
+
+
+def _unheard(path: Path, name: str, reason: str) -> Judged:
+    """`reason` is one of `archives.REASONS`."""
+    from ..inference import Prediction
+
+    return Judged(name, Prediction(reason, REASONS[reason], 0.0, 0.0), None, path)
+
+
+def _renew(paths: Iterable[str]) -> None:
+    for path in paths:
+        with suppress(FileNotFoundError):  # its visitor has deleted it
+            os.utime(path)
 
 
 def _is_zip(path: Path) -> bool:

@@ -9,20 +9,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import gradio as gr
+import yaml
 from huggingface_hub import ModelCard, hf_hub_download
 
 logger = logging.getLogger(__name__)
 DEFAULT = "ser-cnn-8"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+NO_FIGURES = (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError)  # of cards by anybody, all seen
 
 
 class ModelError(RuntimeError):
     """Why there is no such model, and what to do about it."""
-
-    def __init__(self, source: str):
-        super().__init__(
-            f"No model in {source}: set SER_MODELS to checkpoint folders or Hub ids, or train one (README.md)."
-        )
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,15 @@ class Models:
         sources: folders and Hub ids; the first is the default.
 
     Raises:
-        ModelError: a source is neither.
+        ModelError: a source is neither, or two have one name.
     """
 
     def __init__(self, sources: Sequence[str]):
         self._sources = {_name(source): source for source in sources}
         if not self._sources:
-            raise ModelError("checkpoints/")
+            raise _no_model("checkpoints/")
+        if len(self._sources) < len(sources):
+            raise ModelError("Two models have one name: give every folder in SER_MODELS a name of its own.")
         self.names = list(self._sources)
         self._loaded = {}
         self._locks = {name: threading.Lock() for name in self.names}
@@ -68,7 +68,7 @@ class Models:
         """The `EmotionRecognizer` of that name, or the default; ModelError if it cannot be had."""
         name = name or self.default
         if name not in self._sources:
-            raise ModelError(name)
+            raise _no_model(name)
         with self._locks[name]:  # the second visitor waits for the load that the first began
             if name not in self._loaded:
                 import torch
@@ -81,23 +81,30 @@ class Models:
                     self._loaded[name] = EmotionRecognizer.from_pretrained(self._sources[name], device=device)
                 except OSError as error:
                     logger.error("%s: %s", self._sources[name], error)
-                    raise ModelError(name) from error
+                    raise _no_model(name) from error
             return self._loaded[name]
 
+    def get_for_visitor(self, name: str):
+        """`get`, whose refusal the page shows."""
+        try:
+            return self.get(name)
+        except ModelError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
     def card(self, name: str) -> Card:
-        """From the model's folder or the Hub; what is not there, or out of reach, is left out."""
+        """From the model's folder or the Hub; what is not there, out of reach or no figure is left out."""
         source = self._sources[name]
         try:
-            labels = len(json.loads(Path(_file(source, "config.json")).read_text())["id2label"])
-        except OSError:
+            labels = len(json.loads(Path(_file(source, "config.json")).read_text(encoding="utf-8"))["id2label"])
+        except NO_FIGURES:
             labels = None
         try:
             found = ModelCard(Path(_file(source, "README.md")).read_text(encoding="utf-8")).data.eval_results or []
-        except OSError:
+        except NO_FIGURES:
             found = []
         figures = {}
         for result in found:
-            figures.setdefault(result.dataset_name, {})[result.metric_type] = result.metric_value
+            figures.setdefault(str(result.dataset_name), {})[str(result.metric_type)] = _share(result.metric_value)
         results = (Result(data, figure.get("recall"), figure.get("accuracy")) for data, figure in figures.items())
         return Card(labels, tuple(results))
 
@@ -117,12 +124,22 @@ def checkpoints(folder: Path) -> list[str]:
     return [str(own) for own in sorted(folders, key=lambda own: (own.name != DEFAULT, own.name))]
 
 
+def _no_model(source: str) -> ModelError:
+    remedy = "set SER_MODELS to checkpoint folders or Hub ids, or train one (README.md)"
+    return ModelError(f"No model in {source}: {remedy}.")
+
+
 def _name(source: str) -> str:
     if (Path(source) / "config.json").is_file():
         return Path(source).resolve().name
     if not HUB_ID.fullmatch(source):
-        raise ModelError(source)
+        raise _no_model(source)
     return source
+
+
+def _share(value: object) -> float | None:
+    """A figure of a card, which may hold anything: from 0 to 1, else None."""
+    return value if isinstance(value, int | float) and 0 <= value <= 1 else None
 
 
 def _file(source: str, name: str) -> str:

@@ -1,5 +1,6 @@
 """How the page takes files: those that its caller uploads, no others, and not without end."""
 
+import errno
 import logging
 import math
 import os
@@ -8,11 +9,13 @@ import time
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
+from shutil import disk_usage
 from threading import Thread
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
 from gradio.route_utils import FnIndexInferError
+from gradio.utils import get_upload_folder
 from gradio_client import utils as client_utils
 from limits import RateLimitItem
 from limits.storage import MemoryStorage
@@ -31,12 +34,15 @@ NO_FILE = 'A recording is {"path": PATH, "meta": {"_type": "gradio.FileData"}}, 
 MAX_UPLOAD_MB = 200  # 1.8 hours at 16 kHz in 16-bit wav, 3.6 as mp3 of 128 kbit/s
 MAX_REQUEST_MB = 1000  # of all files that are uploaded together
 MAX_CALL_MB = 4  # of what is no upload: names, choices, tables
-NOT_HERE = "There is nothing to post to here; the tab “For developers” of the page says what there is."
+NOT_HERE = "There is nothing here to ask for; the tab “For developers” of the page says what there is."
 TOO_LARGE = "This is larger than the {} MB that are taken here."
 MALFORMED = "This call names no function of the page, or lacks what that needs; see its tab “For developers”."
 OPEN_ROUTES = re.compile(r"/gradio_api/(upload|queue/join|cancel|reset|(?:run|call|call/v2|stream|mcp)/.+|mcp)/?$")
+FETCH_ROUTES = re.compile(r"^[^=]*/(?:proxy=|file[=/]https?:)", re.IGNORECASE)  # a name of a file may hold more
 FILE_ROUTE = "/gradio_api/file="
-ANSWER_ROUTE = re.compile(r"/gradio_api/call/[^/]+/([^/]+)$")  # of a call's event
+UPLOAD_ROUTE = "/gradio_api/upload"
+RESERVE = 0.05  # of the disk, which uploads leave free: clips, a library and the system itself want some
+ANSWER_ROUTE = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/([^/]+)$")  # of a call's event
 
 logger = logging.getLogger(__name__)
 asking: ContextVar[gr.Request | None] = ContextVar("asking", default=None)  # whose call is worked on
@@ -93,40 +99,57 @@ class UploadsOnly(gr.Blocks):
         return values
 
 
+class Sending:
+    """An answer's `send`, which knows whether the answer has begun: then no other may be sent."""
+
+    def __init__(self, send):
+        self.send, self.begun = send, False
+
+    async def __call__(self, message):
+        self.begun = True
+        await self.send(message)
+
+
 class FaultsInWords:
-    """ASGI middleware for what a server cannot help: a full disk is said so, and a clip that is deleted while it is
-    asked for ends that answer alone, as not found where there is no answer yet.
+    """ASGI middleware for what a server cannot help: a full disk is said so, also where only the reserve is left, and a
+    clip that is deleted while it is asked for ends that answer alone, as not found where there is no answer yet.
     """
 
     def __init__(self, app, texts: Texts):
         self.app, self.texts = app, texts
 
     async def __call__(self, scope, receive, send):
-        begun = False
-
-        async def sending(message):
-            nonlocal begun
-            begun = True
-            await send(message)
-
+        sending = Sending(send)
         try:
+            if scope.get("method") == "POST" and scope["path"].rstrip("/").endswith(UPLOAD_ROUTE):
+                expect_room()
             await self.app(scope, receive, sending)
         except (FileNotFoundError, RuntimeError) as error:
             missing = error if isinstance(error, FileNotFoundError) else error.__context__  # Starlette wraps it
             if FILE_ROUTE not in scope.get("path", "") or not isinstance(missing, FileNotFoundError):
                 raise
             logger.info("deleted while a browser asked for it: %s", missing.filename)
-            if not begun:
+            if not sending.begun:
                 await said(404, speaker(self.texts, scope)("page.gone"))(scope, receive, send)
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
             logger.error("no room for what a visitor uploads: %s", error)
-            await said(507, speaker(self.texts, scope)("page.no_room"))(scope, receive, send)
+            if not sending.begun:
+                await said(507, speaker(self.texts, scope)("page.no_room"))(scope, receive, send)
+
+
+def expect_room() -> None:
+    """OSError if the uploads' disk has no more than its reserve free."""
+    folder = Path(get_upload_folder())
+    disk = disk_usage(next(path for path in (folder, *folder.parents) if path.exists()))
+    if disk.free < RESERVE * disk.total:
+        raise OSError(errno.ENOSPC, f"less than {RESERVE:.0%} of the disk is free", str(folder))
 
 
 class Doors:
-    """ASGI middleware: what the page and the API need is open to POST, for bodies that end; all else is closed.
+    """ASGI middleware: what the page and the API need is open to POST, for bodies that end; all else is closed, and so
+    is what would fetch an address, to any method.
 
     Gradio has more routes, of which one hands a stranger's file to the program ffmpeg, and takes what it is sent.
     """
@@ -135,6 +158,8 @@ class Doors:
         self.app = app
 
     async def __call__(self, scope, receive, send):
+        if scope["type"] == "http" and FETCH_ROUTES.search(scope["path"]):
+            return await said(404, NOT_HERE)(scope, receive, send)
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self.app(scope, receive, send)
         route = OPEN_ROUTES.search(scope["path"])
@@ -155,9 +180,12 @@ class Doors:
                 raise HTTPException(413, too_large)
             return message
 
+        sending = Sending(send)
         try:
-            await self.app(scope, receiving, send)
+            await self.app(scope, receiving, sending)
         except (FnIndexInferError, KeyError, TypeError) as error:  # no such function, or no files in an upload
+            if sending.begun:
+                raise
             logger.info("a malformed call of %s: %r", scope["path"], error)
             await said(422, MALFORMED)(scope, receive, send)
 
