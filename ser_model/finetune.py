@@ -50,6 +50,7 @@ class Base:
                     model.classifier.weight[row] = old.weight[row_of[name]]
                     model.classifier.bias[row] = old.bias[row_of[name]]
         model.config.id2label = dict(enumerate(names))
+        model.freeze_backbone(settings.model.get("freeze_backbone", False))  # whatever the base was trained with
         return model
 
 

@@ -113,6 +113,14 @@ class SERPreTrainedModel(PreTrainedModel):
         config.check()  # settings given to from_pretrained are set after the configuration's own check
         super().__init__(config)
 
+    @classmethod
+    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
+        """As usual, and a backbone that the configuration freezes is frozen: the library makes every weight anew."""
+        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        if model.config.freeze_backbone:
+            model.freeze_backbone()
+        return (model, report) if output_loading_info else model
+
     def _init_weights(self, module: nn.Module) -> None:
         # The library's default draws every weight at N(0, 0.02), far too small for a ReLU network this deep.
         if isinstance(module, InverseDCT):
