@@ -295,6 +295,22 @@ def test_ignore_mismatched_sizes_swaps_the_head_alone(tmp_path):
     assert not torch.equal(swapped.classifier.weight, model.classifier.weight[:2])
 
 
+def test_a_new_head_takes_over_no_calibration_of_the_old_one(tmp_path, caplog):
+    model = make_model(calibration_temperature=2.5)
+    model.set_likeness(torch.ones(model.ser.pooling.output_size), 0.5)
+    model.save_pretrained(tmp_path)
+    kept = SERForAudioClassification.from_pretrained(tmp_path)
+    assert (kept.config.calibration_temperature, kept.config.likeness_threshold) == (2.5, 0.5)
+    assert kept.likeness_weight is not None and not caplog.messages
+    swapped = SERForAudioClassification.from_pretrained(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
+    assert (swapped.config.calibration_temperature, swapped.config.likeness_threshold) == (1.0, None)
+    assert swapped(make_features(swapped, 1, 40)).likeness is None
+    assert sum("calibration_temperature 2.5 and likeness_threshold 0.5" in line for line in caplog.messages) == 1
+    swapped.save_pretrained(tmp_path / "swapped")
+    again = SERForAudioClassification.from_pretrained(tmp_path / "swapped")
+    assert again.likeness_weight is None and again.config.num_labels == 3
+
+
 def test_features_of_another_extractor_are_refused():
     model = make_model(num_features=40, num_channels=2)
     with pytest.raises(ValueError, match="has 40 features a frame; this model was built for 2 x 40; use the feature"):
