@@ -47,6 +47,7 @@ from ser_model.checkpoints import (
     alone,
     identity_of,
     is_finished,
+    refuse_single_run,
     remove_run,
 )
 from ser_model.crossvalidation import Judgement, after_all, fold_settings, headline, judgement, summarise
@@ -172,6 +173,8 @@ def cross_validate(
 ) -> None:
     """Every fold is a run of its own in OUT/fold-1, ...; a finished one is kept, a stopped one goes on."""
     state = make_state()
+    if not overwrite:
+        refuse_single_run(output_dir)
     folds = fold_settings(settings, protocol, data_dir)
     run_dirs = [output_dir / f"fold-{number}" for number in range(1, len(folds) + 1)]
     runs = list(zip(folds, run_dirs, strict=True))
