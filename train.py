@@ -514,7 +514,10 @@ def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingSettings, 
     schedules = torch.optim.lr_scheduler
     if training.schedule == "one_cycle":
         rates = [group["lr"] for group in optimizer.param_groups]
-        return schedules.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=training.warmup)
+        cycled = training.optimizer == "adamw"  # its beta1, on which published figures rest; SGD keeps what is set
+        return schedules.OneCycleLR(
+            optimizer, rates, total_steps=steps, pct_start=training.warmup, cycle_momentum=cycled
+        )
     if training.schedule == "cosine":
         return schedules.CosineAnnealingLR(optimizer, steps)
     if training.schedule == "cosine_restarts":
