@@ -524,6 +524,19 @@ def test_labels_that_do_not_match_are_refused():
     assert SERConfig(label2id={"yes": 0, "no": 1}).id2label == {0: "yes", 1: "no"}
 
 
+def test_class_indices_may_be_digits_as_the_tutorials_of_transformers_have_them(tmp_path):
+    labels = {"id2label": {"0": "yes", "1": "no"}, "label2id": {"yes": "0", "no": "1"}}
+    make_model().save_pretrained(tmp_path)
+    made = SERConfig(**labels)
+    loaded = SERForAudioClassification.from_pretrained(tmp_path, num_labels=2, ignore_mismatched_sizes=True, **labels)
+    for config in (made, loaded.config, SERConfig(label2id=labels["label2id"])):
+        assert config.id2label == {0: "yes", 1: "no"} and config.label2id == {"yes": 0, "no": 1}
+    with pytest.raises(ValueError, match="label2id is .* but id2label says"):
+        SERConfig(id2label=labels["id2label"], label2id={"yes": "1", "no": "0"})
+    with pytest.raises(ValueError, match="it must name each class once, counted from 0"):
+        SERConfig(id2label={"1": "yes", "2": "no"})
+
+
 def test_new_labels_read_both_ways_at_once():
     config = SERConfig(id2label=EMOTIONS)
     config.id2label = {0: "yes", 1: "no"}
