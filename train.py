@@ -47,6 +47,7 @@ from ser_model.checkpoints import (
     alone,
     identity_of,
     is_finished,
+    refuse_single_run,
     remove_run,
 )
 from ser_model.crossvalidation import Judgement, after_all, fold_settings, headline, judgement, summarise
@@ -172,6 +173,8 @@ def cross_validate(
 ) -> None:
     """Every fold is a run of its own in OUT/fold-1, ...; a finished one is kept, a stopped one goes on."""
     state = make_state()
+    if not overwrite:
+        refuse_single_run(output_dir)
     folds = fold_settings(settings, protocol, data_dir)
     run_dirs = [output_dir / f"fold-{number}" for number in range(1, len(folds) + 1)]
     runs = list(zip(folds, run_dirs, strict=True))
@@ -511,7 +514,10 @@ def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingSettings, 
     schedules = torch.optim.lr_scheduler
     if training.schedule == "one_cycle":
         rates = [group["lr"] for group in optimizer.param_groups]
-        return schedules.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=training.warmup)
+        cycled = training.optimizer == "adamw"  # its beta1, on which published figures rest; SGD keeps what is set
+        return schedules.OneCycleLR(
+            optimizer, rates, total_steps=steps, pct_start=training.warmup, cycle_momentum=cycled
+        )
     if training.schedule == "cosine":
         return schedules.CosineAnnealingLR(optimizer, steps)
     if training.schedule == "cosine_restarts":

@@ -27,15 +27,18 @@ from .settings import SettingsError, TrainingSettings, load_settings
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+    from .inference import EmotionRecognizer
+
 DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "ser-cnn-8"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ser_model", description="Speech emotion recognition.")
     commands = parser.add_subparsers(required=True)
-    on_device = argparse.ArgumentParser(add_help=False)
-    on_device.add_argument("--device", default="cpu", type=device, help="cpu, cuda, cuda:1, ...")
-    with_model = argparse.ArgumentParser(add_help=False, parents=[on_device])
+    running = argparse.ArgumentParser(add_help=False)
+    running.add_argument("--device", default="cpu", type=device, help="cpu, cuda, cuda:1, ...")
+    running.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
+    with_model = argparse.ArgumentParser(add_help=False, parents=[running])
     with_model.add_argument("--model", default=str(DEFAULT_MODEL), help="a local folder or a Hub id")
 
     command = commands.add_parser(
@@ -53,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.set_defaults(run=timeline)
 
     command = commands.add_parser(
-        "evaluate", parents=[on_device], help="how good a model is on the data that a config names"
+        "evaluate", parents=[running], help="how good a model is on the data that a config names"
     )
     command.add_argument("model", metavar="MODEL", help="a local folder or a Hub id")
     command.add_argument("--config", required=True, help="a YAML file of configs/: its data, labels and split are used")
@@ -62,7 +65,6 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--condition", default="clean", help="that clips are heard under: noise_10db, telephone, ...")
     command.add_argument("--output", type=Path, metavar="JSON", help="where all figures go")
     command.add_argument("--predictions", type=Path, metavar="CSV", help="where one row a clip goes")
-    command.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     command.set_defaults(run=evaluate_model)
 
     command = commands.add_parser("card", help="write a model's card from its figures and those of other runs")
@@ -151,11 +153,11 @@ def predict(args: argparse.Namespace) -> int:
     every status but 0 for a crash.
     """
     from .bulk import BulkError, predict_files
-    from .inference import EmotionRecognizer, write_predictions
+    from .inference import write_predictions
 
     files = [str(path) for path in files_in(args.paths)]
     with processes(args) as own:
-        recognizer = load_pretrained(EmotionRecognizer.from_pretrained, args.model, device=args.device)
+        recognizer = load_recognizer(args)
         if args.output:
             try:
                 answered, failed = predict_files(recognizer, files, args.output, own)
@@ -189,7 +191,6 @@ def files_in(paths: list[str]) -> list[Path]:
 def timeline(args: argparse.Namespace) -> int:
     """Three files a recording; exit status 1 if one got no answer, which is told."""
     from .audio import AudioError
-    from .inference import EmotionRecognizer
     from .timeline import segments, to_csv, to_json, to_srt
 
     files = files_in(args.paths)
@@ -198,7 +199,7 @@ def timeline(args: argparse.Namespace) -> int:
     written = (args.output_dir / f"{file.stem}.{ending}" for file in files for ending in ("csv", "json", "srt"))
     if there := [path for path in written if path.exists()]:
         sys.exit(f"timeline: {there[0]} is there already; move it away, or give another --output-dir")
-    recognizer = load_pretrained(EmotionRecognizer.from_pretrained, args.model, device=args.device)
+    recognizer = load_recognizer(args)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     failed = 0
     for file in files:
@@ -217,7 +218,6 @@ def timeline(args: argparse.Namespace) -> int:
 def evaluate_model(args: argparse.Namespace) -> int:
     from .data import DATA_ERRORS
     from .evaluation import UNSEEN, EvaluationError, evaluate, split_file
-    from .inference import EmotionRecognizer
     from .reports import interval_words
 
     for path in filter(None, (args.output, args.predictions)):
@@ -225,8 +225,7 @@ def evaluate_model(args: argparse.Namespace) -> int:
             sys.exit(f"evaluate: there is no folder {path.parent} to write {path.name} to; make it first")
     settings = load_settings(args.config)
     with processes(args) as own:
-        options = {"device": args.device, "trust_remote_code": args.trust_remote_code}
-        recognizer = load_pretrained(EmotionRecognizer.from_pretrained, args.model, **options)
+        recognizer = load_recognizer(args)
         options = {"part": args.part, "condition": args.condition, "progress": own.is_main_process}
         options["split_manifest"] = split_file(args.model)
         try:
@@ -375,6 +374,13 @@ def processes(args: argparse.Namespace) -> Iterator["PartialState"]:
         yield own
     finally:
         own.destroy_process_group()
+
+
+def load_recognizer(args: argparse.Namespace) -> "EmotionRecognizer":
+    from .inference import EmotionRecognizer
+
+    options = {"device": args.device, "trust_remote_code": args.trust_remote_code}
+    return load_pretrained(EmotionRecognizer.from_pretrained, args.model, **options)
 
 
 def load_network(source: str) -> tuple[SERForAudioClassification, SERFeatureExtractor]:

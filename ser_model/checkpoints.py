@@ -37,7 +37,8 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 LOCK_FILE = ".lock"
 FINISHED = "metrics.json"  # is written when there is nothing left to do but to forget the checkpoint
 SETTINGS_FILE = "settings.yaml"
-SAY_THAT_IT_RAN = (FINISHED, CHECKPOINT_FILE, "cv.json", SETTINGS_FILE)
+CV_FILE = "cv.json"  # what a cross-validation comes to, once all its runs, in folders below, are finished
+SAY_THAT_IT_RAN = (FINISHED, CHECKPOINT_FILE, CV_FILE, SETTINGS_FILE)
 WRITTEN = (  # by a run or a cross-validation, but for the code of a model, which comes anew with the next one
     *SAY_THAT_IT_RAN[:-1],
     *("model.safetensors", "config.json", "preprocessor_config.json", "last", "split.json", "left_out.csv"),
@@ -225,8 +226,14 @@ def is_finished(folder: Path, settings: Settings, resume: bool, overwrite: bool)
     """Whether the run that is to go on has nothing left to do.
 
     Raises:
-        CheckpointError: the folder holds a run, and it is not said what shall become of it; or one of other settings.
+        CheckpointError: the folder holds a run, and it is not said what shall become of it; or one of other settings,
+            or a cross-validation.
     """
+    if (folder / CV_FILE).exists() and not overwrite:
+        raise CheckpointError(
+            f"{folder} holds a finished cross-validation; give another --output-dir, or --overwrite, which removes its "
+            "figures"
+        )
     unfinished = (folder / CHECKPOINT_FILE).exists()
     finished = (folder / FINISHED).exists() and not unfinished
     if (finished or unfinished) and not (resume or overwrite):
@@ -237,6 +244,15 @@ def is_finished(folder: Path, settings: Settings, resume: bool, overwrite: bool)
     before = load_settings(folder / SETTINGS_FILE).model_dump(mode="json")
     _refuse_differences(folder, {"settings": before}, {"settings": settings.model_dump(mode="json")})
     return True
+
+
+def refuse_single_run(folder: Path) -> None:
+    """Raises CheckpointError where a run of its own, finished or not, lies where a cross-validation's figures go."""
+    if any((folder / name).exists() for name in (FINISHED, CHECKPOINT_FILE)):
+        raise CheckpointError(
+            f"{folder} holds a run, whose card and predictions --cv would replace; give another --output-dir, or "
+            "--overwrite, which removes it"
+        )
 
 
 def remove_run(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoints import is_finished
+from .checkpoints import CV_FILE, is_finished
 from .corpora import find_utterances
 from .labels import nearest
 from .metrics import fit_temperature, softmax
@@ -26,7 +26,6 @@ from .reports import (
 from .settings import Settings, SettingsError, SplitSettings, load_settings
 from .splits import FOLDS, SplitError
 
-CV_FILE = "cv.json"
 RANDOM = re.compile(r"random-([1-9]\d*)")
 SUMMARISED = {
     "uar": "UAR",

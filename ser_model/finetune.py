@@ -15,7 +15,7 @@ from .disk import first_line
 from .feature_extraction_ser import SERFeatureExtractor
 from .hub import find_file, load_pretrained
 from .modeling_ser import SERForAudioClassification
-from .pretrained import load_extractor, load_model
+from .pretrained import DEFAULTS, load_extractor, load_model
 from .settings import Settings, SettingsError
 
 FREE = frozenset({"dropout", "freeze_backbone"})  # settings of a network that have no weights
@@ -50,6 +50,7 @@ class Base:
                     model.classifier.weight[row] = old.weight[row_of[name]]
                     model.classifier.bias[row] = old.bias[row_of[name]]
         model.config.id2label = dict(enumerate(names))
+        model.freeze_backbone(settings.model.get("freeze_backbone", False))  # whatever the base was trained with
         return model
 
 
@@ -65,7 +66,7 @@ def load_base(settings: Settings) -> Base | None:
     if source is None:
         return None
     try:
-        config = load_pretrained(AutoConfig.from_pretrained, source)
+        config = load_pretrained(AutoConfig.from_pretrained, source, **DEFAULTS)
     except ValueError as error:  # a kind that Transformers does not know either
         raise SettingsError(f"{source} cannot be fine-tuned here: {first_line(error)}") from error
     if not isinstance(config, SERConfig):

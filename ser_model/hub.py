@@ -28,9 +28,10 @@ from .disk import first_line
 from .feature_extraction_ser import SERFeatureExtractor
 from .modeling_ser import SERForAudioClassification
 
-SETTINGS = "settings.yaml"
+SETTINGS, CARD = "settings.yaml", "README.md"
+NAMELESS = "PATH_OR_HUB_ID"  # stands in a card for the model's name, until it has one
 # What makes up a model on the Hub; whatever else lies in the folder (optimizer states, logs, pickles) stays at home.
-NEEDED = ("config.json", "preprocessor_config.json", "README.md")
+NEEDED = ("config.json", "preprocessor_config.json", CARD)
 UPLOADED = (
     *NEEDED,
     "model*.safetensors",
@@ -91,7 +92,7 @@ def push_model(folder: str | Path, repo_id: str, private: bool = False) -> str:
     try:
         repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
         files = sorted(file for pattern in UPLOADED for file in folder.glob(pattern))
-        uploads = [CommitOperationAdd(file.name, _fit_for_others(file)) for file in files]
+        uploads = [CommitOperationAdd(file.name, _fit_for_others(file, repo_id)) for file in files]
         message = "Upload model, feature extractor, code and card"
         return api.create_commit(repo_id, uploads, commit_message=message).commit_url
     except (HTTPError, OSError, ValueError, yaml.YAMLError) as error:
@@ -99,12 +100,18 @@ def push_model(folder: str | Path, repo_id: str, private: bool = False) -> str:
         raise HubError(_complaint(error, repo_id).replace(token, "(token)")) from None
 
 
-def _fit_for_others(file: Path) -> Path | bytes:
-    """The file itself; but of the settings, a copy that does not tell where on this machine things lie."""
+def _fit_for_others(file: Path, repo_id: str) -> Path | bytes:
+    """The file itself; but of the card, a copy with the model's name, and of the settings, one that anybody can train
+    with: it tells nothing of where on this machine things lie, and pushes to nobody's repository.
+    """
+    if file.name == CARD:
+        return file.read_bytes().replace(NAMELESS.encode(), repo_id.encode())
     if file.name != SETTINGS:
         return file
     settings = yaml.safe_load(content := file.read_bytes())
     nowhere = _without_places(settings)
+    if "training" in nowhere:
+        nowhere["training"] |= {"push_to_hub": None, "push_private": False}
     return content if nowhere == settings else yaml.safe_dump(nowhere, sort_keys=False, allow_unicode=True).encode()
 
 

@@ -72,6 +72,15 @@ def _in_a_sentence(name_or_path: str | Path, files: str) -> Iterator[None]:
         raise PretrainedError(
             f"{name_or_path}: model.safetensors is of another network than config.json; take both from one model"
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except ImportError as error:  # of timm, or of what the code of a repository needs
+        raise PretrainedError(f"{name_or_path}: {first_line(error)}") from error
+    except ValueError as error:  # which says by itself what would be right
+        if "trust_remote_code" in str(error):
+            raise PretrainedError(
+                f"{name_or_path} comes with code of its own, which is not run unasked; read it, then say "
+                "--trust-remote-code, or trust_remote_code=True in Python"
+            ) from error
+        raise PretrainedError(f"{name_or_path}: {files} cannot be used ({first_line(error).rstrip('.')})") from error
+    except (KeyError, TypeError) as error:
         said = first_line(error).rstrip(".")
         raise PretrainedError(f"{name_or_path}: {files} cannot be used ({said}); fetch it again") from error

@@ -246,7 +246,8 @@ class TrainingSettings(_Section):
     batch_size: int = Field(default=32, ge=2)  # a process; what is left over makes some batches a little larger
     accumulation_steps: int = Field(default=1, ge=1)  # batches a step of the optimizer
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: float = Field(default=0.9, ge=0, lt=1)  # of SGD
+    # of SGD; that of AdamW (beta1) is 0.9, but under one_cycle it falls from 0.95 to 0.85 and rises again
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     learning_rate: float = Field(default=3e-3, gt=0)  # the highest that the schedule reaches
     schedule: Literal["one_cycle", "cosine", "cosine_restarts", "plateau", "constant"] = "one_cycle"
     warmup: float = Field(default=0.3, gt=0, lt=1)  # of one_cycle: share of the steps until its highest rate

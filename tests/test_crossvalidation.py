@@ -63,6 +63,24 @@ def rows_of(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.parametrize(
+    ("holds", "arguments", "said"),
+    [
+        ("cv.json", [], "holds a finished cross-validation; give another --output-dir, or --overwrite"),
+        ("cv.json", ["--resume"], "holds a finished cross-validation"),
+        ("metrics.json", ["--cv=ravdess-speakers"], "holds a run, whose card and predictions --cv would replace"),
+        ("checkpoint.safetensors", ["--cv=ravdess-speakers"], "holds a run, whose card"),
+    ],
+)
+def test_figures_of_the_other_kind_are_not_replaced_unasked(tmp_path, holds, arguments, said):
+    for name in (holds, "README.md", "predictions.csv"):
+        (tmp_path / name).write_text("{}")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit, match=said):
+        cross_validate(tmp_path / "no_data", tmp_path, *arguments)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.fixture(scope="module")
 def six_folds(all_synthetic_actors, tmp_path_factory) -> Path:
     """README's command, on made sounds."""

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Wav2Vec2Config
 
-from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
+from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification, SERModel
 from ser_model.backbones import BACKBONES
 from ser_model.corpora import find_utterances
 from ser_model.data import make_split
@@ -139,6 +139,34 @@ def test_frozen_backbone_spares_the_map_before_it_and_thaws():
     assert not any(weight.requires_grad for weight in body) and not model.train().ser.backbone.stem_norm.training
 
 
+def trainable(model: torch.nn.Module) -> set[str]:
+    return {name for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+@pytest.mark.parametrize("kind", [SERModel, SERForAudioClassification])
+def test_a_loaded_model_is_as_frozen_as_its_configuration_says(tmp_path, kind):
+    made = SERForAudioClassification(SERConfig(backbone_options=SMALL, freeze_backbone=True))
+    made.save_pretrained(tmp_path)
+    loaded = kind.from_pretrained(tmp_path)
+    head = {name for name in trainable(loaded) if "pooling" in name or "classifier" in name}
+    assert head and trainable(loaded) == head
+    thawed, report = kind.from_pretrained(tmp_path, freeze_backbone=False, output_loading_info=True)
+    assert trainable(thawed) == {name for name, _ in thawed.named_parameters()} and not report["missing_keys"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_base_is_frozen_as_the_settings_say_however_it_was_trained(tmp_path, before, wanted):
+    model = SERForAudioClassification(SERConfig(backbone_options=SMALL, freeze_backbone=before))
+    model.save_pretrained(tmp_path)
+    SERFeatureExtractor().save_pretrained(tmp_path)
+    asked = settings(tmp_path, model={"freeze_backbone": True} if wanted else {})
+    network = load_base(asked).network(asked, ("a", "b"))
+    body = [*network.ser.invert_dct.parameters(), *network.ser.backbone.parameters()]
+    assert {weight.requires_grad for weight in body} == {not wanted} == {network.train().ser.backbone.training}
+    assert network.classifier.weight.requires_grad and network.config.freeze_backbone is wanted
+
+
 # ── Whole runs ──
 
 RUN = [
@@ -172,7 +200,7 @@ def test_only_the_head_learns_until_the_backbone_thaws(own_folder, tmp_path, mon
     monkeypatch.setattr(SERForAudioClassification, "freeze_backbone", spy)
     arguments = ["--config=configs/finetune_folder.yaml", f"--data-dir={own_folder}", *RUN, "--training.epochs=2"]
     main([*arguments, f"--output-dir={tmp_path / 'half'}", "--training.unfreeze_epoch=1"])
-    assert frozen == [True, False]  # epoch by epoch
+    assert frozen == [False, True, False]  # as it was made, then epoch by epoch
     main([*arguments, f"--output-dir={tmp_path / 'frozen'}", "--training.unfreeze_epoch=9"])
     base, tuned = (load_file(folder / "model.safetensors") for folder in (CHECKPOINT, tmp_path / "frozen"))
     body = [name for name in base if name.startswith(("ser.backbone", "ser.invert_dct"))]

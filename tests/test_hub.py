@@ -110,6 +110,8 @@ def test_push_is_one_commit_of_the_whole_model_and_nothing_else(hub, pushed, fol
     repository = hub.repositories[REPO_ID]
     assert repository.private
     whole = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    whole["README.md"] = whole["README.md"].replace(b"PATH_OR_HUB_ID", REPO_ID.encode())
+    assert f'model="{REPO_ID}"'.encode() in whole["README.md"]
     assert repository.files == {name: content for name, content in whole.items() if name not in STAYS_AT_HOME}
     assert {"config.json", "preprocessor_config.json", "model.safetensors", "README.md", "modeling_ser.py"} <= set(
         repository.files
@@ -285,8 +287,12 @@ def test_training_pushes_at_its_end_when_the_settings_say_so(hub, synthetic_corp
     repository = hub.repositories[f"{OURS}/trained"]
     assert repository.private and len(repository.commits) == 1
     assert f"pushed to {hub.url}/{OURS}/trained/commit/{repository.sha}" in done.stdout
-    for name in ("model.safetensors", "README.md", "metrics.json"):
+    for name in ("model.safetensors", "metrics.json"):
         assert repository.files[name] == (output_dir / name).read_bytes()
+    assert f'model="{OURS}/trained"' in repository.files["README.md"].decode()
+    pushed = yaml.safe_load(repository.files["settings.yaml"])["training"]
+    assert pushed["push_to_hub"] is None and pushed["push_private"] is False  # strangers train with them
+    assert yaml.safe_load((output_dir / "settings.yaml").read_text())["training"]["push_to_hub"] == f"{OURS}/trained"
     again = [*command, "--resume", f"--training.push_to_hub={OURS}/elsewhere"]  # thought of once it was finished
     done = subprocess.run(
         again, cwd=ROOT, env=environment(hub.url, tmp_path), capture_output=True, text=True, timeout=300

@@ -295,6 +295,22 @@ def test_ignore_mismatched_sizes_swaps_the_head_alone(tmp_path):
     assert not torch.equal(swapped.classifier.weight, model.classifier.weight[:2])
 
 
+def test_a_new_head_takes_over_no_calibration_of_the_old_one(tmp_path, caplog):
+    model = make_model(calibration_temperature=2.5)
+    model.set_likeness(torch.ones(model.ser.pooling.output_size), 0.5)
+    model.save_pretrained(tmp_path)
+    kept = SERForAudioClassification.from_pretrained(tmp_path)
+    assert (kept.config.calibration_temperature, kept.config.likeness_threshold) == (2.5, 0.5)
+    assert kept.likeness_weight is not None and not caplog.messages
+    swapped = SERForAudioClassification.from_pretrained(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
+    assert (swapped.config.calibration_temperature, swapped.config.likeness_threshold) == (1.0, None)
+    assert swapped(make_features(swapped, 1, 40)).likeness is None
+    assert sum("calibration_temperature 2.5 and likeness_threshold 0.5" in line for line in caplog.messages) == 1
+    swapped.save_pretrained(tmp_path / "swapped")
+    again = SERForAudioClassification.from_pretrained(tmp_path / "swapped")
+    assert again.likeness_weight is None and again.config.num_labels == 3
+
+
 def test_features_of_another_extractor_are_refused():
     model = make_model(num_features=40, num_channels=2)
     with pytest.raises(ValueError, match="has 40 features a frame; this model was built for 2 x 40; use the feature"):
@@ -506,6 +522,19 @@ def test_labels_that_do_not_match_are_refused():
     with pytest.raises(ValueError, match="label2id is {'stale': 7}, but id2label says"):
         SERConfig(id2label=EMOTIONS, label2id={"stale": 7})
     assert SERConfig(label2id={"yes": 0, "no": 1}).id2label == {0: "yes", 1: "no"}
+
+
+def test_class_indices_may_be_digits_as_the_tutorials_of_transformers_have_them(tmp_path):
+    labels = {"id2label": {"0": "yes", "1": "no"}, "label2id": {"yes": "0", "no": "1"}}
+    make_model().save_pretrained(tmp_path)
+    made = SERConfig(**labels)
+    loaded = SERForAudioClassification.from_pretrained(tmp_path, num_labels=2, ignore_mismatched_sizes=True, **labels)
+    for config in (made, loaded.config, SERConfig(label2id=labels["label2id"])):
+        assert config.id2label == {0: "yes", 1: "no"} and config.label2id == {"yes": 0, "no": 1}
+    with pytest.raises(ValueError, match="label2id is .* but id2label says"):
+        SERConfig(id2label=labels["id2label"], label2id={"yes": "1", "no": "0"})
+    with pytest.raises(ValueError, match="it must name each class once, counted from 0"):
+        SERConfig(id2label={"1": "yes", "2": "no"})
 
 
 def test_new_labels_read_both_ways_at_once():

@@ -4,14 +4,17 @@ import json
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ser_model.__main__ import main
+from ser_model.finetune import load_base
 from ser_model.inference import EmotionRecognizer
 from ser_model.pretrained import PretrainedError
+from ser_model.settings import Settings, SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "ser-cnn-8"
@@ -63,7 +66,7 @@ FAULTS = {
     "config that is no JSON": (text("config.json", "{"), "not a valid JSON file"),
     "extractor that is no JSON": (text("preprocessor_config.json", "no"), "not a valid JSON file"),
     "config of nothing": (text("config.json", "{}"), "config.json and model.safetensors cannot be used"),
-    "config of another kind": (setting("config.json", model_type="bert"), "config.json and model.safetensors cannot"),
+    "config of another kind": (setting("config.json", model_type="bert"), "comes with code of its own"),
     "another width": (setting("config.json", backbone_options={"hidden_size": 128}), "of another network than config"),
     "other labels": (setting("config.json", id2label={"0": "a", "1": "b"}), "of another network than config.json"),
     "another network": (setting("config.json", backbone="gru"), "lacks 16 weights of the network in config.json"),
@@ -109,6 +112,56 @@ def test_the_code_in_a_folder_is_not_run_unasked(folder, tmp_path):
     (folder / "modeling_ser.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'was_run')!r})\n")
     EmotionRecognizer.from_pretrained(folder)  # our own classes read it
     assert not (tmp_path / "was_run").exists()
+
+
+@pytest.fixture
+def foreign(folder) -> Path:
+    """A model of a kind that only the code beside it knows."""
+    setting("config.json", model_type="ser_of_theirs")(folder)
+    code = folder / "configuration_ser.py"
+    code.write_text(code.read_text().replace('model_type = "ser"', 'model_type = "ser_of_theirs"'))
+    return folder
+
+
+@pytest.mark.parametrize("command", ["predict", "timeline", "evaluate"])
+def test_code_of_a_model_is_run_where_the_command_says_so(foreign, tmp_path, monkeypatch, capfd, command):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    arguments = {
+        "predict": [str(CLIP), f"--model={foreign}"],
+        "timeline": [str(CLIP), f"--model={foreign}", f"--output-dir={tmp_path / 'timeline'}"],
+        "evaluate": [str(foreign), "--config=configs/ravdess_tess_cnn.yaml", f"--data-dir={tmp_path / 'absent'}"],
+    }[command]
+    with pytest.raises(SystemExit) as ended:
+        main([command, *arguments])
+    said = f"{foreign} comes with code of its own, which is not run unasked; read it, then say --trust-remote-code"
+    assert said in ended.value.code and "\n" not in ended.value.code
+    assert "Do you wish to run" not in capfd.readouterr().out
+    if command == "evaluate":
+        with pytest.raises(SystemExit, match="absent is not a folder"):  # the data come after the model
+            main([command, *arguments, "--trust-remote-code"])
+    else:
+        assert main([command, *arguments, "--trust-remote-code"]) == 0
+
+
+def test_fine_tuning_asks_nobody_whether_to_run_code(foreign, capfd):
+    data = {"name": "t", "data": {"corpora": [{"name": "folder", "path": "mine"}]}}
+    settings = Settings.model_validate(data | {"training": {"base_model": str(foreign)}})
+    with pytest.raises(SettingsError, match="cannot be fine-tuned here: .*custom code"):
+        load_base(settings)
+    assert "Do you wish to run" not in capfd.readouterr().out
+
+
+def test_a_network_of_timm_without_timm_is_refused_in_a_sentence(folder, monkeypatch):
+    setting("config.json", backbone="timm/mobilenetv3_small_050", backbone_options={})(folder)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(PretrainedError, match=f"^{folder}: the network 'mobilenetv3_small_050' .* pip install timm$"):
+        EmotionRecognizer.from_pretrained(folder)
+
+
+def test_what_a_setting_should_be_is_not_followed_by_advice_that_does_not_help(folder):
+    setting("config.json", pooling="men")(folder)
+    with pytest.raises(PretrainedError, match=r"pooling is 'men'; it must be 'attention' or 'mean'\)$"):
+        EmotionRecognizer.from_pretrained(folder)
 
 
 def test_the_error_of_a_damaged_model_is_one_that_callers_of_transformers_catch():

@@ -8,14 +8,14 @@ from ser_model.settings import TrainingSettings
 from train import make_optimizer, make_schedule
 
 
-def rates(steps=40, **settings) -> list[float]:
-    """The learning rate of each step; a plateau is told that nothing gets better."""
+def rates(steps=40, key="lr", **settings) -> list:
+    """The learning rate of each step, or what else `key` names; a plateau is told that nothing gets better."""
     training = TrainingSettings(epochs=10, learning_rate=1.0, **settings)
     optimizer = make_optimizer(torch.nn.Linear(2, 2), training)
     scheduler = make_schedule(optimizer, training, steps)
     seen = []
     for step in range(steps):
-        seen.append(optimizer.param_groups[0]["lr"])
+        seen.append(optimizer.param_groups[0][key])
         optimizer.step()
         if training.schedule != "plateau":
             scheduler.step()
@@ -28,6 +28,12 @@ def test_one_cycle_rises_to_the_rate_asked_for_and_falls_to_nothing():
     seen = rates(schedule="one_cycle")
     assert max(seen) == pytest.approx(1.0) and seen[0] < 0.1 and seen[-1] < 0.01
     assert 8 < seen.index(max(seen)) < 16
+
+
+def test_one_cycle_leaves_the_momentum_of_sgd_as_it_is_set_and_swings_that_of_adamw():
+    assert set(rates(key="momentum", optimizer="sgd", momentum=0.5)) == {0.5}
+    beta1, beta2 = zip(*rates(key="betas", optimizer="adamw"), strict=True)
+    assert max(beta1) == pytest.approx(0.95) and min(beta1) == pytest.approx(0.85, abs=1e-3) and set(beta2) == {0.999}
 
 
 def test_cosine_falls_from_the_rate_asked_for_to_nothing():

@@ -40,6 +40,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def as_index(index: Any) -> Any:
+    """0 for "0", as JSON and the tutorials of Transformers write it; whatever else comes is left to the check."""
+    return int(index) if isinstance(index, str) and index.isdecimal() else index
+
+
 class SERConfig(PreTrainedConfig):
     """Everything needed to build a network; what it is fed is described by `SERFeatureExtractor`.
 
@@ -106,10 +111,13 @@ class SERConfig(PreTrainedConfig):
         self.check()
 
     def __setattr__(self, key: str, value: Any) -> None:
-        """The way back follows the labels: whoever sets `id2label` sets `label2id` as well."""
-        super().__setattr__(key, value)
+        """The way back follows the labels: whoever sets `id2label` sets `label2id` as well; "0" counts as 0."""
         if key == "id2label" and isinstance(value, dict):
-            super().__setattr__("label2id", {label: int(index) for index, label in value.items()})
+            value = {as_index(index): label for index, label in value.items()}
+            super().__setattr__("label2id", {label: index for index, label in value.items()})
+        elif key == "label2id" and isinstance(value, dict):
+            value = {label: as_index(index) for label, index in value.items()}
+        super().__setattr__(key, value)
 
     def _check_inherited(self, kwargs: dict[str, Any]) -> None:
         if "transformers_version" in kwargs:
@@ -124,7 +132,8 @@ class SERConfig(PreTrainedConfig):
         for key, value in (("id2label", labels), ("label2id", indices)):
             if not isinstance(value, dict | None):
                 raise ValueError(f"SERConfig.{key} is {value!r}; it must name each class once, counted from 0")
-        if labels and indices and indices != {label: int(index) for index, label in labels.items()}:
+        pairs = {(as_index(index), label) for index, label in (labels or {}).items()}
+        if labels and indices and pairs != {(as_index(index), label) for label, index in indices.items()}:
             raise ValueError(f"SERConfig.label2id is {indices!r}, but id2label says {labels!r}; give that alone")
         if labels is not None and num_labels is not None and len(labels) != num_labels:
             raise ValueError(f"SERConfig.num_labels is {num_labels}, but id2label names {len(labels)}; leave one out")

@@ -1,6 +1,7 @@
 """Speech emotion recognition models: backbone over MFCCs, masked pooling over time, classifier."""
 
 import inspect
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from .backbones import BACKBONES, TIMM_PREFIX, Timm
 from .configuration_ser import SERConfig, did_you_mean
 from .layers import POOLINGS
 from .mfcc import dct_matrix
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -112,6 +115,19 @@ class SERPreTrainedModel(PreTrainedModel):
     def __init__(self, config: SERConfig):
         config.check()  # settings given to from_pretrained are set after the configuration's own check
         super().__init__(config)
+
+    @classmethod
+    def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
+        """As usual, and a backbone that the configuration freezes is frozen: the library makes every weight anew.
+
+        A head of another size, which `ignore_mismatched_sizes` lets in, takes over no calibration of the old one.
+        """
+        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        if any(key == "classifier.weight" for key, *_ in report["mismatched_keys"]):
+            model.forget_calibration()
+        if model.config.freeze_backbone:
+            model.freeze_backbone()
+        return (model, report) if output_loading_info else model
 
     def _init_weights(self, module: nn.Module) -> None:
         # The library's default draws every weight at N(0, 0.02), far too small for a ReLU network this deep.
@@ -252,6 +268,17 @@ class SERForAudioClassification(SERPreTrainedModel):
         """
         self.likeness_weight = weight.to(self.classifier.weight)
         self.config.likeness_threshold = threshold
+
+    def forget_calibration(self) -> None:
+        """Drop the temperature and the likeness, both of which were fitted to a head and the voices that it learnt."""
+        before = self.config.calibration_temperature, self.config.likeness_threshold
+        self.config.calibration_temperature, self.config.likeness_threshold = 1.0, None
+        self.likeness_weight = None
+        if before != (1.0, None):
+            logger.warning(
+                "the head is new, so calibration_temperature %s and likeness_threshold %s of the old one are dropped",
+                *before,
+            )
 
     def forward(
         self,
