@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
                     f"--after and --output-dir are both {args.after}, whose card and predictions would be lost; give "
                     "another --output-dir"
                 )
-            if settings.split.kind == "all" and not args.after:
+            if settings.split.kind == "all" and not (args.after or args.cv):
                 raise SettingsError(
                     "split.kind is 'all', which leaves nothing to judge by; give a finished --cv run: --after CV"
                 )

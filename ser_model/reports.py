@@ -407,7 +407,7 @@ def commands(settings: Settings, result: dict) -> list[str]:
     train = "accelerate launch train.py --data-dir DATA"
     if "cross_validation" not in result:
         return [f"{train} --config settings.yaml --output-dir OUT"]
-    judged = f"{train} --config configs/{settings.name}.yaml"
+    judged = f"{train} --config settings.yaml"  # whose split gives way to that of the protocol
     return [
         f"{judged} --output-dir CV --cv {result['cross_validation']['protocol']}",
         f"{judged} --output-dir OUT --after CV",

@@ -42,6 +42,7 @@ FETCH_ROUTES = re.compile(r"^[^=]*/(?:proxy=|file[=/]https?:)", re.IGNORECASE)  
 FILE_ROUTE = "/gradio_api/file="
 UPLOAD_ROUTE = "/gradio_api/upload"
 RESERVE = 0.05  # of the disk, which uploads leave free: clips, a library and the system itself want some
+MAX_RESERVE_MB = 1000  # of a large disk, which others may fill
 ANSWER_ROUTE = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/([^/]+)$")  # of a call's event
 
 logger = logging.getLogger(__name__)
@@ -143,8 +144,8 @@ def expect_room() -> None:
     """OSError if the uploads' disk has no more than its reserve free."""
     folder = Path(get_upload_folder())
     disk = disk_usage(next(path for path in (folder, *folder.parents) if path.exists()))
-    if disk.free < RESERVE * disk.total:
-        raise OSError(errno.ENOSPC, f"less than {RESERVE:.0%} of the disk is free", str(folder))
+    if disk.free < min(RESERVE * disk.total, MAX_RESERVE_MB * 2**20):
+        raise OSError(errno.ENOSPC, f"{disk.free / 2**20:.0f} MB of the disk are free", str(folder))
 
 
 class Doors:
