@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard, hf_hub_download
 logger = logging.getLogger(__name__)
 DEFAULT = "ser-cnn-8"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-NO_FIGURES = (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError)  # of cards by anybody, all seen
+NO_FIGURES = (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError)  # what cards by anybody lead to
 
 
 class ModelError(RuntimeError):
