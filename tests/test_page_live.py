@@ -108,6 +108,26 @@ def test_a_forgotten_microphone_ends(browser, tmp_path):
         assert page.evaluate(MICROPHONES_ON) == 0
 
 
+ONE_PLACE = "import ser_model.page.live\nser_model.page.live.VISITORS = 1"
+
+
+def test_whoever_finds_all_places_taken_is_told_and_the_microphone_stops(browser, tmp_path):
+    with (
+        running_app(tmp_path, before=ONE_PLACE) as url,
+        visit(browser, url) as page,
+        visit(browser, url, locale="de-DE") as other,
+    ):
+        record(opened(page))
+        expect(page.locator("#live-track li").first).to_be_visible()
+        other.evaluate(KEEP_STREAMS)
+        record(opened(other))
+        expect(said(other)).to_contain_text("Alle Plätze zum Live-Zuhören sind belegt.")
+        other.wait_for_function(f"({MICROPHONES_ON})() === 0")
+        expect(said(other)).to_contain_text("Alle Plätze zum Live-Zuhören sind belegt.")
+        stop(page)
+        expect(said(page)).to_contain_text("Stopped")
+
+
 def test_it_can_be_started_again(live):
     for _ in range(2):
         record(live)

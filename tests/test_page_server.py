@@ -9,11 +9,12 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
-from serving import running_app
+from serving import ROOT, running_app
 
 from ser_model.page.live import MAX_SAMPLES, piece
 from ser_model.page.server import ANSWER_ROUTE, FETCH_ROUTES, MAX_CALL_MB, OPEN_ROUTES, Doors, FaultsInWords
 from ser_model.page.texts import Texts
+from torture.page import answer_of
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,24 @@ def test_an_upload_is_heard_whatever_its_name():
 def test_calls_may_not_pass_the_queue_by(client):
     answer = client.post("/gradio_api/run/predict", json={"data": [None, "ser-cnn-8"]})
     assert answer.status_code == 404 and "queue" in answer.json()["detail"]
+
+
+def test_live_streams_beyond_the_places_are_refused_at_once_and_calls_are_answered(tmp_path):
+    one_place = "import ser_model.page.live\nser_model.page.live.VISITORS = 1"
+    with running_app(tmp_path, before=one_place) as url, httpx.Client(base_url=url, timeout=60) as client:
+        events = client.get("/config").json()["dependencies"]
+        [live] = [event["id"] for event in events if event["connection"] == "stream"]
+
+        def join(session: str) -> httpx.Response:
+            asked = {"fn_index": live, "session_hash": session, "data": [None, None, 50]}
+            return client.post("/gradio_api/queue/join", json=asked, headers={"accept-language": "de"})
+
+        assert join("first").status_code == 200
+        refusals = [join(f"{number}") for number in range(40)]
+        assert {refusal.status_code for refusal in refusals} == {503}
+        assert "Alle Plätze zum Live-Zuhören sind belegt." in refusals[0].json()["detail"]
+        clip = ROOT / "examples" / "synthetic_calm_voice.flac"
+        assert answer_of(url, clip.name, clip.read_bytes())["status"] == "voice"
 
 
 @pytest.mark.parametrize("chunked", [False, True])

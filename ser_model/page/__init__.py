@@ -77,7 +77,9 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
             elem_id="limits",
         )
     demo.texts = texts
-    return demo.queue(max_size=32, default_concurrency_limit=2, api_open=False)  # open, calls could pass the queue by
+    demo.queue(max_size=32, default_concurrency_limit=2, api_open=False)  # open, calls could pass the queue by
+    live.refuse_beyond_places(demo)
+    return demo
 
 
 def foot(say: Say, minutes: int, has_library: bool) -> str:

@@ -9,6 +9,7 @@ import gradio as gr
 import numpy as np
 import soundfile
 from gradio.context import Context
+from gradio.queueing import Queue
 
 from .answers import bars_html, clock, emoji, sentence_html
 from .context import Page
@@ -21,8 +22,10 @@ EVERY_S = 0.25  # the browser sends what it recorded; an answer needs 0.4 s of n
 SEND_SO_OFTEN = f"() => ({{__type__: 'update', stream_every: {EVERY_S}}})"
 # Once its time is over the server hears no more, but the browser would record and send on.
 PRESS_STOP = "() => document.querySelector('#live-microphone .stop-button')?.click()"
+STOP_IF_FULL = f"(said) => {{ if (said.includes('answer full')) ({PRESS_STOP})() }}"
 MAX_SAMPLES = 2_000_000  # of a piece, 20 s of stereo at 48 kHz: a browser that was busy sends some at once
 VISITORS = 8  # at once: each takes about a tenth of a core
+PLACES = "live"  # what Gradio counts them by
 
 TRACK_CSS = """
 .track { display: flex; flex-wrap: wrap; gap: .25rem .5rem; align-items: center; margin: .25rem 0 0; padding: 0;
@@ -50,12 +53,14 @@ def build(context: Page) -> None:
         return context.models.get(model).recognize(clips)
 
     def start(model: str, request: gr.Request):
-        """-> session, sentence, bars, track"""
+        """-> session, sentence, bars, track; no session where all places are taken"""
         from ..streaming import LiveRecognizer
 
+        if is_full(context.demo._queue, request.session_hash):
+            return None, *blank(request, "⏳", "full")
         recognizer = context.models.get_for_visitor(model)
         session = Session(recognizer.labels, LiveRecognizer(partial(recognize, model), recognizer.sampling_rate))
-        return session, *blank(request, "🎙️", "live.listening")
+        return session, *blank(request, "🎙️", "listening")
 
     def listen(file: str | None, session: Session | None, threshold_percent: float, request: gr.Request):
         """-> sentence, bars, track; nothing before Record or after Stop, whatever still arrives"""
@@ -78,12 +83,12 @@ def build(context: Page) -> None:
         scores = answer.prediction.scores and {label: answer.prediction.scores[label] for label in session.labels}
         return shown, bars_html(texts, say, scores), track_html(texts, say, answer.track)
 
-    def stop(request: gr.Request):
-        """-> no session, sentence; bars and track stay to be looked at"""
-        return None, sentence_html("⏹️", texts.say(request, "live.stopped"))
+    def stop(session: Session | None, request: gr.Request):
+        """-> no session, sentence; bars and track stay to be looked at, and so does why there was no session"""
+        return None, sentence_html("⏹️", texts.say(request, "live.stopped")) if session else gr.skip()
 
-    def blank(request: gr.Request, symbol: str, key: str):
-        return sentence_html(symbol, texts.say(request, key)), "", ""
+    def blank(request: gr.Request, symbol: str, kind: str):
+        return sentence_html(symbol, texts.say(request, f"live.{kind}"), kind=kind), "", ""
 
     session = gr.State(time_to_live=60 * (MINUTES + 1))
     with gr.Row(equal_height=False):
@@ -107,7 +112,8 @@ def build(context: Page) -> None:
             track = gr.HTML(elem_id="live-track", css_template=TRACK_CSS)
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    microphone.start_recording(start, context.choice, [session, said, bars, track], queue=False, **quiet)
+    started = microphone.start_recording(start, context.choice, [session, said, bars, track], queue=False, **quiet)
+    started.then(None, said, js=STOP_IF_FULL)
     listening = microphone.stream(
         listen,
         [microphone, session, context.threshold],
@@ -115,11 +121,39 @@ def build(context: Page) -> None:
         stream_every=EVERY_S,
         time_limit=60 * MINUTES,
         concurrency_limit=VISITORS,
+        concurrency_id=PLACES,
         **quiet,
     )
     listening.then(None, js=PRESS_STOP)
-    microphone.stop_recording(stop, None, [session, said], cancels=[listening], queue=False, **quiet)
+    microphone.stop_recording(stop, session, [session, said], cancels=[listening], queue=False, **quiet)
     Context.block.select(None, None, microphone, js=SEND_SO_OFTEN, api_visibility="private")  # the tab
+
+
+def refuse_beyond_places(demo: gr.Blocks) -> None:
+    """Where all places are taken, refuse a further stream at once. Gradio would let it wait, unheard, in the queue that
+    all calls share, and some dozens of them would fill that.
+    """
+    queue, push = demo._queue, demo._queue.push
+
+    async def push_if_free(body, request, username):
+        event = demo.fns.get(body.fn_index)
+        if event and event.concurrency_id == PLACES and is_full(queue):
+            return False, demo.texts.say(request, "live.full"), "queue_full"
+        return await push(body=body, request=request, username=username)
+
+    queue.push = push_if_free
+
+
+def is_full(queue: Queue, visitor: str | None = None) -> bool:
+    """Whether all places are taken by others than `visitor`, the hash of a session: his stream may come before his
+    press of the button.
+    """
+    places = queue.event_queue_per_concurrency_id.get(PLACES)
+    if places is None:
+        return False
+    heard = [event for job in queue.active_jobs for event in job or () if event.concurrency_id == PLACES]
+    own = sum(event.session_hash == visitor for event in (*heard, *places.queue))
+    return places.current_concurrency + len(places.queue) - own >= VISITORS
 
 
 def piece(file: str) -> tuple[int, np.ndarray]:
