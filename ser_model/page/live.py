@@ -22,7 +22,6 @@ EVERY_S = 0.25  # the browser sends what it recorded; an answer needs 0.4 s of n
 SEND_SO_OFTEN = f"() => ({{__type__: 'update', stream_every: {EVERY_S}}})"
 # Once its time is over the server hears no more, but the browser would record and send on.
 PRESS_STOP = "() => document.querySelector('#live-microphone .stop-button')?.click()"
-STOP_IF_FULL = f"(said) => {{ if (said.includes('answer full')) ({PRESS_STOP})() }}"
 MAX_SAMPLES = 2_000_000  # of a piece, 20 s of stereo at 48 kHz: a browser that was busy sends some at once
 VISITORS = 8  # at once: each takes about a tenth of a core
 PLACES = "live"  # what Gradio counts them by
@@ -57,10 +56,10 @@ def build(context: Page) -> None:
         from ..streaming import LiveRecognizer
 
         if is_full(context.demo._queue, request.session_hash):
-            return None, *blank(request, "⏳", "full")
+            return None, *blank(request, "⏳", "live.full")
         recognizer = context.models.get_for_visitor(model)
         session = Session(recognizer.labels, LiveRecognizer(partial(recognize, model), recognizer.sampling_rate))
-        return session, *blank(request, "🎙️", "listening")
+        return session, *blank(request, "🎙️", "live.listening")
 
     def listen(file: str | None, session: Session | None, threshold_percent: float, request: gr.Request):
         """-> sentence, bars, track; nothing before Record or after Stop, whatever still arrives"""
@@ -83,12 +82,12 @@ def build(context: Page) -> None:
         scores = answer.prediction.scores and {label: answer.prediction.scores[label] for label in session.labels}
         return shown, bars_html(texts, say, scores), track_html(texts, say, answer.track)
 
-    def stop(session: Session | None, request: gr.Request):
-        """-> no session, sentence; bars and track stay to be looked at, and so does why there was no session"""
-        return None, sentence_html("⏹️", texts.say(request, "live.stopped")) if session else gr.skip()
+    def stop(request: gr.Request):
+        """-> no session, sentence; bars and track stay to be looked at"""
+        return None, sentence_html("⏹️", texts.say(request, "live.stopped"))
 
-    def blank(request: gr.Request, symbol: str, kind: str):
-        return sentence_html(symbol, texts.say(request, f"live.{kind}"), kind=kind), "", ""
+    def blank(request: gr.Request, symbol: str, key: str):
+        return sentence_html(symbol, texts.say(request, key)), "", ""
 
     session = gr.State(time_to_live=60 * (MINUTES + 1))
     with gr.Row(equal_height=False):
@@ -112,8 +111,7 @@ def build(context: Page) -> None:
             track = gr.HTML(elem_id="live-track", css_template=TRACK_CSS)
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    started = microphone.start_recording(start, context.choice, [session, said, bars, track], queue=False, **quiet)
-    started.then(None, said, js=STOP_IF_FULL)
+    microphone.start_recording(start, context.choice, [session, said, bars, track], queue=False, **quiet)
     listening = microphone.stream(
         listen,
         [microphone, session, context.threshold],
@@ -125,7 +123,7 @@ def build(context: Page) -> None:
         **quiet,
     )
     listening.then(None, js=PRESS_STOP)
-    microphone.stop_recording(stop, session, [session, said], cancels=[listening], queue=False, **quiet)
+    microphone.stop_recording(stop, None, [session, said], cancels=[listening], queue=False, **quiet)
     Context.block.select(None, None, microphone, js=SEND_SO_OFTEN, api_visibility="private")  # the tab
 
 
