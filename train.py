@@ -81,7 +81,7 @@ from ser_model.settings import (
     load_settings,
     save_settings,
 )
-from ser_model.splits import FOLDS, continued, manifest
+from ser_model.splits import FOLDS, continued, is_speaker_disjoint, manifest
 
 
 class DivergedError(ValueError):
@@ -356,7 +356,9 @@ def train(
         results["test"] = predictions.figures()
     else:
         run = run_columns(settings, split_manifest["hash"], results["temperature"])
-        results["validation_speaker_disjoint"] = data.speakers("train").isdisjoint(data.speakers("validation"))
+        results["validation_speaker_disjoint"] = is_speaker_disjoint(
+            data.utterances, data.split.train, data.split.validation
+        )
         for part, batches in (("validation", validation), ("test", test)):
             logits, labels = predict(model, batches, extractor, accelerator)
             predictions = Predictions.of(data.rows(part), data.scheme.names, labels, softmax(logits), data_dir, run)

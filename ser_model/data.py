@@ -92,10 +92,6 @@ class EmotionData:
         """The rows of "train", "validation" or "test"; without waveforms where they are streamed."""
         return self.dataset.select(getattr(self.split, name))
 
-    def speakers(self, name: str) -> set[str]:
-        """Of "train", "validation" or "test"."""
-        return {self.utterances[index].speaker for index in getattr(self.split, name)}
-
     def part(self, name: str, shuffle_seed: int | None = None) -> Dataset | IterableDataset:
         """The rows of "train", "validation" or "test" with their waveforms.
 

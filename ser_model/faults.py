@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
+import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 
@@ -56,7 +57,7 @@ class StopSignals:
 
 @contextmanager
 def faults_in_words() -> Iterator[None]:
-    """Turn what no program can prevent into `Stopped`: a full disk, lost files, a process that died."""
+    """Turn what no program can prevent into `Stopped`: a full disk, lost files, too little memory, a dead process."""
     try:
         yield
     except AudioError as error:  # from another process it brings a traceback, whose last line is the message
@@ -70,6 +71,11 @@ def faults_in_words() -> Iterator[None]:
         raise Stopped(in_words(error)) from error
     except BrokenProcessPool as error:
         raise Stopped(f"a process that decodes clips has died ({error}); see that memory suffices") from error
+    except torch.OutOfMemoryError as error:
+        raise Stopped(
+            f"the device has too little memory ({first_line(error)}); free some, or start anew with --overwrite and a "
+            "lower training.batch_size, and training.accumulation_steps higher by the same factor"
+        ) from error
     except RuntimeError as error:
         if type(error) is not RuntimeError and not isinstance(error, dist.DistError):
             raise

@@ -3,7 +3,7 @@
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -402,8 +402,6 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             ValueError: another sampling rate, more than one channel, no samples, less than one frame, samples that are
                 not finite, numbers that are not scaled to [-1, 1], or an argument that it cannot follow.
         """
-        if return_tensors not in (None, "pt", "np"):
-            raise ValueError(f"return_tensors is {return_tensors!r}; 'pt', 'np' or None was wanted")
         if padding not in (None, True, self.padding):
             raise ValueError(
                 f"padding is {padding!r}; this extractor pads to {self.padding!r}, so leave it out, or load the "
@@ -429,10 +427,44 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         batch = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
         features, mask = self.extract(batch.to(device), lengths.to(device))
         data = {"input_features": features} | ({"attention_mask": mask.long()} if return_attention_mask else {})
-        if return_tensors == "pt":
-            return BatchFeature(data)
-        arrays = {key: value.cpu().numpy() for key, value in data.items()}
-        return BatchFeature(arrays if return_tensors else {key: list(value) for key, value in arrays.items()})
+        return _as_asked(data, return_tensors)
+
+    def pad(
+        self,
+        features: Sequence[Mapping],
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """One batch of clips that were heard one by one: `DataCollatorWithPadding(extractor)` calls it for `Trainer`.
+
+        Args:
+            features: of each clip its `input_features` (L, C * F) and `attention_mask` (L), all frames real where that
+                is left out; what else there is, such as `labels`, is stacked.
+            padding: True or "longest": up to the longest of them.
+            max_length, pad_to_multiple_of: None; frames are added for no other reason.
+            return_tensors: "pt", "np" or None for lists.
+
+        Raises:
+            ValueError: an argument that it cannot follow.
+        """
+        if padding not in (True, "longest") or (max_length, pad_to_multiple_of) != (None, None):
+            raise ValueError(
+                f"padding is {padding!r}, max_length {max_length}, pad_to_multiple_of {pad_to_multiple_of}; clips are "
+                "padded to the longest of them, so leave these out"
+            )
+        clips = [torch.as_tensor(np.asarray(clip["input_features"]), dtype=torch.float32)[None] for clip in features]
+        masks = [
+            torch.as_tensor(np.asarray(clip.get("attention_mask", np.ones(real.shape[1]))), dtype=torch.long)[None]
+            for clip, real in zip(features, clips, strict=True)
+        ]
+        together, mask = _joined(list(zip(clips, masks, strict=True)))
+        others = {
+            key: torch.as_tensor(np.asarray([clip[key] for clip in features]))
+            for key in features[0].keys() - set(self.model_input_names)
+        }
+        return _as_asked(others | {"input_features": together, "attention_mask": mask}, return_tensors)
 
     @torch.no_grad()
     def extract(
@@ -462,9 +494,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             part = slice(first, first + rows)
             factors = None if vocal_tract_factors is None else vocal_tract_factors[part]
             parts.append(self._extract(waveforms[part], lengths[part], None, factors))
-        num_frames = max(mask.shape[1] for _, mask in parts)
-        padded = [pad_frames(features, mask, num_frames) for features, mask in parts]
-        return torch.cat([features for features, _ in padded]), torch.cat([mask for _, mask in padded])
+        return _joined(parts)
 
     def _extract(
         self,
@@ -590,3 +620,20 @@ class SERFeatureExtractor(FeatureExtractionMixin):
                 "e.g. 32768 for 16-bit audio"
             )
         return waveform
+
+
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Features (b, L, C * F) and masks (b, L) of different lengths -> one batch of each, padded to the longest."""
+    num_frames = max(mask.shape[1] for _, mask in parts)
+    padded = [pad_frames(features, mask, num_frames) for features, mask in parts]
+    return torch.cat([features for features, _ in padded]), torch.cat([mask for _, mask in padded])
+
+
+def _as_asked(data: dict[str, Tensor], return_tensors: str | None) -> BatchFeature:
+    """Tensors, arrays or lists of arrays. Raises ValueError for any other kind."""
+    if return_tensors not in (None, "pt", "np"):
+        raise ValueError(f"return_tensors is {return_tensors!r}; 'pt', 'np' or None was wanted")
+    if return_tensors == "pt":
+        return BatchFeature(data)
+    arrays = {key: value.cpu().numpy() for key, value in data.items()}
+    return BatchFeature(arrays if return_tensors else {key: list(value) for key, value in arrays.items()})

@@ -191,8 +191,14 @@ def check_split(split: Split, utterances: Sequence[Utterance], contents: Sequenc
         rest = _speakers(utterances, split.train + split.validation)
         allowed = rest - _speakers(utterances, split.test) if len(rest) == 1 else set()
         _refuse_shared(split, [utterance.speaker for utterance in utterances], "speaker", allowed)
-    if split.speaker_disjoint != _is_speaker_disjoint(utterances, split.train + split.validation, split.test):
+    if split.speaker_disjoint != is_speaker_disjoint(utterances, split.train + split.validation, split.test):
         raise LeakError(f"the split says speaker_disjoint={split.speaker_disjoint}, the utterances say otherwise")
+
+
+def is_speaker_disjoint(utterances: Sequence[Utterance], heard: Sequence[int], tested: Sequence[int]) -> bool:
+    """Whether none of the indices `tested` is of a speaker of those in `heard`, and all utterances name theirs."""
+    shared = _speakers(utterances, heard) & _speakers(utterances, tested)
+    return bool(tested) and not shared and all(utterance.speaker_known for utterance in utterances)
 
 
 def manifest(split: Split, utterances: Sequence[Utterance], root: str | Path) -> dict:
@@ -258,7 +264,7 @@ def _finish(
 ) -> Split:
     """The checked split in which utterance i belongs to parts[i]; with `labels`, each must be trained on."""
     train, validation, test = (tuple(index for index, part in enumerate(parts) if part == name) for name in PARTS)
-    disjoint = _is_speaker_disjoint(utterances, train + validation, test)
+    disjoint = is_speaker_disjoint(utterances, train + validation, test)
     split = Split(train, validation, test, kind, disjoint, seed)
     check_split(split, utterances)
     if labels and (untrained := set(labels) - {labels[index] for index in split.train}):
@@ -450,11 +456,6 @@ def _refuse_shared(split: Split, values: Sequence[str], what: str, allowed: Coll
 
 def _speakers(utterances: Sequence[Utterance], indices: Sequence[int]) -> set[str]:
     return {utterances[index].speaker for index in indices}
-
-
-def _is_speaker_disjoint(utterances: Sequence[Utterance], heard: Sequence[int], tested: Sequence[int]) -> bool:
-    shared = _speakers(utterances, heard) & _speakers(utterances, tested)
-    return bool(tested) and not shared and all(utterance.speaker_known for utterance in utterances)
 
 
 def _some(values, count: int = 3) -> str:

@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pytest
 import torch
+from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from ser_model import SERFeatureExtractor
+from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
 from ser_model.feature_extraction_ser import FEATURES
 
 RATE = 16_000
@@ -397,3 +398,44 @@ def test_fit_again_forgets_the_first_fit():
 def test_fit_on_nothing_is_refused():
     with pytest.raises(ValueError, match="no utterance came .* is the training part empty"):
         make_extractor().fit([])
+
+
+def heard_alone(extractor: SERFeatureExtractor, clips: list[np.ndarray]) -> list[dict]:
+    """As `datasets.map` keeps them: features (L, F), mask (L) and a label of each clip."""
+    one_by_one = [extractor(clip, sampling_rate=RATE) for clip in clips]
+    return [{key: value[0] for key, value in one.items()} | {"label": 1} for one in one_by_one]
+
+
+def test_clips_heard_alone_are_collated_as_if_they_were_heard_together():
+    extractor = make_extractor()
+    clips = [noise(RATE, seed=1), noise(RATE // 2, seed=2), noise(RATE + 5 * HOP, seed=3)]
+    items = heard_alone(extractor, clips)
+    batch = DataCollatorWithPadding(extractor)(items)
+    together = extractor(clips, sampling_rate=RATE, return_tensors="pt")
+    assert torch.equal(batch["attention_mask"], together["attention_mask"])
+    torch.testing.assert_close(batch["input_features"], together["input_features"])
+    assert batch["labels"].tolist() == [1, 1, 1] and batch["attention_mask"].dtype == torch.int64
+    as_lists = [{"input_features": item["input_features"].tolist()} for item in items]  # and no mask
+    assert torch.equal(extractor.pad(as_lists, return_tensors="pt")["attention_mask"], together["attention_mask"])
+
+
+@pytest.mark.parametrize("asked", [{"padding": "max_length"}, {"max_length": 9}, {"pad_to_multiple_of": 8}])
+def test_a_collation_that_pads_otherwise_is_refused(asked):
+    extractor = make_extractor()
+    with pytest.raises(ValueError, match="padded to the longest of them, so leave these out"):
+        DataCollatorWithPadding(extractor, **asked)(heard_alone(extractor, [noise(RATE)]))
+
+
+def test_the_trainer_of_transformers_learns_from_clips_of_different_lengths(tmp_path):
+    extractor = make_extractor()
+    options = {"widths": [4, 4, 4, 4], "hidden_size": 8}
+    config = SERConfig(num_features=WIDTH, backbone_options=options, id2label={0: "calm", 1: "tense"})
+    model = SERForAudioClassification(config)
+    before = model.classifier.weight.detach().clone()
+    clips = heard_alone(extractor, [noise(RATE, seed=1), noise(RATE // 2, seed=2)])
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=1, per_device_train_batch_size=2, report_to=[], use_cpu=True, disable_tqdm=True
+    )
+    collate = DataCollatorWithPadding(extractor)
+    Trainer(model, arguments, train_dataset=clips, data_collator=collate, processing_class=extractor).train()
+    assert not torch.equal(model.classifier.weight, before)

@@ -210,6 +210,7 @@ def test_only_the_head_learns_until_the_backbone_thaws(own_folder, tmp_path, mon
     assert tuned["classifier.weight"].shape[0] == 2
     metrics = json.loads((tmp_path / "frozen" / "metrics.json").read_text())
     assert metrics["base_model"] == "ser-cnn-8" and metrics["speaker_disjoint"] is False
+    assert metrics["validation_speaker_disjoint"] is False  # clips of a folder name nobody
     assert SERConfig.from_pretrained(tmp_path / "frozen").freeze_backbone is False  # of the run, not of the model
 
 

@@ -343,6 +343,7 @@ def test_unknown_backbone_option_is_refused_naming_the_known(name):
         ("deep_cnn", {"halve_both": 3}, "halve_both of backbone 'deep_cnn' is 3; it must be numbers of convolutions"),
         ("lstm", {"dropout": 1.0}, "dropout of backbone 'lstm' is 1.0; it must be at least 0 and below 1"),
         ("timm/vit_tiny_patch16_224", {}, "cannot read images of 80 x 64 .*choose a convolutional network"),
+        ("timm/mambaout_femto", {}, r"gives maps \(1, 3, 2, 288\), not \(B, 288, F, L\) with the channels second"),
     ],
 )
 def test_impossible_options_are_refused_when_it_is_built(backbone, options, message):

@@ -22,6 +22,7 @@ from training_runs import ROOT, TINY, Run, outcome
 from ser_model import SERFeatureExtractor
 from ser_model.checkpoints import Checkpoint, CheckpointError, alone, identity_of, remove_run
 from ser_model.settings import load_settings
+from train import main
 
 EVERY_STEP = "--training.checkpoint_minutes=1e-6"
 KINDS = {  # batch norm and accumulated gradients on one process; a recurrent network with dropout on two
@@ -228,6 +229,19 @@ def test_a_full_disk_ends_in_a_sentence_and_leaves_the_last_checkpoint_whole(who
     assert not list(output_dir.glob("*unfinished*"))
     resumed_to_the_end(arguments, log, processes)
     assert outcome(output_dir) == expected
+
+
+def test_too_little_memory_ends_in_a_sentence_that_says_what_to_lower(synthetic_corpora, tmp_path, monkeypatch, capsys):
+    def train_step(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore of it")
+
+    monkeypatch.setattr("train.train_step", train_step)
+    arguments = [*TINY, f"--data-dir={synthetic_corpora}", f"--output-dir={tmp_path}"]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 1 and said.startswith("train.py: the device has too little memory (CUDA out of memory.")
+    assert "lower training.batch_size, and training.accumulation_steps higher" in said
 
 
 @pytest.mark.parametrize("num_proc", [None, 1])

@@ -19,6 +19,7 @@ from ser_model.splits import (
     check_split,
     column_split,
     corpus_split,
+    is_speaker_disjoint,
     manifest,
     published_split,
     random_split,
@@ -197,6 +198,13 @@ def test_speaker_split_refuses_unknown_speakers_and_random_never_calls_them_disj
     with pytest.raises(SplitError, match="576 utterances name no speaker"):
         speaker_split(unknown, labels(unknown), test=0.2, validation=0.1, seed=0)
     assert not random_split(unknown, labels(unknown), seed=0).speaker_disjoint
+
+
+def test_parts_whose_speakers_nobody_names_are_not_called_disjoint():
+    own = [replace(clip, speaker=str(clip.path)) for clip in RAVDESS]
+    assert is_speaker_disjoint(own, range(10), range(10, 20))
+    unknown = [replace(clip, speaker_known=False) for clip in own]
+    assert not is_speaker_disjoint(unknown, range(10), range(10, 20))
 
 
 def test_a_label_that_only_test_speakers_have_is_refused():

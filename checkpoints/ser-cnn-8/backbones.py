@@ -303,15 +303,22 @@ class Timm(nn.Module):
 
     @torch.no_grad()
     def _try(self, num_channels: int, name: str) -> None:
-        """Transformers of timm take images of one size alone, and say so at the first one."""
+        """Transformers of timm take images of one size alone, and say so at the first one; some networks give maps with
+        their channels last, and say nothing.
+        """
         self.network.eval()
         try:
-            self.network(torch.zeros(1, num_channels, self.rows, self.canvas_frames))
+            maps = self.network(torch.zeros(1, num_channels, self.rows, self.canvas_frames))
         except (AssertionError, RuntimeError) as error:
             raise ValueError(
                 f"timm's {name!r} cannot read images of {self.rows} x {self.canvas_frames} ({error}); set min_rows or "
                 "canvas_frames, or choose a convolutional network"
             ) from error
+        if maps[-1].shape[1] != self.output_size:
+            raise ValueError(
+                f"timm's {name!r} gives maps {tuple(maps[-1].shape)}, not (B, {self.output_size}, F, L) with the "
+                "channels second; choose another network"
+            )
         self.network.train()
 
     def forward(self, features: Tensor, mask: Tensor, stages: Stages = None) -> tuple[Tensor, Tensor]:
