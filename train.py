@@ -289,7 +289,7 @@ def train(
             for batch in skip_first_batches(loader, progress.batch):
                 with accelerator.accumulate(model):
                     distort = augmenter(epoch, batch["indices"])
-                    loss = train_step(
+                    loss = batch_loss(
                         model, batch, extractor, distort, criterion, len(data.scheme.names), pad, accelerator
                     )
                     num_clips = len(batch["labels"])
@@ -538,7 +538,7 @@ def make_criterion(data: EmotionData, training: TrainingSettings) -> torch.nn.Cr
     return torch.nn.CrossEntropyLoss(weights, label_smoothing=training.label_smoothing)
 
 
-def train_step(
+def batch_loss(
     model,
     batch: dict,
     extractor: SERFeatureExtractor,

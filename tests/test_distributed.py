@@ -25,13 +25,13 @@ def in_double_and_counted(folder: Path, rank: int) -> None:
     def in_double(*arguments, honest=train.make_model):
         return honest(*arguments).double()
 
-    def counted(model, batch, extractor, distort, *others, honest=train.train_step):
+    def counted(model, batch, extractor, distort, *others, honest=train.batch_loss):
         with open(folder / f"clips-{rank}", "a") as file:
             json.dump(batch["indices"].tolist(), file)
             file.write("\n")
         return honest(model, batch, extractor, distort, *others)
 
-    train.make_model, train.train_step = in_double, counted
+    train.make_model, train.batch_loss = in_double, counted
 
 
 @pytest.fixture(scope="module")

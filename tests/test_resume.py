@@ -132,11 +132,11 @@ def test_a_signal_to_one_process_stops_all_after_a_step_and_nothing_is_lost(whol
 def note_steps(_rank: int) -> None:
     import train
 
-    def noted(*arguments, honest=train.train_step):
+    def noted(*arguments, honest=train.batch_loss):
         print("step", flush=True)
         return honest(*arguments)
 
-    train.train_step = noted
+    train.batch_loss = noted
 
 
 def note_loading(lose_launcher: bool, _rank: int) -> None:
@@ -232,10 +232,10 @@ def test_a_full_disk_ends_in_a_sentence_and_leaves_the_last_checkpoint_whole(who
 
 
 def test_too_little_memory_ends_in_a_sentence_that_says_what_to_lower(synthetic_corpora, tmp_path, monkeypatch, capsys):
-    def train_step(*_):
+    def batch_loss(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore of it")
 
-    monkeypatch.setattr("train.train_step", train_step)
+    monkeypatch.setattr("train.batch_loss", batch_loss)
     arguments = [*TINY, f"--data-dir={synthetic_corpora}", f"--output-dir={tmp_path}"]
     with pytest.raises(SystemExit) as ended:
         main(arguments)
