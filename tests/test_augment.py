@@ -220,6 +220,23 @@ def test_vocal_tract_factor_moves_a_tone_by_that_factor(batch):
     torch.testing.assert_close(moved_hertz, torch.tensor([550.0, 900.0, 2200.0]), rtol=0.04, atol=0)
 
 
+@pytest.mark.parametrize("feature", ["log_spectrogram", "spectrogram"])
+def test_vocal_tract_factor_moves_a_tone_of_a_linear_spectrum_as_far(batch, feature):
+    extractor = SERFeatureExtractor(features=feature, trim_db=None)
+    features, _ = extractor.extract(*batch, vocal_tract_factors=torch.tensor([1.1, 0.9, 1.1]))
+    moved_hertz = features.mean(dim=1).argmax(dim=1) * RATE / extractor.n_fft
+    torch.testing.assert_close(moved_hertz, torch.tensor([550.0, 900.0, 2200.0]), rtol=0.04, atol=0)
+    as_it_was = [extractor.extract(*batch, vocal_tract_factors=own)[0] for own in (None, torch.ones(3))]
+    assert torch.equal(*as_it_was)
+
+
+def test_vocal_tract_factor_moves_the_pitch_class_of_a_tone(batch):
+    extractor = SERFeatureExtractor(features="chroma", trim_db=None)
+    semitone = torch.full((3,), 2 ** (1 / 12))
+    still, moved = (extractor.extract(*batch, vocal_tract_factors=own)[0].mean(dim=1) for own in (None, semitone))
+    assert torch.equal(moved.argmax(dim=1), (still.argmax(dim=1) + 1) % 12)
+
+
 def test_tempo_changes_length_but_not_pitch(batch):
     power, lengths = spectra(batch)
     warped, new_lengths = augmenter(tempo={"rate": 0.15})(0, INDICES).spectra(power, lengths)

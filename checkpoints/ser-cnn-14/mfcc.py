@@ -245,7 +245,16 @@ def pitch_salience(power: Tensor, filters: Tensor) -> Tensor:
 
 def shift_rows(rows: Tensor, shifts: Tensor) -> Tensor:
     """Move each utterance's rows up by `shifts` (B,), a fraction of a row too: (B, F, L) -> the same, ends repeated."""
-    source = torch.arange(rows.shape[1], device=rows.device) - shifts[:, None]  # (B, F)
+    return _rows_at(rows, torch.arange(rows.shape[1], device=rows.device) - shifts[:, None])
+
+
+def stretch_rows(rows: Tensor, factors: Tensor) -> Tensor:
+    """Let row f of each utterance appear at f times its factor (B,): (B, F, L) -> the same, the last row repeated."""
+    return _rows_at(rows, torch.arange(rows.shape[1], device=rows.device) / factors[:, None])
+
+
+def _rows_at(rows: Tensor, source: Tensor) -> Tensor:
+    """(B, F, L) between its rows `source` (B, F), which need not be whole."""
     source = source.clamp(0, rows.shape[1] - 1)
     below = source.floor().long()
     above = (below + 1).clamp(max=rows.shape[1] - 1)

@@ -36,6 +36,7 @@ from .mfcc import (
     shift_rows,
     spectral_contrast,
     standardized,
+    stretch_rows,
     trim_silence,
 )
 
@@ -99,6 +100,11 @@ class Spectra:
     vocal_tract_factors: Tensor | None = None  # (B,)
 
     @cached_property
+    def stretched_power(self) -> Tensor:
+        """What mel bands do by filters that move, for features without them."""
+        return self.power if self.vocal_tract_factors is None else stretch_rows(self.power, self.vocal_tract_factors)
+
+    @cached_property
     def mel_power(self) -> Tensor:
         my = self.extractor
         setting = (my.n_mels, my.n_fft, my.sampling_rate, my.f_min, my.f_max)
@@ -122,14 +128,15 @@ class Spectra:
         return self._linear(self.mel_power)
 
     def spectrogram(self) -> Tensor:
-        return self._linear(self.power)
+        return self._linear(self.stretched_power)
 
     def log_spectrogram(self) -> Tensor:
-        return self._decibels(self.power)
+        return self._decibels(self.stretched_power)
 
     def chroma(self) -> Tensor:
         my = self.extractor
-        return chroma(self.power, _chroma_filterbank(my.n_chroma, my.n_fft, my.sampling_rate, self.power.device))
+        filters = _chroma_filterbank(my.n_chroma, my.n_fft, my.sampling_rate, self.power.device)
+        return chroma(self.stretched_power, filters)
 
     def pitch(self) -> Tensor:
         my = self.extractor
@@ -146,7 +153,7 @@ class Spectra:
     def contrast(self) -> Tensor:
         my = self.extractor
         bands = contrast_bands(my.contrast_n_bands, my.contrast_f_min, my.contrast_quantile, my.n_fft, my.sampling_rate)
-        return spectral_contrast(self.power, self.mask, bands)
+        return spectral_contrast(self.stretched_power, self.mask, bands)
 
     def _decibels(self, power: Tensor) -> Tensor:
         return power_to_db(power, self.mask, self.extractor.top_db, self.extractor.level == "relative")
@@ -481,7 +488,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             lengths: samples of each (B,).
             spectrum_transform: applied to the trimmed power spectra (B, n_fft // 2 + 1, L) and their lengths (B,);
                 the door for augmentation.
-            vocal_tract_factors: (B,), see `mfcc.mel_filterbank`; another door for it, to features made of mel bands.
+            vocal_tract_factors: (B,), see `mfcc.mel_filterbank`; what is not made of mel bands is stretched as far.
 
         Returns:
             Normalised features (B, L, C * F), zero where the mask (B, L) is false.
