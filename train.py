@@ -229,7 +229,7 @@ def train(
     extractor = base.extractor if base else build_extractor(settings)
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         data = load_data(settings, data_dir, extractor.sampling_rate, progress=accelerator.is_main_process)
-    split_manifest, origin = describe_split(data, base, data_dir)
+    split_manifest, origin = describe_split(data, base)
     share = (accelerator.num_processes, training.accumulation_steps)
     batches = EvenBatches(len(data.split.train), training.batch_size, settings.seed, *share)
     loaders = make_loaders(data, batches, training.batch_size)
@@ -269,7 +269,7 @@ def train(
         if begun:
             begun()
         save_settings(settings, output_dir / SETTINGS_FILE)
-        write_left_out(data.problems, output_dir / "left_out.csv", data_dir)
+        write_left_out(data.problems, output_dir / "left_out.csv", data.folders)
     accelerator.init_trackers(settings.name, flat_settings(settings))
     if progress.best and accelerator.is_main_process:  # what the folder holds may be of a step that was not kept
         save_model(best_model, extractor, output_dir, progress.best["temperature"])
@@ -361,7 +361,7 @@ def train(
         )
         for part, batches in (("validation", validation), ("test", test)):
             logits, labels = predict(model, batches, extractor, accelerator)
-            predictions = Predictions.of(data.rows(part), data.scheme.names, labels, softmax(logits), data_dir, run)
+            predictions = Predictions.of(data.rows(part), data.scheme.names, labels, softmax(logits), data.folders, run)
             results[part] = predictions.figures()
     results |= {"train_seconds": round(time.monotonic() - progress.started_s), "history": progress.history}
     results["split_hash"] = split_manifest["hash"]
@@ -463,13 +463,13 @@ def make_loaders(data: EmotionData, batches: EvenBatches, batch_size: int) -> di
     return loaders | {"train": data.loader("train", batches), "statistics": data.loader("train", 2 * batch_size)}
 
 
-def describe_split(data: EmotionData, base: Base | None, data_dir: Path) -> tuple[dict, dict]:
+def describe_split(data: EmotionData, base: Base | None) -> tuple[dict, dict]:
     """The split's manifest; and, for metrics.json, whether test speakers are new to the model, its base included."""
-    content = manifest(data.split, data.utterances, data_dir)
+    content = manifest(data.split, data.utterances, data.folders)
     if not base:
         return content, {"speaker_disjoint": data.split.speaker_disjoint}
     base_split = split_file(base.source)
-    disjoint, because = unseen(base.config.training_split, base_split, data, data_dir, "test")
+    disjoint, because = unseen(base.config.training_split, base_split, data, "test")
     if not data.split.speaker_disjoint and disjoint is not False:
         disjoint, because = False, "the split shares speakers, or does not name them"
     name = Path(base.source).name if Path(base.source).is_dir() else base.source  # no path of this machine

@@ -281,7 +281,7 @@ def likeness(args: argparse.Namespace) -> int:
     except DATA_ERRORS as error:
         sys.exit(f"likeness: {error}")
     before = json.loads((args.run_dir / "split.json").read_text())
-    now = manifest(data.split, data.utterances, Path(args.data_dir))
+    now = manifest(data.split, data.utterances, data.folders)
     if any(before[part] != now[part] for part in ("train", "validation")):
         sys.exit(
             f"likeness: {args.data_dir} does not give the split that {args.run_dir} was trained on, so nobody can tell "

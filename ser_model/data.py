@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from .audio import load_audio
 from .corpora import CorpusError, find_utterances
-from .corpora.base import Problem, Scan, Utterance, relative_path
+from .corpora.base import Folders, Problem, Scan, Utterance, relative_path
 from .inspection import Row, Sound, decode_files, inspect_files, screen
 from .labels import LabelError, LabelScheme, label_scheme
 from .settings import DataSettings, Settings, SplitSettings
@@ -75,6 +75,7 @@ class EmotionData:
     warnings: files that are used in spite of a fault.
     notes: remarks on the data as a whole.
     dataset: the columns above; without waveform where clips are streamed.
+    folders: what names of clips are given relative to, wherever others may read them; see `relative_path`.
     """
 
     scheme: LabelScheme
@@ -87,6 +88,7 @@ class EmotionData:
     split: Split
     settings: DataSettings
     model_rate_hz: int
+    folders: tuple[Path, ...]
 
     def rows(self, name: str) -> Dataset:
         """The rows of "train", "validation" or "test"; without waveforms where they are streamed."""
@@ -239,9 +241,8 @@ def load_data(
         dataset = _table(columns, scheme.names)
     else:
         dataset = _with_waveforms(columns, scheme.names, [rows[index] for index in kept])
-    return EmotionData(
-        scheme, utterances, sounds, problems, warnings, notes, dataset, split, settings.data, sampling_rate
-    )
+    heard = (scheme, utterances, sounds, problems, warnings, notes)
+    return EmotionData(*heard, dataset, split, settings.data, sampling_rate, scan.folders)
 
 
 def make_split(utterances: list[Utterance], labels: list[str], settings: SplitSettings, seed: int) -> Split:
@@ -258,8 +259,8 @@ def make_split(utterances: list[Utterance], labels: list[str], settings: SplitSe
     return column_split(utterances) if settings.kind == "column" else all_split(utterances)
 
 
-def write_left_out(problems: Sequence[Problem], path: str | Path, data_dir: str | Path) -> None:
-    """A CSV with the columns path (relative to the data folder), corpus, reason.
+def write_left_out(problems: Sequence[Problem], path: str | Path, folders: Folders) -> None:
+    """A CSV with the columns path (see `relative_path`), corpus, reason.
 
     A name that is not UTF-8 keeps its bytes, so that the file can be found by it.
     """
@@ -267,7 +268,7 @@ def write_left_out(problems: Sequence[Problem], path: str | Path, data_dir: str 
         writer = csv.writer(file)
         writer.writerow(("path", "corpus", "reason"))
         for problem in problems:
-            writer.writerow((relative_path(problem.path, data_dir), problem.corpus, problem.reason))
+            writer.writerow((relative_path(problem.path, folders), problem.corpus, problem.reason))
 
 
 def collate(rows: list[dict]) -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ def evaluate(
     probabilities = scores.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)  # float32 sums are off by 1e-7
     trained_on = getattr(recognizer.model.config, "training_split", None)
-    disjoint, because = unseen(trained_on, split_manifest, data, data_dir, part)
+    disjoint, because = unseen(trained_on, split_manifest, data, part)
     figures = {
         "part": part,
         "condition": condition,
@@ -93,15 +93,15 @@ def evaluate(
         "speaker_disjoint": disjoint,
         "speaker_disjoint_because": because,
     }
-    split_hash = manifest(data.split, data.utterances, data_dir)["hash"]
+    split_hash = manifest(data.split, data.utterances, data.folders)["hash"]
     temperature = getattr(recognizer.model.config, "calibration_temperature", 1.0)
     run = run_columns(settings, split_hash, temperature, condition)
-    predictions = Predictions.of(data.rows(part), names, labels, probabilities, data_dir, run)
+    predictions = Predictions.of(data.rows(part), names, labels, probabilities, data.folders, run)
     return figures | predictions.figures(), predictions
 
 
 def unseen(
-    training_split: str | None, split_manifest: Path | None, data: EmotionData, data_dir: str | Path, part: str
+    training_split: str | None, split_manifest: Path | None, data: EmotionData, part: str
 ) -> tuple[bool | None, str]:
     """Whether the model never heard these speakers, from the split that it was trained on, and why.
 
@@ -111,7 +111,7 @@ def unseen(
     if split_manifest is None:
         return None, "the model has no split.json, so nobody can tell whom it was trained on"
     try:
-        split_hash, heard = speakers_heard(split_manifest, data.utterances, data_dir)
+        split_hash, heard = speakers_heard(split_manifest, data.utterances, data.folders)
     except SplitError as error:
         return None, str(error)
     if split_hash != training_split:

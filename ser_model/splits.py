@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .corpora import named_speaker
-from .corpora.base import Utterance, relative_path
+from .corpora.base import Folders, Utterance, relative_path
 from .labels import nearest
 
 PARTS = ("train", "validation", "test")
@@ -201,17 +201,17 @@ def is_speaker_disjoint(utterances: Sequence[Utterance], heard: Sequence[int], t
     return bool(tested) and not shared and all(utterance.speaker_known for utterance in utterances)
 
 
-def manifest(split: Split, utterances: Sequence[Utterance], root: str | Path) -> dict:
+def manifest(split: Split, utterances: Sequence[Utterance], folders: Folders) -> dict:
     """The split as JSON-able data: kind, speaker_disjoint, seed where there is one, the ids of each part, and `hash`.
 
-    An id is "<corpus>/<path relative to root>"; `root` is the data folder, so that no machine's paths are told. `hash`
-    is the SHA-256 of all the rest.
+    An id is "<corpus>/<path relative to the data folder>", or for a corpus elsewhere relative to its own, so that no
+    machine's paths are told. `hash` is the SHA-256 of all the rest.
     """
     content = {"kind": split.kind, "speaker_disjoint": split.speaker_disjoint}
     if split.seed is not None:
         content["seed"] = split.seed
     for part in PARTS:
-        content[part] = sorted(_id(utterances[index], root) for index in getattr(split, part))
+        content[part] = sorted(_id(utterances[index], folders) for index in getattr(split, part))
     return {**content, "hash": _hash(content)}
 
 
@@ -231,7 +231,7 @@ def continued(content: Mapping, base: str | Path | None, base_hash: str | None) 
     return {**content, "hash": _hash(content)}
 
 
-def speakers_heard(path: str | Path, utterances: Sequence[Utterance], root: str | Path) -> tuple[str, set[str]]:
+def speakers_heard(path: str | Path, utterances: Sequence[Utterance], folders: Folders) -> tuple[str, set[str]]:
     """The hash of a manifest, and the speakers that a model trained on it has heard.
 
     A clip of a known corpus names its speaker, wherever it lies and whatever its format; others must be in the data.
@@ -242,7 +242,7 @@ def speakers_heard(path: str | Path, utterances: Sequence[Utterance], root: str 
             among `utterances`, some of which come from a folder as well: nobody can tell then who was heard.
     """
     content = _read_manifest(path)
-    speaker_of = {_id(utterance, root): utterance.speaker for utterance in utterances}
+    speaker_of = {_id(utterance, folders): utterance.speaker for utterance in utterances}
     heard = {speaker_of.get(clip) or named_speaker(clip) for clip in _heard(content)} - {None}
     if not heard or any(named_speaker(utterance.path) is None for utterance in utterances):
         for clips in (content.get("heard_before", []), [clip for part in PARTS for clip in content[part]]):
@@ -465,8 +465,8 @@ def _some(values, count: int = 3) -> str:
     return ", ".join(map(str, values[:count])) + more
 
 
-def _id(utterance: Utterance, root: str | Path) -> str:
-    return f"{utterance.corpus}/{relative_path(utterance.path, root)}"
+def _id(utterance: Utterance, folders: Folders) -> str:
+    return f"{utterance.corpus}/{relative_path(utterance.path, folders)}"
 
 
 def _hash(content: Mapping) -> str:

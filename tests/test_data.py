@@ -17,8 +17,9 @@ from ser_model import inspection
 from ser_model.audio import load_audio
 from ser_model.data import DataError, EvenBatches, load_data, write_left_out
 from ser_model.labels import EMOTIONS
+from ser_model.predictions import Predictions
 from ser_model.settings import Settings
-from ser_model.splits import PARTS, LeakError, Split, check_split
+from ser_model.splits import PARTS, LeakError, Split, check_split, manifest
 
 RATE = 16_000
 SPLIT = {"test": ["ravdess-01", "ravdess-02", "tess-YAF"], "validation": ["ravdess-03", "ravdess-04"]}
@@ -477,3 +478,28 @@ def test_real_corpora_have_the_counts_that_are_published(data_dir, cache):
     assert set(data.dataset["sampling_rate"]) == {RATE}
     assert len(set(data.dataset["content"])) == 5247
     assert data.summary()["hours"] == pytest.approx(3.75, abs=0.01)
+
+
+@pytest.mark.parametrize("as_table", [False, True])
+def test_what_others_may_read_tells_nothing_of_folders_beyond_the_data(synthetic_corpora, tmp_path, cache, as_table):
+    """A folder corpus that lies elsewhere; or a table whose rows lie beside it, and elsewhere again."""
+    home = tmp_path / "home" / "alice"
+    for number, clip_of_it in enumerate(sorted(synthetic_corpora.glob("RAVDESS/*/03-01-0[56]-*.wav"))[:24]):
+        (home / ("calm", "tense")[number % 2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip_of_it, home / ("calm", "tense")[number % 2] / f"{number}.wav")
+    (data_dir := tmp_path / "data").mkdir()
+    path = home
+    if as_table:
+        path = home / "calm" / "mine.csv"
+        rows = [f"{file},{file.parent.name}" for file in sorted(home.glob("*/*.wav"))]
+        path.write_text("\n".join(["path,label", *rows]))
+    shares = {"kind": "random", "test": 0.2, "validation": 0.2}
+    own = settings([{"name": "folder", "path": str(path)}], shares, {"names": ["calm", "tense"]})
+    data = load_data(own, data_dir, RATE, cache_dir=cache)
+    split = manifest(data.split, data.utterances, data.folders)
+    ids = [clip_id for part in ("train", "validation", "test") for clip_id in split[part]]
+    assert len(set(ids)) == 24 and (as_table or "folder/calm/0.wav" in ids)
+    rows, shares = data.rows("test"), np.full((len(data.rows("test")), 2), 0.5)
+    answers = Predictions.of(rows, data.scheme.names, np.array(rows["label"]), shares, data.folders, {})
+    told = [*ids, *(clip[key] for clip in answers.clips for key in ("path", "speaker"))]
+    assert not any(".." in name or "alice" in name or str(tmp_path) in name for name in told)

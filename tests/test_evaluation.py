@@ -126,11 +126,10 @@ def test_a_speaker_was_heard_in_whatever_clips_and_format(synthetic_corpora, tmp
     for asked in (speech, songs, mine):  # the model's clips name their speakers, wherever they are
         assert speakers_heard(written(speech), asked, synthetic_corpora)[1] == trained_on
     tabled = [replace(clip, corpus="mine", speaker="mine-somebody") for clip in speech]  # a table's own names for them
-    data, path = SimpleNamespace(utterances=tabled, split=split), written(speech)
-    assert (
-        unseen(manifest(split, speech, synthetic_corpora)["hash"], path, data, synthetic_corpora, "train")[0] is False
-    )
-    assert unseen(manifest(split, speech, synthetic_corpora)["hash"], path, data, synthetic_corpora, "test")[0] is True
+    data = SimpleNamespace(utterances=tabled, split=split, folders=(synthetic_corpora,))
+    path, split_hash = written(speech), manifest(split, speech, synthetic_corpora)["hash"]
+    assert unseen(split_hash, path, data, "train")[0] is False
+    assert unseen(split_hash, path, data, "test")[0] is True
     theirs = [replace(clip, path=Path("theirs", clip.path.name + "x"), corpus="theirs") for clip in mine]
     with pytest.raises(SplitError, match="name no speaker, and none of them is in the data"):
         speakers_heard(written(mine), theirs, synthetic_corpora)

@@ -93,7 +93,8 @@ def find_utterances(data_dir: str | Path, corpora: Sequence[Mapping]) -> Scan:
         for utterance in scan.utterances:
             found.setdefault(utterance.path, utterance)
     problems += [stray for path, stray in strays.items() if path not in found and not _is_known(path)]
-    return Scan(list(found.values()), problems, notes)
+    own = (root if root.is_dir() else root.parent for root in roots.values())  # of a table, where it lies
+    return Scan(list(found.values()), problems, notes, (data_dir, *own))
 
 
 def _is_known(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """What every corpus shares: utterances, the walk over files, and the report of what could not be used."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
+Folders = str | Path | Sequence[str | Path]  # the data folder, or that and those of corpora elsewhere
 CORPUS_SUFFIXES = (".wav", ".flac")  # what the corpora are distributed as, and what they get repacked to
 
 
@@ -51,11 +53,15 @@ class Problem:
 
 @dataclass
 class Scan:
-    """What was found: utterances in sorted order, the files left out, and remarks that a user should read."""
+    """What was found: utterances in sorted order, the files left out, and remarks that a user should read.
+
+    folders: what names are given relative to, see `relative_path`; filled in by `find_utterances`.
+    """
 
     utterances: list[Utterance] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    folders: tuple[Path, ...] = ()
 
 
 class Corpus:
@@ -137,9 +143,16 @@ class Corpus:
         )
 
 
-def relative_path(path: str | Path, data_dir: str | Path) -> str:
-    """Below the data folder, with forward slashes, so that no machine's folders are told."""
-    return Path(os.path.relpath(path, data_dir)).as_posix()
+def relative_path(path: str | Path, folders: Folders) -> str:
+    """Below the first of `folders` that holds it, with forward slashes, so that no machine's folders are told.
+
+    Of a file that lies in none of them a hash stands for its folder.
+    """
+    file = Path(os.path.abspath(path))
+    for folder in [folders] if isinstance(folders, str | Path) else folders:
+        if file.is_relative_to(above := os.path.abspath(folder)):
+            return file.relative_to(above).as_posix()
+    return f"{hashlib.sha256(os.fsencode(file.parent)).hexdigest()[:8]}/{file.name}"
 
 
 def list_audio(root: Path, suffixes: Sequence[str] = CORPUS_SUFFIXES) -> list[Path]:

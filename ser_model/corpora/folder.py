@@ -9,7 +9,7 @@ from typing import TextIO
 
 from ..audio import AUDIO_SUFFIXES
 from ..labels import composed
-from .base import Corpus, CorpusError, NamingError, Problem, Scan, Utterance, list_audio
+from .base import Corpus, CorpusError, NamingError, Problem, Scan, Utterance, list_audio, relative_path
 
 COLUMNS = ("path", "label", "speaker", "sex", "split", "recording")
 
@@ -75,7 +75,7 @@ class Folder(Corpus):
             if len(relative.parts) < 2:
                 scan.problems.append(Problem(path, "badly named: lies in no label folder"))
                 continue
-            scan.utterances.append(self._utterance(path, relative.as_posix(), {"label": relative.parts[0]}))
+            scan.utterances.append(self._utterance(path, root, relative.as_posix(), {"label": relative.parts[0]}))
         return scan
 
     def _scan_table(self, table: Path) -> Scan:
@@ -88,7 +88,7 @@ class Folder(Corpus):
             try:
                 if fault:
                     raise NamingError(fault)
-                utterance = self._read_row(path, row)
+                utterance = self._read_row(path, table.parent, row)
                 if path in listed:
                     raise NamingError("listed before")
             except NamingError as error:
@@ -102,7 +102,7 @@ class Folder(Corpus):
         scan.utterances.sort(key=lambda utterance: utterance.path.as_posix())
         return scan
 
-    def _read_row(self, path: Path, row: Mapping[str, str]) -> Utterance:
+    def _read_row(self, path: Path, folder: Path, row: Mapping[str, str]) -> Utterance:
         for column in ("path", "label"):
             if not row.get(column):
                 raise NamingError(f"no {column}")
@@ -111,15 +111,15 @@ class Folder(Corpus):
                 raise NamingError(f"unknown {column} {row[column]!r}; known: {', '.join(filter(None, known))}")
         if not path.is_file():
             raise NamingError("no such file")
-        return self._utterance(path, row["path"], row)
+        return self._utterance(path, folder, row["path"], row)
 
-    def _utterance(self, path: Path, clip: str, row: Mapping[str, str]) -> Utterance:
-        """`clip` names the file within these data."""
+    def _utterance(self, path: Path, folder: Path, clip: str, row: Mapping[str, str]) -> Utterance:
+        """`clip` names the file within these data, which lie in `folder`; others may read the speaker alone."""
         speaker = row.get("speaker")
         return Utterance(
             path=path,
             corpus=self.name,
-            speaker=f"{self.name}-{speaker or clip}",
+            speaker=f"{self.name}-{speaker or relative_path(path, folder)}",
             sex=_SEXES[row.get("sex", "").lower()],
             emotion=composed(row["label"]),
             recording=f"{self.name}-{row.get('recording') or clip}",

@@ -58,7 +58,7 @@ def emotions_section(
         figure = clip_panels(plain, waveforms[emotion], n_mfcc, duration_s)
         alt = f"Waveform, spectrogram, log-mel spectrogram and MFCCs of a clip, {what}"
         name = f"clip_{number:02}_{re.sub(r'[^A-Za-z0-9]+', '_', emotion)}"
-        pictures.append(draw(name, figure, alt, f"{what}. {relative_path(said.path, findings.data_dir)}"))
+        pictures.append(draw(name, figure, alt, f"{what}. {relative_path(said.path, findings.folders)}"))
     text = (
         f"Waveform, linear spectrogram, {plain.n_mels} mel bands, and MFCCs 0 to {n_mfcc - 1}, each on its own scale. "
         "Yellow is the loudest, dark blue 80 dB or more below it. The clips are at "

@@ -41,6 +41,7 @@ class Findings:
     clips: what is used.
     dropped: what the label scheme leaves out on purpose.
     problems: what cannot be used, damaged files first.
+    folders: what names of clips are given relative to, see `relative_path`.
     """
 
     settings: Settings
@@ -51,6 +52,7 @@ class Findings:
     dropped: list[Utterance]
     problems: list[Problem]
     notes: list[str]
+    folders: tuple[Path, ...]
     split: Split | None = None
     split_hash: str = ""
     split_error: str = ""
@@ -74,7 +76,8 @@ def look(settings: Settings, data_dir: str | Path, *, progress: bool = False, nu
         raise CorpusError(f"none of {len(scan.utterances)} clips can be used{first}")
     clips = [Clip(utterances[index], sounds[index], labels[index]) for index in used]
     notes = [_without_folder(note, data_dir) for note in scan.notes]
-    return _split_up(Findings(settings, data_dir, extractor, scheme, clips, labelled.dropped, problems, notes))
+    found = (clips, labelled.dropped, problems, notes, scan.folders)
+    return _split_up(Findings(settings, data_dir, extractor, scheme, *found))
 
 
 def _split_up(findings: Findings) -> Findings:
@@ -87,7 +90,7 @@ def _split_up(findings: Findings) -> Findings:
         return replace(findings, split_error=_without_folder(str(error), findings.data_dir))
     part_of = {index: part for part in PARTS for index in getattr(split, part)}
     clips = [replace(clip, part=part_of[index]) for index, clip in enumerate(findings.clips)]
-    split_hash = manifest(split, utterances, findings.data_dir)["hash"]
+    split_hash = manifest(split, utterances, findings.folders)["hash"]
     return replace(findings, clips=clips, split=split, split_hash=split_hash)
 
 

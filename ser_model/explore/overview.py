@@ -256,11 +256,10 @@ def left_out_section(findings: Findings) -> Section:
     if findings.dropped:
         text.append(f"Beside these, {len(findings.dropped)} clips have an emotion that the label scheme drops.")
     rows = [
-        [relative_path(problem.path, findings.data_dir), problem.corpus, problem.reason]
-        for problem in findings.problems
+        [relative_path(problem.path, findings.folders), problem.corpus, problem.reason] for problem in findings.problems
     ]
     warnings = [
-        [relative_path(clip.utterance.path, findings.data_dir), clip.utterance.corpus, clip.sound.warning]
+        [relative_path(clip.utterance.path, findings.folders), clip.utterance.corpus, clip.sound.warning]
         for clip in findings.clips
         if clip.sound.warning
     ]
@@ -281,7 +280,7 @@ def _clips_table(findings: Findings) -> Table:
     rows = []
     for clip in findings.clips:
         said, sound = clip.utterance, clip.sound
-        row = [relative_path(said.path, findings.data_dir), said.corpus, said.speaker, said.sex, said.emotion]
+        row = [relative_path(said.path, findings.folders), said.corpus, said.speaker, said.sex, said.emotion]
         row += [clip.label, clip.part, round(sound.duration_s, 4), sound.sampling_rate, sound.channels]
         rows.append(row + [round(sound.peak, 4), round(sound.loudness_db, 2)])
     return Table("clips", "Clips", columns, rows)
