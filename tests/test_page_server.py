@@ -101,8 +101,9 @@ def test_live_streams_beyond_the_places_are_refused_at_once_and_calls_are_answer
 def test_a_call_without_end_is_refused(client, chunked):
     body = b'{"data": ["' + b"x" * (MAX_CALL_MB * 2**20) + b'"]}'
     content = iter([body[: len(body) // 2], body[len(body) // 2 :]]) if chunked else body
-    answer = client.post("/gradio_api/call/predict", content=content, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 413 and f"larger than the {MAX_CALL_MB} MB" in answer.json()["detail"]
+    headers = {"Content-Type": "application/json", "Accept-Language": "de"}
+    answer = client.post("/gradio_api/call/predict", content=content, headers=headers)
+    assert answer.status_code == 413 and f"mehr als die {MAX_CALL_MB} MB" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_what_the_page_needs_is_open(prefix, route):
 
 @pytest.mark.parametrize(
     ("door", "fault", "status"),
-    [(Doors, KeyError("no such"), 422), (lambda app: FaultsInWords(app, Texts()), OSError(errno.ENOSPC, "full"), 507)],
+    [(Doors, KeyError("no such"), 422), (FaultsInWords, OSError(errno.ENOSPC, "full"), 507)],
 )
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_fault_is_answered_only_where_no_answer_has_begun(door, fault, status, begun):
@@ -144,7 +145,7 @@ def test_a_fault_is_answered_only_where_no_answer_has_begun(door, fault, status,
 
     scope = {"type": "http", "method": "POST", "path": "/gradio_api/call/predict", "headers": []}
     with suppress(KeyError):  # a fault of ours, once the answer has begun
-        asyncio.run(door(failing)(scope, None, send))
+        asyncio.run(door(failing, Texts())(scope, None, send))
     statuses = [message["status"] for message in sent if message["type"] == "http.response.start"]
     assert statuses == [200 if begun else status]
 

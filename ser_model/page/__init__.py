@@ -119,7 +119,8 @@ def launch(demo: gr.Blocks, models: Models, rate: RateLimitItem | None = None) -
     Args:
         rate: how often one address may upload and call; None for no limit.
     """
-    middleware = [Middleware(FaultsInWords, texts=demo.texts), Middleware(ForgetCalls, demo=demo), Middleware(Doors)]
+    middleware = [Middleware(kind, texts=demo.texts) for kind in (FaultsInWords, Doors)]
+    middleware += [Middleware(ForgetCalls, demo=demo)]
     middleware += [Middleware(RateLimit, rate=rate, texts=demo.texts)] if rate else []
     demo.launch(
         theme=THEME,

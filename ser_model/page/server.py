@@ -35,7 +35,6 @@ MAX_UPLOAD_MB = 200  # 1.8 hours at 16 kHz in 16-bit wav, 3.6 as mp3 of 128 kbit
 MAX_REQUEST_MB = 1000  # of all files that are uploaded together
 MAX_CALL_MB = 4  # of what is no upload: names, choices, tables
 NOT_HERE = "There is nothing here to ask for; the tab “For developers” of the page says what there is."
-TOO_LARGE = "This is larger than the {} MB that are taken here."
 MALFORMED = "This call names no function of the page, or lacks what that needs; see its tab “For developers”."
 OPEN_ROUTES = re.compile(r"/gradio_api/(upload|queue/join|cancel|reset|(?:run|call|call/v2|stream|mcp)/.+|mcp)/?$")
 FETCH_ROUTES = re.compile(r"^[^=]*/(?:proxy=|file[=/]https?:)", re.IGNORECASE)  # a name of a file may hold more
@@ -155,8 +154,8 @@ class Doors:
     Gradio has more routes, of which one hands a stranger's file to the program ffmpeg, and takes what it is sent.
     """
 
-    def __init__(self, app):
-        self.app = app
+    def __init__(self, app, texts: Texts):
+        self.app, self.texts = app, texts
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "http" and FETCH_ROUTES.search(scope["path"]):
@@ -168,7 +167,7 @@ class Doors:
             return await said(404, NOT_HERE)(scope, receive, send)
         limit = 2**20 * (MAX_REQUEST_MB if route[1] == "upload" else MAX_CALL_MB)
         length = Headers(scope=scope).get("content-length", "0")
-        too_large = TOO_LARGE.format(limit // 2**20)
+        too_large = speaker(self.texts, scope)("page.too_large", megabytes=limit // 2**20)
         if length.isdecimal() and int(length) > limit:
             return await said(413, too_large)(scope, receive, send)
         received = 0
