@@ -228,7 +228,8 @@ def train(
     base = load_base(settings)
     extractor = base.extractor if base else build_extractor(settings)
     with accelerator.main_process_first():  # one process decodes, the others find the cache
-        data = load_data(settings, data_dir, extractor.sampling_rate, progress=accelerator.is_main_process)
+        options = {"frame_ms": extractor.frame_ms, "progress": accelerator.is_main_process}
+        data = load_data(settings, data_dir, extractor.sampling_rate, **options)
     split_manifest, origin = describe_split(data, base)
     share = (accelerator.num_processes, training.accumulation_steps)
     batches = EvenBatches(len(data.split.train), training.batch_size, settings.seed, *share)

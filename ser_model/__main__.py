@@ -277,7 +277,8 @@ def likeness(args: argparse.Namespace) -> int:
     settings = load_settings(args.run_dir / "settings.yaml")
     model, extractor = load_network(str(args.run_dir))
     try:
-        data = load_data(settings, args.data_dir, extractor.sampling_rate, progress=True)
+        options = {"frame_ms": extractor.frame_ms, "progress": True}
+        data = load_data(settings, args.data_dir, extractor.sampling_rate, **options)
     except DATA_ERRORS as error:
         sys.exit(f"likeness: {error}")
     before = json.loads((args.run_dir / "split.json").read_text())

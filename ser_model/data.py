@@ -195,6 +195,7 @@ def load_data(
     data_dir: str | Path,
     sampling_rate: int,
     *,
+    frame_ms: float = 0.0,
     cache_dir: Path | None = None,
     progress: bool = False,
 ) -> EmotionData:
@@ -204,6 +205,7 @@ def load_data(
         settings: the run's; `data`, `labels`, `split` and `seed` are read.
         data_dir: the folder that holds the corpora.
         sampling_rate: of the waveforms, in Hz.
+        frame_ms: of the features; what is shorter is left out.
         cache_dir: see `inspection`.
         progress: show a bar while files are decoded.
 
@@ -222,7 +224,7 @@ def load_data(
         sounds = inspect_files(paths, **options)
     else:
         sounds, rows = decode_files(paths, sampling_rate, **options)
-    kept, damaged = screen(utterances, labels, sounds)
+    kept, damaged = screen(utterances, labels, sounds, frame_ms)
     problems = [*scan.problems, *labelled.problems, *damaged]
     utterances, labels, sounds = ([column[index] for index in kept] for column in (utterances, labels, sounds))
     _refuse(problems, scan, utterances, settings.data.strict)

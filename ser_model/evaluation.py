@@ -59,7 +59,8 @@ def evaluate(
         raise EvaluationError(f"unknown condition {condition!r}{nearest(condition, CONDITIONS)}; known: {known}")
     accelerator = Accelerator(cpu=recognizer.model.device.type == "cpu")
     with accelerator.main_process_first():  # one process decodes, the others find the cache
-        data = load_data(settings, data_dir, recognizer.sampling_rate, progress=progress)
+        frame_ms = getattr(recognizer.extractor, "frame_ms", 0.0)  # of ours, as in training
+        data = load_data(settings, data_dir, recognizer.sampling_rate, frame_ms=frame_ms, progress=progress)
     if not getattr(data.split, part):
         raise EvaluationError(
             f"the split of the config, {data.split.kind}, has no {part} part; take another config or part"

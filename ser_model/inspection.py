@@ -122,14 +122,18 @@ def decode_files(
 
 
 def screen(
-    utterances: Sequence[Utterance], labels: Sequence[str], sounds: Sequence[Sound]
+    utterances: Sequence[Utterance], labels: Sequence[str], sounds: Sequence[Sound], frame_ms: float = 0.0
 ) -> tuple[list[int], list[Problem]]:
     """Indices of the utterances that may be used, and for each other one the reason why not.
 
-    Left out are damaged files, and files that hold the same sound: under one label the first in the order of paths is
-    kept; where labels differ nobody knows which is right, and all go.
+    Left out are damaged files, those shorter than a frame of the features, `frame_ms`, and files that hold the same
+    sound: under one label the first in the order of paths is kept; where labels differ nobody knows which is right, and
+    all go.
     """
     reasons = {index: sound.problem for index, sound in enumerate(sounds) if sound.problem}
+    for index, sound in enumerate(sounds):
+        if index not in reasons and 1000 * sound.duration_s < frame_ms:
+            reasons[index] = f"empty: {1000 * sound.duration_s:.0f} ms, less than a frame of {frame_ms:g} ms"
     same = defaultdict(list)
     for index in sorted(range(len(utterances)), key=lambda index: utterances[index].path.as_posix()):
         if index not in reasons:

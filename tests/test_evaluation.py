@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from transformers import (
     Wav2Vec2Config,
@@ -57,6 +58,15 @@ def model_dir(synthetic_corpora, tmp_path_factory) -> Path:
     SERForAudioClassification(config).save_pretrained(folder)
     SERFeatureExtractor().save_pretrained(folder)
     return folder
+
+
+def test_a_clip_shorter_than_a_frame_is_left_out_not_stumbled_over(model_dir, synthetic_corpora, tmp_path):
+    data_dir = shutil.copytree(synthetic_corpora, tmp_path / "data")
+    [short] = data_dir.glob("RAVDESS/Actor_01/03-01-03-01-01-01-01.wav")
+    samples, rate = soundfile.read(short)
+    soundfile.write(short, samples[: round(0.03 * rate)], rate)  # the frame of the model's features is 40 ms
+    figures, predictions = judge(model_dir, settings(), data_dir)
+    assert figures["count"] == 31 and not any(clip["path"].endswith(short.name) for clip in predictions.clips)
 
 
 def test_figures_are_those_of_the_rows(model_dir, synthetic_corpora, tmp_path):

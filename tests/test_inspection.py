@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,14 @@ def test_the_same_sound_under_different_labels_is_left_out_everywhere():
     assert {problem.reason for problem in problems} == {
         "conflicting labels: the same sound is happy in a/1.wav, sad in b/1.wav, happy in c/1.wav"
     }
+
+
+def test_what_is_shorter_than_a_frame_of_the_features_is_left_out():
+    clips = [utterance("a/1.wav"), utterance("a/2.wav")]
+    sounds = [replace(sound("x"), duration_s=0.03), replace(sound("y"), duration_s=0.04)]
+    kept, problems = screen(clips, ["happy"] * 2, sounds, frame_ms=40.0)
+    assert kept == [1] and [problem.reason for problem in problems] == ["empty: 30 ms, less than a frame of 40 ms"]
+    assert screen(clips, ["happy"] * 2, sounds)[0] == [0, 1]
 
 
 def test_damaged_files_are_no_duplicates_of_each_other():

@@ -66,7 +66,7 @@ def look(settings: Settings, data_dir: str | Path, *, progress: bool = False, nu
     labelled = label_utterances(scan.utterances, scheme)
     utterances, labels = labelled.utterances, labelled.labels
     sounds = inspect_files([utterance.path for utterance in utterances], progress=progress, num_proc=num_proc)
-    used, damaged = screen(utterances, labels, sounds)
+    used, damaged = screen(utterances, labels, sounds, extractor.frame_ms)
     problems = [
         replace(problem, reason=_without_folder(problem.reason, data_dir))
         for problem in (*damaged, *scan.problems, *labelled.problems)
