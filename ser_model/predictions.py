@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 from sklearn.metrics import classification_report
 
-from .corpora.base import relative_path
+from .corpora.base import Folders, relative_path
 from .metrics import (
     coverage_at_precision,
     emotion_metrics,
@@ -62,7 +62,7 @@ class Predictions:
         names: Sequence[str],
         labels: np.ndarray,
         probabilities: np.ndarray,
-        data_dir: str | Path,
+        folders: Folders,
         run: Mapping,
     ) -> "Predictions":
         """`rows` are those of a part of the data; paths become relative to the data folder.
@@ -73,7 +73,7 @@ class Predictions:
         run = {"condition": CLEAN} | dict(run)
         clips = [dict(zip(CLIP, values, strict=True)) | run for values in zip(*columns, strict=True)]
         for clip in clips:
-            clip["path"] = relative_path(clip["path"], data_dir)
+            clip["path"] = relative_path(clip["path"], folders)
         return cls(tuple(names), clips, labels, probabilities)
 
     @classmethod

@@ -367,7 +367,10 @@ def procedure(settings: Settings, result: dict) -> str:
     if "base_model" in result:
         sentences.append(f"Training started from `{result['base_model']}`; {result['speaker_disjoint_because']}.")
     if not result.get("validation_speaker_disjoint", True):
-        sentences.append("The validation part shares speakers with training: what was chosen on it suits known voices.")
+        sentences.append(
+            "The validation part shares speakers with training, or does not name them: what was chosen on it suits "
+            "known voices."
+        )
     for part, wanted in (("Test", settings.split.test), ("Validation", settings.split.validation)):
         if isinstance(wanted, list) and settings.split.kind in ("speakers", "corpora"):
             sentences.append(f"{part}: {', '.join(wanted)}.")
