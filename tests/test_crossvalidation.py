@@ -256,6 +256,13 @@ def test_two_processes_share_the_folds_of_tess_and_the_card_says_where_the_epoch
     assert "validation part shares speakers with training" in (tmp_path / "fold-1" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("protocol", ["ravdess-speakers", "random-3"])
+def test_the_settings_beside_a_model_of_every_clip_make_the_folds_that_judged_it(all_synthetic_actors, protocol):
+    settings = load_settings(CONFIG)
+    folds = [fold_settings(own, protocol, all_synthetic_actors) for own in (settings, after_all(settings))]
+    assert folds[0] == folds[1]
+
+
 def test_more_corpora_train_but_only_the_protocols_speakers_are_tested(synthetic_corpora):
     settings = load_settings(CONFIG, ["--data.corpora", "[{name: tess}, {name: ravdess}]"])
     folds = fold_settings(settings, "tess-speakers", synthetic_corpora)
