@@ -54,17 +54,6 @@ CONDITIONS: dict[str, Callable[[Tensor, int, torch.Generator], Tensor]] = {
     "quiet_20db": _quiet,
 }
 
-# In words, for cards.
-DESCRIPTIONS = {
-    "noise_20db": "pink noise, 20 dB below the clip",
-    "noise_10db": "pink noise, 10 dB below the clip",
-    "noise_0db": "pink noise, as loud as the clip",
-    "telephone": f"{TELEPHONE_HZ[0]:.0f} to {TELEPHONE_HZ[1]:.0f} Hz alone, without a telephone's codec",
-    "small_room": f"reverberation of {ROOM_DECAY_S} s, {ROOM_DIRECT_DB:.0f} dB below the direct sound",
-    "mp3_32kbit": f"MP3 of {MP3_KBIT_S} kbit/s",
-    "quiet_20db": f"{-QUIET_DB:.0f} dB softer",
-}
-
 
 def heard_under(condition: str, waveform: np.ndarray, sampling_rate: int, sound_id: str) -> np.ndarray:
     """A clip under one of CONDITIONS, or as it is under CLEAN.

@@ -11,7 +11,6 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .conditions import DESCRIPTIONS
 from .corpora import CORPORA, Corpus
 from .disk import write_whole
 from .labels import LabelScheme
@@ -25,6 +24,15 @@ FEW_CLIPS = 10  # of a bin: their share of right answers may be anything
 FEW_SPEAKERS = 20  # below, an interval over speakers comes out too narrow; see metrics.speaker_intervals
 DOTS_PER_INCH = 120  # sharp on a laptop at about 50 kB a picture
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # Okabe & Ito's: told apart with any kind of colour vision
+CONDITIONS_IN_WORDS = {  # those of conditions.py
+    "noise_20db": "pink noise, 20 dB below the clip",
+    "noise_10db": "pink noise, 10 dB below the clip",
+    "noise_0db": "pink noise, as loud as the clip",
+    "telephone": "300 to 3400 Hz alone, without a telephone's codec",
+    "small_room": "reverberation of 0.4 s, 3 dB below the direct sound",
+    "mp3_32kbit": "MP3 of 32 kbit/s",
+    "quiet_20db": "20 dB softer",
+}
 
 USE = """\
 ## How to use it
@@ -341,7 +349,7 @@ def conditions_table(result: dict) -> str:
     rows = ["| condition | what it is | UAR | points lost |", "| --- | --- | --- | --- |"]
     rows.append(f"| none | | {result['test']['uar']:.3f} | |")
     for name, uar in result["conditions"].items():
-        rows.append(f"| {name} | {DESCRIPTIONS[name]} | {uar:.3f} | {100 * (result['test']['uar'] - uar):.1f} |")
+        rows.append(f"| {name} | {CONDITIONS_IN_WORDS[name]} | {uar:.3f} | {100 * (result['test']['uar'] - uar):.1f} |")
     return "\n".join(
         ["## Under worse conditions\n", "The same clips, distorted, heard by the same models:\n", *rows, ""]
     )

@@ -11,10 +11,11 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from ser_model.__main__ import main
-from ser_model.conditions import CONDITIONS, DESCRIPTIONS
+from ser_model.conditions import CONDITIONS
 from ser_model.labels import label_scheme
 from ser_model.metrics import emotion_metrics
 from ser_model.reports import (
+    CONDITIONS_IN_WORDS,
     confusion_picture,
     interval_words,
     model_card,
@@ -216,7 +217,7 @@ def test_an_interval_names_the_corpus_whose_speakers_are_too_few():
 
 
 def test_every_condition_is_described():
-    assert DESCRIPTIONS.keys() == CONDITIONS.keys()
+    assert CONDITIONS_IN_WORDS.keys() == CONDITIONS.keys()
 
 
 def test_one_corpus_has_one_row_and_another_recipe_none_in_the_index(settings, results):
