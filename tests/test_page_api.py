@@ -149,7 +149,9 @@ def test_a_full_disk_is_told_and_the_next_upload_served_once_there_is_room(tmp_p
         assert answer_of(url, "clip.wav", content)["status"] == "no_voice"
         assert used < 2**20  # nothing of what did not fit is left
         fill(disk, left_kb=2000)  # more than the reserve, so that the system itself says it
+        free = disk_usage(disk).free
         assert answer_of(url, "b.wav", content).startswith("507 ")
+        assert disk_usage(disk).free > free - 2**16  # nor is anything of this one
 
 
 @pytest.mark.parametrize(

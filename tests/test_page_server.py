@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import socket
 import time
 from contextlib import suppress
 
@@ -12,7 +13,15 @@ import soundfile
 from serving import ROOT, running_app
 
 from ser_model.page.live import MAX_SAMPLES, piece
-from ser_model.page.server import ANSWER_ROUTE, FETCH_ROUTES, MAX_CALL_MB, OPEN_ROUTES, Doors, FaultsInWords
+from ser_model.page.server import (
+    ANSWER_ROUTE,
+    FETCH_ROUTES,
+    MAX_CALL_MB,
+    MAX_FIELD_BYTES,
+    OPEN_ROUTES,
+    Doors,
+    FaultsInWords,
+)
 from ser_model.page.texts import Texts
 from torture.page import answer_of
 
@@ -104,6 +113,26 @@ def test_a_call_without_end_is_refused(client, chunked):
     headers = {"Content-Type": "application/json", "Accept-Language": "de"}
     answer = client.post("/gradio_api/call/predict", content=content, headers=headers)
     assert answer.status_code == 413 and f"mehr als die {MAX_CALL_MB} MB" in answer.json()["detail"]
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(client, uploads):
+    head = "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n"
+    head += "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    part = '--b\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(f"{head}{part}".encode() + bytes(1_000_000))
+        give_up = time.monotonic() + 60
+        while not (begun := list(uploads.glob("tmp*"))):
+            assert time.monotonic() < give_up, "nothing arrives"
+            time.sleep(0.01)
+    for path in begun:
+        wait_until_gone(path)
+
+
+@pytest.mark.parametrize("query", ["", "?upload_id=0"])
+def test_a_field_without_end_is_not_held_in_memory(client, query):
+    answer = client.post(f"/gradio_api/upload{query}", files={"files": (None, "x" * (MAX_FIELD_BYTES + 1))})
+    assert answer.status_code == 400 and "A field that is no file" in answer.text
 
 
 @pytest.mark.parametrize(

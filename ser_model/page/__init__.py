@@ -5,6 +5,7 @@ import signal
 from html import escape
 
 import gradio as gr
+import gradio.route_utils
 from limits import RateLimitItem
 from starlette.middleware import Middleware
 
@@ -12,7 +13,16 @@ from . import analyse, clips, developers, library, live, many
 from .answers import decimal
 from .context import Page
 from .models import Models
-from .server import MAX_UPLOAD_MB, Doors, FaultsInWords, ForgetCalls, RateLimit, UploadsOnly, keep_swept
+from .server import (
+    MAX_UPLOAD_MB,
+    Doors,
+    FaultsInWords,
+    ForgetCalls,
+    RateLimit,
+    UploadParser,
+    UploadsOnly,
+    keep_swept,
+)
 from .texts import Say, Texts
 from .theme import BROWSER_SCRIPT, CSS, THEME
 
@@ -119,6 +129,7 @@ def launch(demo: gr.Blocks, models: Models, rate: RateLimitItem | None = None) -
     Args:
         rate: how often one address may upload and call; None for no limit.
     """
+    gradio.route_utils.GradioMultiPartParser = UploadParser  # there is no setting for it
     middleware = [Middleware(kind, texts=demo.texts) for kind in (FaultsInWords, Doors)]
     middleware += [Middleware(ForgetCalls, demo=demo)]
     middleware += [Middleware(RateLimit, rate=rate, texts=demo.texts)] if rate else []

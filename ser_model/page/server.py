@@ -14,7 +14,7 @@ from threading import Thread
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
-from gradio.route_utils import FnIndexInferError
+from gradio.route_utils import FnIndexInferError, GradioMultiPartParser
 from gradio.utils import get_upload_folder
 from gradio_client import utils as client_utils
 from limits import RateLimitItem
@@ -23,7 +23,8 @@ from limits.strategies import MovingWindowRateLimiter
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from ..disk import FULL_DISK
@@ -34,6 +35,7 @@ NO_FILE = 'A recording is {"path": PATH, "meta": {"_type": "gradio.FileData"}}, 
 MAX_UPLOAD_MB = 200  # 1.8 hours at 16 kHz in 16-bit wav, 3.6 as mp3 of 128 kbit/s
 MAX_REQUEST_MB = 1000  # of all files that are uploaded together
 MAX_CALL_MB = 4  # of what is no upload: names, choices, tables
+MAX_FIELD_BYTES = 10_000  # of a form's field that is no file: the page sends none
 NOT_HERE = "There is nothing here to ask for; the tab “For developers” of the page says what there is."
 MALFORMED = "This call names no function of the page, or lacks what that needs; see its tab “For developers”."
 OPEN_ROUTES = re.compile(r"/gradio_api/(upload|queue/join|cancel|reset|(?:run|call|call/v2|stream|mcp)/.+|mcp)/?$")
@@ -99,6 +101,30 @@ class UploadsOnly(gr.Blocks):
         return values
 
 
+class UploadParser(GradioMultiPartParser):
+    """Gradio's, which leaves on the disk what came of an upload that breaks off or finds no room, and holds in memory
+    what is no file.
+    """
+
+    async def parse(self):
+        try:
+            return await super().parse()
+        except (OSError, HTTPException, ClientDisconnect):  # faults of the form itself it tidies up after
+            for file in self._files_to_close_on_error:
+                with suppress(OSError):  # a full disk, once more
+                    file.close()
+                Path(file.name).unlink(missing_ok=True)
+            raise
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        part = self._current_part
+        if part.file is not None:
+            return super().on_part_data(data, start, end)
+        if len(part.data) + end - start > MAX_FIELD_BYTES:
+            raise MultiPartException(f"A field that is no file may have {MAX_FIELD_BYTES} bytes.")
+        part.data += data[start:end]
+
+
 class Sending:
     """An answer's `send`, which knows whether the answer has begun: then no other may be sent."""
 
@@ -111,8 +137,9 @@ class Sending:
 
 
 class FaultsInWords:
-    """ASGI middleware for what a server cannot help: a full disk is said so, also where only the reserve is left, and a
-    clip that is deleted while it is asked for ends that answer alone, as not found where there is no answer yet.
+    """ASGI middleware for what a server cannot help: a full disk is said so, also where only the reserve is left; a
+    clip that is deleted while it is asked for ends that answer alone, as not found where there is no answer yet; and
+    whoever goes away in the middle of an upload gets none.
     """
 
     def __init__(self, app, texts: Texts):
@@ -131,6 +158,8 @@ class FaultsInWords:
             logger.info("deleted while a browser asked for it: %s", missing.filename)
             if not sending.begun:
                 await said(404, speaker(self.texts, scope)("page.gone"))(scope, receive, send)
+        except ClientDisconnect:
+            logger.info("an upload broke off")
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
