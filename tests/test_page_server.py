@@ -115,6 +115,11 @@ def test_a_call_without_end_is_refused(client, chunked):
     assert answer.status_code == 413 and f"mehr als die {MAX_CALL_MB} MB" in answer.json()["detail"]
 
 
+def test_the_same_file_of_two_visitors_is_two_files(client):
+    sent = [client.post("/gradio_api/upload", files={"files": ("a.wav", b"a voice")}).json() for _ in range(2)]
+    assert sent[0] != sent[1] and all(path.endswith("/a.wav") for [path] in sent)
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(client, uploads):
     head = "POST /gradio_api/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n"
     head += "Content-Type: multipart/form-data; boundary=b\r\n\r\n"

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from shutil import disk_usage
 from threading import Thread
+from uuid import uuid4
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
@@ -102,8 +103,8 @@ class UploadsOnly(gr.Blocks):
 
 
 class UploadParser(GradioMultiPartParser):
-    """Gradio's, which leaves on the disk what came of an upload that breaks off or finds no room, and holds in memory
-    what is no file.
+    """Gradio's, which leaves on the disk what came of an upload that breaks off or finds no room, holds in memory what
+    is no file, and gives two visitors who send the same file one copy, which goes when either deletes it.
     """
 
     async def parse(self):
@@ -115,6 +116,11 @@ class UploadParser(GradioMultiPartParser):
                     file.close()
                 Path(file.name).unlink(missing_ok=True)
             raise
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        if self._current_part.file is not None:
+            self._current_part.file.sha.update(uuid4().bytes)  # names the folder
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._current_part
