@@ -39,8 +39,6 @@ from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter, BatchAugmentation
 from ser_model.build import build_extractor, build_network
 from ser_model.checkpoints import (
-    CHECKPOINT_FILE,
-    SETTINGS_FILE,
     Checkpoint,
     CheckpointError,
     Progress,
@@ -73,6 +71,7 @@ from ser_model.metrics import emotion_metrics, fit_temperature, softmax
 from ser_model.mfcc import pad_frames
 from ser_model.predictions import Predictions, PredictionsError, run_columns
 from ser_model.reports import write_run
+from ser_model.run_files import CHECKPOINT, LAST, LEFT_OUT, LOGS, SETTINGS
 from ser_model.settings import (
     Settings,
     SettingsError,
@@ -214,7 +213,7 @@ def train(
     """
     training = settings.training
     check_trackers(training.trackers)
-    accelerator = make_accelerator(training, output_dir / "logs")
+    accelerator = make_accelerator(training, output_dir / LOGS)
     if is_finished(output_dir, settings, resume, overwrite):
         accelerator.print(f"{output_dir} holds a finished run: nothing is left to do")
         if training.push_to_hub and accelerator.is_main_process:  # which may be new, or have failed before
@@ -269,8 +268,8 @@ def train(
     if accelerator.is_main_process:  # nothing is left that could refuse the run
         if begun:
             begun()
-        save_settings(settings, output_dir / SETTINGS_FILE)
-        write_left_out(data.problems, output_dir / "left_out.csv", data.folders)
+        save_settings(settings, output_dir / SETTINGS)
+        write_left_out(data.problems, output_dir / LEFT_OUT, data.folders)
     accelerator.init_trackers(settings.name, flat_settings(settings))
     if progress.best and accelerator.is_main_process:  # what the folder holds may be of a step that was not kept
         save_model(best_model, extractor, output_dir, progress.best["temperature"])
@@ -336,7 +335,7 @@ def train(
     if training.keep == "best":
         logits, labels = predict(ema.module, validation, extractor, accelerator)
         if accelerator.is_main_process:
-            save_model(ema.module, extractor, output_dir / "last", fit_temperature(logits, labels))
+            save_model(ema.module, extractor, output_dir / LAST, fit_temperature(logits, labels))
     best, refused = progress.best, None
     if training.outlier_sounds and accelerator.is_main_process:
         # The model already lies there, so that a break costs no more than the score.
@@ -644,7 +643,7 @@ def say_how_to_go_on(stopped: Stopped, output_dir: Path, arguments: list[str], c
     again = shlex.join(word for word in arguments if word not in ("--resume", "--overwrite"))
     if cv:
         hint = f"to go on with the fold that it was in: train.py {again}"
-    elif (output_dir / CHECKPOINT_FILE).exists():
+    elif (output_dir / CHECKPOINT).exists():
         hint = f"to go on from the last checkpoint, start it as before with --resume: train.py {again} --resume"
     else:
         hint = f"there is no checkpoint yet, so it starts from the beginning: train.py {again}"

@@ -28,6 +28,7 @@ from ser_model.augment import Augmenter
 from ser_model.data import EmotionData, load_data
 from ser_model.inference import NO_VOICE, UNLIKE_TRAINING, VOICE, EmotionRecognizer, Prediction
 from ser_model.likeness import KEPT, RECORDING, embed, fit_weight, sound_embeddings, voice_batches, voice_embeddings
+from ser_model.run_files import SETTINGS
 from ser_model.settings import TrainingSettings, load_settings
 from ser_model.sounds import OUTLIERS, RATE, Maker, make_sounds
 
@@ -44,7 +45,7 @@ def main() -> None:
     torch.set_num_threads(1)
     started_s = time.monotonic()
     model, extractor = (kind.from_pretrained(args.model) for kind in (SERForAudioClassification, SERFeatureExtractor))
-    data = load_data(load_settings(args.model / "settings.yaml"), args.data_dir, RATE)
+    data = load_data(load_settings(args.model / SETTINGS), args.data_dir, RATE)
     recognizer = EmotionRecognizer(model, extractor)
     if data.split.validation:
         compare_scores(recognizer, data)

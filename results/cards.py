@@ -10,6 +10,7 @@ from ser_model.crossvalidation import cross_calibrated
 from ser_model.labels import label_scheme
 from ser_model.predictions import Predictions
 from ser_model.reports import write_card, write_json
+from ser_model.run_files import METRICS, SETTINGS
 from ser_model.settings import load_settings
 
 from .collect import ROOT
@@ -30,14 +31,14 @@ def main() -> None:
 
 def refresh(folder: Path, unseen: str, known: str, results_dir: Path = RESULTS) -> None:
     """Write metrics.json and card of a model folder anew."""
-    settings, metrics = load_settings(folder / "settings.yaml"), json.loads((folder / "metrics.json").read_text())
+    settings, metrics = load_settings(folder / SETTINGS), json.loads((folder / METRICS).read_text())
     seeds = {str(fold["seed"]) for fold in metrics["cross_validation"]["folds"]}
     metrics["test"] = cross_calibrated(of_seeds(predictions_file(results_dir, unseen, MODEL), seeds)).figures()
     distorted = predictions_file(results_dir, unseen, MODEL, "conditions")
     if distorted.is_file():
         heard = of_seeds(distorted, seeds).parted("condition")
         metrics["conditions"] = {condition: own.figures()["uar"] for condition, own in heard.items()}
-    write_json(metrics, folder / "metrics.json")
+    write_json(metrics, folder / METRICS)
     write_card(
         folder,
         settings,

@@ -22,6 +22,7 @@ from ser_model.evaluation import EvaluationError, evaluate, split_file
 from ser_model.inference import EmotionRecognizer
 from ser_model.labels import nearest
 from ser_model.predictions import Predictions, PredictionsError
+from ser_model.run_files import CV, METRICS, PREDICTIONS, SETTINGS
 from ser_model.settings import Settings, SettingsError, load_settings
 from ser_model.splits import FOLDS
 
@@ -106,16 +107,16 @@ def written(predictions: Predictions, path: Path) -> Path:
 def finished_folds(run_dir: Path, protocol: Protocol, config: Settings) -> list[Path]:
     """The folders of a run's folds, in order; ResultsError unless all are finished and are what the config says."""
     folds = [run_dir / f"fold-{number}" for number in range(1, protocol.folds + 1)] if protocol.cv else [run_dir]
-    cv_file = run_dir / "cv.json"
+    cv_file = run_dir / CV
     if protocol.cv:
         if not cv_file.is_file():
             raise ResultsError(f"{run_dir} holds no cv.json; finish it with train.py --cv {protocol.cv}")
         if (ran := json.loads(cv_file.read_text())["protocol"]) != protocol.cv:
             raise ResultsError(f"{run_dir} is of --cv {ran}; {protocol.title} wants --cv {protocol.cv}")
     for fold in folds:
-        if not (fold / "metrics.json").is_file():
+        if not (fold / METRICS).is_file():
             raise ResultsError(f"{fold} holds no metrics.json; finish it with train.py")
-        own = load_settings(fold / "settings.yaml")
+        own = load_settings(fold / SETTINGS)
         split = {"kind": own.split.kind, "name": own.split.name, "fold": own.split.fold} if protocol.cv else {}
         if protocol.cv in FOLDS:
             split["test"] = own.split.test  # which those folds do not use, whatever a config of a random split says
@@ -124,7 +125,7 @@ def finished_folds(run_dir: Path, protocol: Protocol, config: Settings) -> list[
             is_finished(fold, wanted, resume=True, overwrite=False)
         except CheckpointError as error:
             raise ResultsError(f"these predictions cannot stand for the config {config.name}: {error}") from error
-        if json.loads((fold / "metrics.json").read_text())["speaker_disjoint"] != protocol.unseen:
+        if json.loads((fold / METRICS).read_text())["speaker_disjoint"] != protocol.unseen:
             known = "share voices with training" if protocol.unseen else "are of unseen voices"
             raise ResultsError(f"the test clips of {fold} {known}, which is not what the protocol says; check its cv")
     return folds
@@ -132,7 +133,7 @@ def finished_folds(run_dir: Path, protocol: Protocol, config: Settings) -> list[
 
 def cost(run_dirs: Sequence[Path]) -> tuple[str, float]:
     """Hardware and hours of training of all folds, for runs.yaml."""
-    files = [file for run in run_dirs for file in sorted(run.glob("fold-*/metrics.json")) or [run / "metrics.json"]]
+    files = [file for run in run_dirs for file in sorted(run.glob(f"fold-*/{METRICS}")) or [run / METRICS]]
     runs = [json.loads(file.read_text()) for file in files]
     hardware = ", then ".join(dict.fromkeys(run["hardware"] for run in runs))
     return hardware, sum(run["train_seconds"] for run in runs) / 3600
@@ -140,11 +141,11 @@ def cost(run_dirs: Sequence[Path]) -> tuple[str, float]:
 
 def _under_conditions(fold: Path, data_dir: str | Path) -> Predictions:
     """What a fold's model answers under each condition; kept beside it, so that a stopped command goes on."""
-    settings = load_settings(fold / "settings.yaml")
+    settings = load_settings(fold / SETTINGS)
     recognizer, parts = None, []
     for condition in CONDITIONS:
         path = fold / "conditions" / f"{condition}.csv"
-        if not path.is_file() or path.stat().st_mtime < (fold / "metrics.json").stat().st_mtime:
+        if not path.is_file() or path.stat().st_mtime < (fold / METRICS).stat().st_mtime:
             recognizer = recognizer or EmotionRecognizer.from_pretrained(fold)
             print(f"{fold}: {condition}", file=sys.stderr)
             options = {"condition": condition, "split_manifest": split_file(fold)}
@@ -156,7 +157,7 @@ def _under_conditions(fold: Path, data_dir: str | Path) -> Predictions:
 
 
 HEARINGS = {
-    "": lambda fold, _: Predictions.read(fold / "predictions.csv"),
+    "": lambda fold, _: Predictions.read(fold / PREDICTIONS),
     "conditions": _under_conditions,
     "enrolled": enrolled,
 }

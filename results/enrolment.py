@@ -17,6 +17,7 @@ from ser_model.likeness import BATCH_SIZE, embed
 from ser_model.metrics import emotion_metrics
 from ser_model.modeling_ser import SERForAudioClassification
 from ser_model.predictions import Predictions, run_columns
+from ser_model.run_files import SETTINGS
 from ser_model.settings import load_settings
 from ser_model.splits import manifest
 
@@ -68,7 +69,7 @@ def enrolled(fold: Path, data_dir: str | Path) -> Predictions:
         ResultsError: the labels have no neutral, or no validation speaker has enough of it.
         CorpusError, DataError, LabelError, SplitError: see `load_data`.
     """
-    settings = load_settings(fold / "settings.yaml")
+    settings = load_settings(fold / SETTINGS)
     recognizer = EmotionRecognizer.from_pretrained(fold)
     model, extractor = recognizer.model, recognizer.extractor
     data = load_data(settings, data_dir, extractor.sampling_rate)

@@ -22,6 +22,7 @@ from .labels import LabelError, label_scheme
 from .memory import keep_freed_memory
 from .modeling_ser import SERForAudioClassification
 from .pretrained import load_extractor, load_model
+from .run_files import METRICS, SETTINGS, SPLIT
 from .settings import SettingsError, TrainingSettings, load_settings
 
 if TYPE_CHECKING:
@@ -248,17 +249,17 @@ def card(args: argparse.Namespace) -> int:
     from .reports import write_card
 
     results = [results_of(run) for run in (args.run_dir, *args.beside)]
-    settings = load_settings(args.run_dir / "settings.yaml")
+    settings = load_settings(args.run_dir / SETTINGS)
     write_card(args.run_dir, settings, label_scheme(settings.labels), results)
     return 0
 
 
 def results_of(run_dir: Path) -> dict:
     """What train.py found out, from its output folder."""
-    if not (run_dir / "metrics.json").is_file():
+    if not (run_dir / METRICS).is_file():
         sys.exit(f"no metrics.json in {run_dir}; give the output folder of train.py")
     try:
-        results = json.loads((run_dir / "metrics.json").read_text())
+        results = json.loads((run_dir / METRICS).read_text())
     except ValueError as error:
         sys.exit(f"{run_dir}/metrics.json is damaged ({error}); run train.py again")
     if not (isinstance(results, dict) and "test" in results):
@@ -274,14 +275,14 @@ def likeness(args: argparse.Namespace) -> int:
     from .splits import manifest
 
     results = results_of(args.run_dir)
-    settings = load_settings(args.run_dir / "settings.yaml")
+    settings = load_settings(args.run_dir / SETTINGS)
     model, extractor = load_network(str(args.run_dir))
     try:
         options = {"frame_ms": extractor.frame_ms, "progress": True}
         data = load_data(settings, args.data_dir, extractor.sampling_rate, **options)
     except DATA_ERRORS as error:
         sys.exit(f"likeness: {error}")
-    before = json.loads((args.run_dir / "split.json").read_text())
+    before = json.loads((args.run_dir / SPLIT).read_text())
     now = manifest(data.split, data.utterances, data.folders)
     if any(before[part] != now[part] for part in ("train", "validation")):
         sys.exit(
@@ -298,7 +299,7 @@ def likeness(args: argparse.Namespace) -> int:
     results["training_voices_refused"] = fit_likeness(model, extractor, data, sounds, settings.seed, refused)
     with whole_files(args.run_dir) as folder:
         model.save_pretrained(folder)
-    write_json(results, args.run_dir / "metrics.json")
+    write_json(results, args.run_dir / METRICS)
     print(f"likeness_threshold {model.config.likeness_threshold:.3f}")
     return 0
 

@@ -31,21 +31,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from .disk import write_whole
 from .distributed import whole
 from .faults import Stopped, StopSignals
+from .run_files import CHECKPOINT, CV, METRICS, SAY_THAT_IT_RAN, SETTINGS, WRITTEN
 from .settings import Settings, load_settings
 
-CHECKPOINT_FILE = "checkpoint.safetensors"
 LOCK_FILE = ".lock"
-FINISHED = "metrics.json"  # is written when there is nothing left to do but to forget the checkpoint
-SETTINGS_FILE = "settings.yaml"
-CV_FILE = "cv.json"  # what a cross-validation comes to, once all its runs, in folders below, are finished
-SAY_THAT_IT_RAN = (FINISHED, CHECKPOINT_FILE, CV_FILE, SETTINGS_FILE)
-WRITTEN = (  # by a run or a cross-validation, but for the code of a model, which comes anew with the next one
-    *SAY_THAT_IT_RAN[:-1],
-    *("model.safetensors", "config.json", "preprocessor_config.json", "last", "split.json", "left_out.csv"),
-    *("README.md", "predictions.csv", "classification_report.txt", "history.csv", "logs"),
-    *(f"{name}.{kind}" for name in ("confusion", "reliability", "learning_curves") for kind in ("png", "svg")),
-    SETTINGS_FILE,
-)
 RUN = "run"  # the metadata's only key
 TENSOR = "tensor"  # stands in the JSON where a tensor was
 MAY_CHANGE = (  # without effect on the weights
@@ -114,7 +103,7 @@ class Checkpoint:
         every_minutes: float | None,
         parts: Mapping[str, Any],
     ):
-        self.path = folder / CHECKPOINT_FILE
+        self.path = folder / CHECKPOINT
         self.accelerator = accelerator
         self.identity = identity
         self.every_s = 60 * every_minutes if every_minutes else float("inf")
@@ -229,26 +218,26 @@ def is_finished(folder: Path, settings: Settings, resume: bool, overwrite: bool)
         CheckpointError: the folder holds a run, and it is not said what shall become of it; or one of other settings,
             or a cross-validation.
     """
-    if (folder / CV_FILE).exists() and not overwrite:
+    if (folder / CV).exists() and not overwrite:
         raise CheckpointError(
             f"{folder} holds a finished cross-validation; give another --output-dir, or --overwrite, which removes its "
             "figures"
         )
-    unfinished = (folder / CHECKPOINT_FILE).exists()
-    finished = (folder / FINISHED).exists() and not unfinished
+    unfinished = (folder / CHECKPOINT).exists()
+    finished = (folder / METRICS).exists() and not unfinished
     if (finished or unfinished) and not (resume or overwrite):
         state = "a finished run" if finished else "a run that was stopped"
         raise CheckpointError(f"{folder} holds {state}; --resume goes on with it, --overwrite starts anew in its place")
     if not (resume and finished):
         return False
-    before = load_settings(folder / SETTINGS_FILE).model_dump(mode="json")
+    before = load_settings(folder / SETTINGS).model_dump(mode="json")
     _refuse_differences(folder, {"settings": before}, {"settings": settings.model_dump(mode="json")})
     return True
 
 
 def refuse_single_run(folder: Path) -> None:
     """Raises CheckpointError where a run of its own, finished or not, lies where a cross-validation's figures go."""
-    if any((folder / name).exists() for name in (FINISHED, CHECKPOINT_FILE)):
+    if any((folder / name).exists() for name in (METRICS, CHECKPOINT)):
         raise CheckpointError(
             f"{folder} holds a run, whose card and predictions --cv would replace; give another --output-dir, or "
             "--overwrite, which removes it"

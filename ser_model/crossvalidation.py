@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoints import CV_FILE, is_finished
+from .checkpoints import is_finished
 from .corpora import find_utterances
 from .labels import nearest
 from .metrics import fit_temperature, softmax
 from .predictions import Predictions
 from .reports import (
-    CONFUSION_PICTURE,
-    RELIABILITY_PICTURE,
     class_table,
     confusion_picture,
     interval_words,
@@ -23,6 +21,7 @@ from .reports import (
     reliability_picture,
     write_json,
 )
+from .run_files import CARD, CONFUSION, CV, METRICS, PREDICTIONS, RELIABILITY, REPORT, SETTINGS
 from .settings import Settings, SettingsError, SplitSettings, load_settings
 from .splits import FOLDS, SplitError
 
@@ -102,10 +101,10 @@ def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict
 
     Writes cv.json, which is also returned, README.md, predictions.csv, a classification report and pictures.
     """
-    runs = [json.loads((folder / "metrics.json").read_text()) for folder in run_dirs]
-    predictions = Predictions.pooled([Predictions.read(folder / "predictions.csv") for folder in run_dirs])
-    predictions.write(output_dir / "predictions.csv")
-    (output_dir / "classification_report.txt").write_text(predictions.report())
+    runs = [json.loads((folder / METRICS).read_text()) for folder in run_dirs]
+    predictions = Predictions.pooled([Predictions.read(folder / PREDICTIONS) for folder in run_dirs])
+    predictions.write(output_dir / PREDICTIONS)
+    (output_dir / REPORT).write_text(predictions.report())
     figures = {key: [run["test"][key] for run in runs] for key in SUMMARISED}
     told = ("seed", "split_hash", "speaker_disjoint", "best_epoch", "temperature", "train_seconds")
     told += ("training_voices_refused",) if "training_voices_refused" in runs[0] else ()
@@ -122,10 +121,10 @@ def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict
         ],
         "pooled": predictions.figures(),
     }
-    confusion_picture(summary["pooled"]["confusion_matrix"], predictions.names, output_dir / CONFUSION_PICTURE)
-    reliability_picture(summary["pooled"]["reliability"], output_dir / RELIABILITY_PICTURE)
-    (output_dir / "README.md").write_text(report(summary, predictions.names))
-    write_json(summary, output_dir / CV_FILE)
+    confusion_picture(summary["pooled"]["confusion_matrix"], predictions.names, output_dir / CONFUSION)
+    reliability_picture(summary["pooled"]["reliability"], output_dir / RELIABILITY)
+    (output_dir / CARD).write_text(report(summary, predictions.names))
+    write_json(summary, output_dir / CV)
     return summary
 
 
@@ -169,18 +168,18 @@ def judgement(folder: Path, settings: Settings) -> Judgement:
         CheckpointError: it was run with other settings.
     """
     try:
-        summary = json.loads((folder / CV_FILE).read_text())
+        summary = json.loads((folder / CV).read_text())
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"{folder} holds no finished cross-validation ({error}); run train.py --cv first"
         ) from error
     for number in range(1, len(summary["folds"]) + 1):
         fold = folder / f"fold-{number}"
-        own = load_settings(fold / "settings.yaml")
+        own = load_settings(fold / SETTINGS)
         alike = settings.model_copy(update={"seed": own.seed, "split": own.split})
         if not is_finished(fold, alike, resume=True, overwrite=False):
             raise SettingsError(f"{fold} is not finished; run train.py --cv {summary['protocol']} to its end first")
-    predictions = Predictions.read(folder / "predictions.csv")
+    predictions = Predictions.read(folder / PREDICTIONS)
     temperature = fit_temperature(predictions.logits(), predictions.labels)
     return Judgement(summary, cross_calibrated(predictions), temperature, refused_share(summary))
 
@@ -238,8 +237,8 @@ def report(summary: dict, names: Sequence[str]) -> str:
             "\n" + interval_words(pooled["interval"]) + "\n",
             "Each emotion, pooled:\n",
             class_table({"test": pooled}, names),
-            f"![Confusion matrix, all folds: rows are true, columns are answered]({CONFUSION_PICTURE})\n",
-            f"![Accuracy over confidence, all folds; on the dashed line they agree]({RELIABILITY_PICTURE})\n",
+            f"![Confusion matrix, all folds: rows are true, columns are answered]({CONFUSION})\n",
+            f"![Accuracy over confidence, all folds; on the dashed line they agree]({RELIABILITY})\n",
             "Every figure is in `cv.json`, every answer in `predictions.csv`, each run in its own folder.\n",
         ]
     )

@@ -14,6 +14,7 @@ from .hub import find_file
 from .inference import EmotionRecognizer
 from .labels import nearest
 from .predictions import CLEAN, Predictions, run_columns
+from .run_files import SPLIT
 from .settings import Settings
 from .splits import SplitError, manifest, speakers_heard
 
@@ -128,4 +129,4 @@ def unseen(
 
 def split_file(source: str | Path) -> Path | None:
     """The split.json of a model, from its folder or the Hub; see `find_file` for what it raises."""
-    return find_file(source, "split.json")
+    return find_file(source, SPLIT)

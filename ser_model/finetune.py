@@ -16,6 +16,7 @@ from .feature_extraction_ser import SERFeatureExtractor
 from .hub import find_file, load_pretrained
 from .modeling_ser import SERForAudioClassification
 from .pretrained import DEFAULTS, load_extractor, load_model
+from .run_files import CARD
 from .settings import Settings, SettingsError
 
 FREE = frozenset({"dropout", "freeze_backbone"})  # settings of a network that have no weights
@@ -130,5 +131,5 @@ def _check_freezing(settings: Settings) -> None:
 
 
 def _licence(source: str) -> str | None:
-    card = find_file(source, "README.md")
+    card = find_file(source, CARD)
     return ModelCard.load(card).data.license if card else None

@@ -27,20 +27,20 @@ from .backbones import Timm
 from .disk import first_line
 from .feature_extraction_ser import SERFeatureExtractor
 from .modeling_ser import SERForAudioClassification
+from .run_files import CARD, CONFIG, FEATURES, METRICS, SETTINGS, SPLIT
 
-SETTINGS, CARD = "settings.yaml", "README.md"
 NAMELESS = "PATH_OR_HUB_ID"  # stands in a card for the model's name, until it has one
 # What makes up a model on the Hub; whatever else lies in the folder (optimizer states, logs, pickles) stays at home.
-NEEDED = ("config.json", "preprocessor_config.json", CARD)
+NEEDED = (CONFIG, FEATURES, CARD)
 UPLOADED = (
     *NEEDED,
     "model*.safetensors",
     "model.safetensors.index.json",
     "*.py",
     "*.png",
-    "metrics.json",
+    METRICS,
     SETTINGS,
-    "split.json",
+    SPLIT,
 )
 
 EXPORT_NEEDS = ("onnx", "onnxscript")

@@ -16,10 +16,22 @@ from .disk import write_whole
 from .labels import LabelScheme
 from .metrics import PRECISION
 from .predictions import GROUPS, Predictions
+from .run_files import (
+    CARD,
+    CONFUSION,
+    CURVES,
+    HISTORY,
+    LAST,
+    METRICS,
+    PREDICTIONS,
+    RELIABILITY,
+    REPORT,
+    SETTINGS,
+    SPLIT,
+)
 from .settings import Settings, save_settings
 
 CODE_LICENCE = "Apache-2.0"
-CONFUSION_PICTURE, RELIABILITY_PICTURE, CURVES_PICTURE = "confusion.png", "reliability.png", "learning_curves.png"
 FEW_CLIPS = 10  # of a bin: their share of right answers may be anything
 FEW_SPEAKERS = 20  # below, an interval over speakers comes out too narrow; see metrics.speaker_intervals
 DOTS_PER_INCH = 120  # sharp on a laptop at about 50 kB a picture
@@ -72,19 +84,19 @@ def write_run(
 
     `results` are what `metrics.json` holds, `predictions` those of the test part.
     """
-    for model_dir in (folder, folder / "last"):
+    for model_dir in (folder, folder / LAST):
         if not model_dir.is_dir():  # where the last epoch is the one that was kept
             continue
-        (model_dir / "split.json").write_text(json.dumps(split_manifest, indent=1))
-    save_settings(settings, folder / "settings.yaml")
-    predictions.write(folder / "predictions.csv")
-    (folder / "classification_report.txt").write_text(predictions.report())
-    with open(folder / "history.csv", "w", newline="", encoding="utf-8") as file:
+        (model_dir / SPLIT).write_text(json.dumps(split_manifest, indent=1))
+    save_settings(settings, folder / SETTINGS)
+    predictions.write(folder / PREDICTIONS)
+    (folder / REPORT).write_text(predictions.report())
+    with open(folder / HISTORY, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(results["history"][0]))
         writer.writeheader()
         writer.writerows(results["history"])
     write_card(folder, settings, scheme, [results])
-    write_json(results, folder / "metrics.json")
+    write_json(results, folder / METRICS)
 
 
 def write_json(content: dict, path: Path) -> None:
@@ -97,12 +109,12 @@ def write_card(
 ) -> None:
     """README.md of a model folder, and its pictures; the arguments are those of `model_card`."""
     test = results[0]["test"]
-    confusion_picture(test["confusion_matrix"], scheme.names, folder / CONFUSION_PICTURE)
+    confusion_picture(test["confusion_matrix"], scheme.names, folder / CONFUSION)
     if "reliability" in test:
-        reliability_picture(test["reliability"], folder / RELIABILITY_PICTURE)
+        reliability_picture(test["reliability"], folder / RELIABILITY)
     if "history" in results[0]:
-        curves_picture(results[0]["history"], results[0]["best_epoch"], folder / CURVES_PICTURE)
-    (folder / "README.md").write_text(model_card(settings, scheme, results, name))
+        curves_picture(results[0]["history"], results[0]["best_epoch"], folder / CURVES)
+    (folder / CARD).write_text(model_card(settings, scheme, results, name))
 
 
 def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], name: str | None = None) -> str:
@@ -128,14 +140,14 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], nam
         *([interval_words(result["test"]["interval"]) + "\n"] if "interval" in result["test"] else []),
         f"Each emotion, {protocol_words(result)}:\n",
         class_table(result, scheme.names),
-        f"![Confusion matrix: rows are true, columns are answered, with the share of the row]({CONFUSION_PICTURE})\n",
+        f"![Confusion matrix: rows are true, columns are answered, with the share of the row]({CONFUSION})\n",
         f"Most often mistaken: {', '.join(mistakes(result, scheme.names)) or 'nothing'}.\n",
         calibration(result),
         *([conditions_table(result)] if "conditions" in result else []),
         "## Protocol\n",
         procedure(settings, result),
         recipe_words(settings),
-        *([f"![Loss, UAR and learning rate over epochs]({CURVES_PICTURE})\n"] if "history" in result else []),
+        *([f"![Loss, UAR and learning rate over epochs]({CURVES})\n"] if "history" in result else []),
         "## Data and licences\n",
         *(f"- {corpus.title}, {corpus.licence}. {corpus.citation} {corpus.url}".rstrip() for corpus in corpora),
         "\n" + licences(corpora, result),
@@ -340,7 +352,7 @@ def calibration(result: dict) -> str:
         lines[-1] += " All that holds for voices that it knows; of new ones it is surer than it is right."
     lines[-1] += "\n"
     if "reliability" in result["test"]:
-        lines.append(f"![Accuracy over confidence; on the dashed line they agree]({RELIABILITY_PICTURE})\n")
+        lines.append(f"![Accuracy over confidence; on the dashed line they agree]({RELIABILITY})\n")
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "ser_model"
 LAYERS = [
     {"configuration_ser", "mfcc", "layers", "labels", "audio", "sounds", "distributed", "archives", "spreadsheet"}
-    | {"disk", "memory"},
+    | {"disk", "memory", "run_files"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults", "library", "voice_activity"},
     {"modeling_ser", "splits", "inspection", "augment", "pictures", "saliency", "checkpoints", "predictions"},
     {"registration"},
