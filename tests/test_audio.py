@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import torch
@@ -452,6 +453,17 @@ def test_an_unusual_channel_order_is_read():
     patched = data.replace(bytes.fromhex("00710003"), bytes.fromhex("00720003"))  # CoreAudio's tags MPEG 3.0 A and B
     assert patched != data
     np.testing.assert_array_equal(load_audio(patched), load_audio(data))
+
+
+def test_decoding_keeps_nothing_in_memory():
+    data = with_av("amr", "libopencore_amrnb", rate_hz=8000, duration_s=60.0)  # 3000 frames
+    process = psutil.Process()
+    for _ in range(5):
+        load_audio(data)
+    before = process.memory_info().rss
+    for _ in range(20):
+        load_audio(data)
+    assert process.memory_info().rss - before < 2e6  # 96 bytes a frame would be 5.8 MB
 
 
 # ── Real recordings ──
