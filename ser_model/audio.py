@@ -424,10 +424,17 @@ class _FrameReader:
         _check_channels(channels)
         kind = (frame.sample_rate, channels, frame.format.name)
         self._kind = self._kind or kind
+        changes = AudioError(f"the sound changes its rate, channels or sample format in mid-file; {REMEDY}")
         if kind != self._kind:
-            raise AudioError(f"the sound changes its rate, channels or sample format in mid-file; {REMEDY}")
+            raise changes
         if frame.format.name in ("s64", "s64p") or (frame.format.is_planar and channels >= MAX_PLANES):
-            for part in self._resampler.resample(frame):
+            try:
+                parts = self._resampler.resample(frame)
+            except av.error.FFmpegError:
+                raise
+            except ValueError as error:  # the order of the channels, too
+                raise changes from error
+            for part in parts:
                 yield part.sample_rate, part.to_ndarray().reshape(-1, channels)
         elif frame.format.is_planar:
             yield frame.sample_rate, frame.to_ndarray().T  # (C, T) -> (T, C)

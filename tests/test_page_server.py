@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from serving import ROOT, running_app
 
-from ser_model.page.live import MAX_SAMPLES, piece
+from ser_model.page.live import MAX_SAMPLES, MAX_WAITING, piece
 from ser_model.page.server import (
     ANSWER_ROUTE,
     FETCH_ROUTES,
@@ -88,7 +88,7 @@ def test_calls_may_not_pass_the_queue_by(client):
     assert answer.status_code == 404 and "queue" in answer.json()["detail"]
 
 
-def test_live_streams_beyond_the_places_are_refused_at_once_and_calls_are_answered(tmp_path):
+def test_few_live_streams_may_wait_for_a_place_and_calls_are_answered(tmp_path):
     one_place = "import ser_model.page.live\nser_model.page.live.VISITORS = 1"
     with running_app(tmp_path, before=one_place) as url, httpx.Client(base_url=url, timeout=60) as client:
         events = client.get("/config").json()["dependencies"]
@@ -99,9 +99,10 @@ def test_live_streams_beyond_the_places_are_refused_at_once_and_calls_are_answer
             return client.post("/gradio_api/queue/join", json=asked, headers={"accept-language": "de"})
 
         assert join("first").status_code == 200
-        refusals = [join(f"{number}") for number in range(40)]
-        assert {refusal.status_code for refusal in refusals} == {503}
-        assert "Alle Plätze zum Live-Zuhören sind belegt." in refusals[0].json()["detail"]
+        answers = [join(f"{number}") for number in range(40)]
+        assert sum(answer.status_code == 200 for answer in answers) <= MAX_WAITING + 1  # the first may not sit yet
+        assert {answer.status_code for answer in answers[MAX_WAITING + 1 :]} == {503}
+        assert "Alle Plätze zum Live-Zuhören sind belegt." in answers[-1].json()["detail"]
         clip = ROOT / "examples" / "synthetic_calm_voice.flac"
         assert answer_of(url, clip.name, clip.read_bytes())["status"] == "voice"
 

@@ -88,7 +88,7 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
         )
     demo.texts = texts
     demo.queue(max_size=32, default_concurrency_limit=2, api_open=False)  # open, calls could pass the queue by
-    live.refuse_beyond_places(demo)
+    live.limit_waiting(demo)
     return demo
 
 

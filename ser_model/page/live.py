@@ -24,6 +24,7 @@ SEND_SO_OFTEN = f"() => ({{__type__: 'update', stream_every: {EVERY_S}}})"
 PRESS_STOP = "() => document.querySelector('#live-microphone .stop-button')?.click()"
 MAX_SAMPLES = 2_000_000  # of a piece, 20 s of stereo at 48 kHz: a browser that was busy sends some at once
 VISITORS = 8  # at once: each takes about a tenth of a core
+MAX_WAITING = 4  # for a place, in the queue that all calls share
 PLACES = "live"  # what Gradio counts them by
 
 TRACK_CSS = """
@@ -127,19 +128,19 @@ def build(context: Page) -> None:
     Context.block.select(None, None, microphone, js=SEND_SO_OFTEN, api_visibility="private")  # the tab
 
 
-def refuse_beyond_places(demo: gr.Blocks) -> None:
-    """Where all places are taken, refuse a further stream at once. Gradio would let it wait, unheard, in the queue that
-    all calls share, and some dozens of them would fill that.
+def limit_waiting(demo: gr.Blocks) -> None:
+    """Where all places are taken, only a few streams may wait: dozens would fill the queue that all calls share. A
+    visitor who was told so waits until he reloads the page: Gradio's recorder has no Stop before its stream begins.
     """
     queue, push = demo._queue, demo._queue.push
 
-    async def push_if_free(body, request, username):
-        event = demo.fns.get(body.fn_index)
-        if event and event.concurrency_id == PLACES and is_full(queue):
+    async def push_or_refuse(body, request, username):
+        event, places = demo.fns.get(body.fn_index), queue.event_queue_per_concurrency_id.get(PLACES)
+        if event and event.concurrency_id == PLACES and places and len(places.queue) >= MAX_WAITING:
             return False, demo.texts.say(request, "live.full"), "queue_full"
         return await push(body=body, request=request, username=username)
 
-    queue.push = push_if_free
+    queue.push = push_or_refuse
 
 
 def is_full(queue: Queue, visitor: str | None = None) -> bool:
