@@ -3,7 +3,7 @@
 `python app.py` serves it. Settings are environment variables: Gradio's own (GRADIO_SERVER_NAME, GRADIO_SERVER_PORT,
 GRADIO_ROOT_PATH, ...), SER_MODELS (folders or Hub ids, separated by commas; SER_MODEL for one), SER_LIBRARY_URL,
 SER_MCP=1 (the API as MCP tools), SER_KEPT_S (seconds until an upload is deleted) and SER_RATE (how often one address
-may ask: "1200/minute"; empty for no limit).
+may ask: "6000/minute"; empty for no limit).
 """
 
 import os

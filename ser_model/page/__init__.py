@@ -30,7 +30,7 @@ from .theme import BROWSER_SCRIPT, CSS, THEME
 TABS = {"try": analyse, "live": live, "many": many, "clips": clips, "library": library, "developers": developers}
 KEPT_S = 3600  # how long a recording may lie on the server's disk
 MAX_SESSIONS = 2000  # whose clips are remembered; a tenth of a MiB each at the least
-RATE = "1200/minute"  # of uploads and calls of one address; a live microphone makes eight a second
+RATE = "6000/minute"  # of uploads and calls of one address; eight live microphones behind it make 3840
 CLOSED_S = 3600  # what a page had that is closed by now, Gradio forgets after this
 SWEEP_S = 600  # how often old ones are looked for
 
