@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audio import AUDIO_SUFFIXES, AudioError, load_audio
+from .audio import AUDIO_SUFFIXES, AudioError, load_audio, resample
 from .corpora import list_audio
 from .mfcc import frame_mask, hertz_to_mel
 from .settings import AugmentationSettings, SettingsError
@@ -328,12 +328,14 @@ def shift_pitch(waveform: Tensor, factor: float, n_fft: int = 512) -> Tensor:
 
 
 def through_mp3(waveform: np.ndarray, sampling_rate: int, kbit_s: int) -> np.ndarray:
-    """Encode as MP3 and decode again: (T,) -> (T,)."""
+    """Encode as MP3 and decode again: (T,) -> (T,). A rate that MP3 has not is heard through the nearest one it has."""
     file = io.BytesIO()
+    mp3_rate = min(av.Codec("libmp3lame", "w").audio_rates, key=lambda rate: abs(rate - sampling_rate))
+    samples = resample(waveform, sampling_rate, mp3_rate)
     with av.open(file, "w", format="mp3") as container:
-        stream = container.add_stream("libmp3lame", rate=sampling_rate, layout="mono", options={"b": f"{kbit_s}k"})
-        frame = av.AudioFrame.from_ndarray(waveform[None].astype(np.float32), format="fltp", layout="mono")
-        frame.sample_rate = sampling_rate
+        stream = container.add_stream("libmp3lame", rate=mp3_rate, layout="mono", options={"b": f"{kbit_s}k"})
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate = mp3_rate
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             container.mux(packet)
     heard = load_audio(file.getvalue(), sampling_rate)
