@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ser_model import SERFeatureExtractor, SERForAudioClassification
+from ser_model import SERFeatureExtractor, SERForAudioClassification, feature_extraction_ser
 from ser_model.audio import load_audio
+from ser_model.inference import EmotionRecognizer
 from ser_model.mfcc import power_spectrogram
 from ser_model.saliency import BANDS, MAX_S, band_shares, saliency
 
@@ -106,6 +107,14 @@ def test_digital_silence_before_a_voice_moves_nothing(model, extractor, voices):
     weights = [np.abs(saliency(model, extractor, clip, "angry").weights).sum(axis=0) for clip in (waveform, late)]
     first_s = [np.flatnonzero(weight)[0] * extractor.hop_samples / RATE for weight in weights]
     assert first_s[0] > 0.8 and first_s[1] - first_s[0] == pytest.approx(2, abs=0.03)
+
+
+def test_a_map_is_drawn_after_the_first_inference_of_a_device(model, extractor, voices):
+    """Which makes the filters that no extractor has made for it, as on a GPU."""
+    for table in ("_mel_blocks", "_dct_matrix", "_chroma_filterbank", "_pitch_filterbank"):
+        getattr(feature_extraction_ser, table).cache_clear()
+    scores = EmotionRecognizer(model, extractor).scores(voices[:1])[0]
+    assert saliency(model, extractor, voices[0]).label == model.config.id2label[scores.argmax()]
 
 
 def test_a_long_clip_is_explained_from_its_start(model, extractor, voices):

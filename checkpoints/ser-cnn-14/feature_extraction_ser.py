@@ -68,24 +68,29 @@ SpectrumTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 # Constant matrices, made once a process, setting and device; never changed in place. Constructing an extractor makes
-# those of the CPU (see `feature_sizes`), so that an export finds real ones and leaves no traced ones behind.
+# those of the CPU (see `feature_sizes`), so that an export finds real ones and leaves no traced ones behind. Those of
+# another device are made in a first inference; gradients, of which a map of saliency is made, refuse tensors made so.
 @lru_cache(maxsize=128)
+@torch.inference_mode(False)
 def _mel_blocks(n_mels, n_fft, sampling_rate, f_min, f_max, scale, unit_area, device) -> tuple:
     filters = mel_filterbank(n_mels, n_fft, sampling_rate, f_min, f_max, None, scale, unit_area)
     return tuple((first, block.to(device)) for first, block in filter_blocks(filters))
 
 
 @lru_cache(maxsize=128)
+@torch.inference_mode(False)
 def _dct_matrix(n_mfcc, n_mels, lifter, device) -> Tensor:
     return dct_matrix(n_mfcc, n_mels, lifter).to(device)
 
 
 @lru_cache(maxsize=128)
+@torch.inference_mode(False)
 def _chroma_filterbank(n_chroma, n_fft, sampling_rate, device) -> Tensor:
     return chroma_filterbank(n_chroma, n_fft, sampling_rate).to(device)
 
 
 @lru_cache(maxsize=128)
+@torch.inference_mode(False)
 def _pitch_filterbank(n_pitch, n_fft, sampling_rate, f_min, f_max, device) -> Tensor:
     return pitch_filterbank(n_pitch, n_fft, sampling_rate, f_min, f_max).to(device)
 
