@@ -17,7 +17,6 @@ from ser_model.checkpoints import CheckpointError, is_finished
 from ser_model.conditions import CONDITIONS
 from ser_model.corpora import CORPORA
 from ser_model.data import DATA_ERRORS
-from ser_model.disk import whole_files
 from ser_model.evaluation import EvaluationError, evaluate, split_file
 from ser_model.inference import EmotionRecognizer
 from ser_model.labels import nearest
@@ -150,8 +149,8 @@ def _under_conditions(fold: Path, data_dir: str | Path) -> Predictions:
             print(f"{fold}: {condition}", file=sys.stderr)
             options = {"condition": condition, "split_manifest": split_file(fold)}
             _, predictions = evaluate(recognizer, settings, data_dir, **options)
-            with whole_files(path.parent) as folder:
-                predictions.write(folder / path.name)
+            path.parent.mkdir(exist_ok=True)
+            predictions.write(path)
         parts.append(Predictions.read(path))
     return Predictions.joined(parts)
 

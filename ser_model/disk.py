@@ -29,6 +29,10 @@ def first_line(error: BaseException) -> str:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write beside it, then rename: whoever reads, or is killed in between, finds the old file or the new one."""
+    if path.exists() and not path.is_file():  # a device or a pipe, which is not to be replaced
+        path.write_bytes(content)
+        return
+    path = Path(os.path.realpath(path))  # a link stays one
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         with open(unfinished, "wb") as file:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from datasets import Dataset
 from sklearn.metrics import classification_report
 
 from .corpora.base import Folders, relative_path
+from .disk import write_whole
 from .metrics import (
     coverage_at_precision,
     emotion_metrics,
@@ -81,28 +83,30 @@ class Predictions:
         """From the CSV that `write` made.
 
         Raises:
-            PredictionsError: no such file, or its columns are others.
+            PredictionsError: no such file, its columns are others, or a row is not as they say.
         """
         try:
             raw = Path(path).read_bytes()
             text = (gzip.decompress(raw) if str(path).endswith(".gz") else raw).decode()
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+            header, *rows = csv.reader(io.StringIO(text, newline="")) if text else [[]]
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
             raise PredictionsError(f"{path} cannot be read ({error}); make it again") from error
-        header, *rows = csv.reader(io.StringIO(text, newline="")) if text else [[]]
         if (*header[: len(CLIP) + 2], *header[-len(RUN) :]) != (*CLIP, "label", "prediction", *RUN) or not rows:
             raise PredictionsError(
                 f"{path} starts with {','.join(header)[:80]!r}; wanted the columns {', '.join(CLIP)}, label, "
                 f"prediction, one for each label, {', '.join(RUN)}, and a row a clip; make it again"
             )
         names = tuple(header[len(CLIP) + 2 : -len(RUN)])
-        keys = (*CLIP, "label", "prediction")
-        clips = [dict(zip(keys, row, strict=False)) | dict(zip(RUN, row[-len(RUN) :], strict=True)) for row in rows]
-        labels = np.array([names.index(clip.pop("label")) for clip in clips])
-        predictions = [names.index(clip.pop("prediction")) for clip in clips]
-        probabilities = np.array([row[len(keys) : -len(RUN)] for row in rows], dtype=np.float64)
-        probabilities = probabilities.clip(min=ROUNDED_AWAY)
+        parsed = []
+        for number, row in enumerate(rows, start=1):
+            try:
+                parsed.append(_parsed(row, names))
+            except ValueError as error:
+                raise PredictionsError(f"{path}: row {number} cannot be read ({error}); make it again") from error
+        clips, labels, predictions, shares = map(list, zip(*parsed, strict=True))
+        probabilities = np.array(shares).clip(min=ROUNDED_AWAY)
         probabilities[np.arange(len(rows)), predictions] += 1e-9  # highest still, where rounding made two alike
-        return cls(names, clips, labels, probabilities)
+        return cls(names, clips, np.array(labels), probabilities)
 
     @classmethod
     def pooled(cls, folds: Sequence["Predictions"]) -> "Predictions":
@@ -147,7 +151,7 @@ class Predictions:
             shares = (f"{probability:.{decimals}f}" for probability in own)
             writer.writerow((*(clip[key] for key in CLIP), *answer, *shares, *(clip[key] for key in RUN)))
         raw = text.getvalue().encode()
-        Path(path).write_bytes(gzip.compress(raw, mtime=0) if str(path).endswith(".gz") else raw)
+        write_whole(Path(path), gzip.compress(raw, mtime=0) if str(path).endswith(".gz") else raw)
 
     def figures(self) -> dict:
         """Those of `emotion_metrics`, coverage at PRECISION, `interval`, and those of each of GROUPS; of several runs
@@ -191,3 +195,14 @@ class Predictions:
             digits=3,
             zero_division=0,
         )
+
+
+def _parsed(row: Sequence[str], names: Sequence[str]) -> tuple[dict, int, int, list[float]]:
+    """A row as `write` made it: the clip, indices of its label and of the answer, probabilities; ValueError if not."""
+    if len(row) != (wanted := len(CLIP) + 2 + len(names) + len(RUN)):
+        raise ValueError(f"{len(row)} values, where {wanted} were wanted")
+    label, prediction, *shares = row[len(CLIP) : -len(RUN)]
+    if unknown := {label, prediction} - set(names):
+        raise ValueError(f"{min(unknown)!r} is none of the labels {', '.join(names)}")
+    clip = dict(zip(CLIP + RUN, (*row[: len(CLIP)], *row[-len(RUN) :]), strict=True))
+    return clip, names.index(label), names.index(prediction), [float(share) for share in shares]

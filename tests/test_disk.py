@@ -38,3 +38,14 @@ def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path):
     with whole_files(tmp_path) as folder:
         (folder / "a").write_bytes(b"new")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a", b"new")]
+
+
+def test_links_stay_and_pipes_take_what_comes(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_whole(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == b"new"
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(pipe, b"new")
+    assert os.read(reader, 8) == b"new" and pipe.is_fifo()
+    os.close(reader)

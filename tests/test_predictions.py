@@ -1,4 +1,5 @@
 import csv
+import errno
 import gzip
 from dataclasses import replace
 
@@ -76,6 +77,44 @@ def test_a_file_of_other_columns_is_refused_in_a_sentence(content, tmp_path):
         Predictions.read(tmp_path / "p.csv")
     with pytest.raises(PredictionsError, match="cannot be read"):
         Predictions.read(tmp_path / "absent.csv.gz")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda text: text[:-20], r"row 4 cannot be read \(\d+ values, where 14 were wanted\); make it again"),
+        (lambda text: text + "\r\n", r"row 5 cannot be read \(0 values"),
+        (lambda text: text.replace("strong,path,path", "strong,path,joy"), "row 2 .*'joy' is none of the labels calm"),
+        (lambda text: text.replace("0.80000", "much"), "row 2 .*could not convert string to float: 'much'"),
+    ],
+    ids=["cut short", "a blank line", "a label unknown", "no number"],
+)
+def test_a_row_that_was_spoilt_is_named(predictions, tmp_path, spoil, said):
+    predictions.write(tmp_path / "p.csv")
+    (tmp_path / "p.csv").write_bytes(spoil((tmp_path / "p.csv").read_bytes().decode()).encode())
+    with pytest.raises(PredictionsError, match=said):
+        Predictions.read(tmp_path / "p.csv")
+
+
+def test_compressed_bytes_that_were_spoilt_are_refused_in_a_sentence(predictions, tmp_path):
+    predictions.write(tmp_path / "p.csv.gz")
+    packed = (tmp_path / "p.csv.gz").read_bytes()
+    (tmp_path / "p.csv.gz").write_bytes(packed[:20] + b"\xff" * 20 + packed[40:])
+    with pytest.raises(PredictionsError, match="cannot be read"):
+        Predictions.read(tmp_path / "p.csv.gz")
+
+
+def test_a_write_that_fails_leaves_the_file_that_was_there(predictions, tmp_path, monkeypatch):
+    predictions.write(tmp_path / "p.csv")
+    before = (tmp_path / "p.csv").read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        predictions.at([0]).write(tmp_path / "p.csv")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]
 
 
 def test_parts_hold_their_own_rows_and_join_to_the_whole(predictions):
