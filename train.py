@@ -80,7 +80,7 @@ from ser_model.settings import (
     load_settings,
     save_settings,
 )
-from ser_model.splits import FOLDS, continued, is_speaker_disjoint, manifest
+from ser_model.splits import FOLDS, continued, is_speaker_disjoint
 
 
 class DivergedError(ValueError):
@@ -111,7 +111,9 @@ def stoppable() -> Iterator[None]:
 @stoppable()
 def main(arguments: list[str] | None = None) -> None:
     signals = StopSignals()  # before all else, for it notes who launched this process
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )  # or --data={...}, a setting, were --data-dir
     parser.add_argument("--config", required=True, help="a YAML file of configs/")
     parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     parser.add_argument("--output-dir", required=True, help="where the model, its card and its figures go")
@@ -465,7 +467,7 @@ def make_loaders(data: EmotionData, batches: EvenBatches, batch_size: int) -> di
 
 def describe_split(data: EmotionData, base: Base | None) -> tuple[dict, dict]:
     """The split's manifest; and, for metrics.json, whether test speakers are new to the model, its base included."""
-    content = manifest(data.split, data.utterances, data.folders)
+    content = data.manifest()
     if not base:
         return content, {"speaker_disjoint": data.split.speaker_disjoint}
     base_split = split_file(base.source)

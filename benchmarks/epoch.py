@@ -28,7 +28,9 @@ ENOUGH = 42  # exit status of a process that has timed its steps
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("configs", nargs="+", type=Path)
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--steps", type=int, default=20, help="that are timed")

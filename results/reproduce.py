@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m results.reproduce", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m results.reproduce", description=__doc__.splitlines()[0], allow_abbrev=False
+    )
     parser.add_argument("protocol", help="a name of results/protocols.yaml")
     parser.add_argument("--data-dir", type=Path, required=True, help="the folder that holds the corpora")
     parser.add_argument("--output-dir", type=Path, default=ROOT / "runs" / "reproduce", help="where the runs go")

@@ -200,9 +200,11 @@ def test_a_streamed_run_leaves_out_what_is_damaged_and_says_so(damaged_corpora, 
     assert "2 files left out: 1 empty, 1 unreadable; see left_out.csv" in said and "2 files were left out" in said
 
 
-def test_strict_stops_before_training_with_the_list(damaged_corpora, tmp_path):
+@pytest.mark.parametrize("strict", ["--strict", "--data={corpora: [{name: ravdess}, {name: tess}], strict: true}"])
+def test_strict_stops_before_training_with_the_list(damaged_corpora, tmp_path, strict):
+    """Also where a whole section is set, whose name --data-dir begins with."""
     with pytest.raises(SystemExit, match=r"(?s)2 files cannot be used.*-05\.wav: unreadable.*-05\.wav: empty"):
-        main([*SMALL, f"--data-dir={damaged_corpora}", f"--output-dir={tmp_path / 'run'}", "--strict"])
+        main([*SMALL, strict, f"--data-dir={damaged_corpora}", f"--output-dir={tmp_path / 'run'}"])
     assert not (tmp_path / "run").exists()
 
 
