@@ -19,7 +19,6 @@ from ser_model.modeling_ser import SERForAudioClassification
 from ser_model.predictions import Predictions, run_columns
 from ser_model.run_files import SETTINGS
 from ser_model.settings import load_settings
-from ser_model.splits import manifest
 
 from .protocols import ResultsError
 
@@ -72,7 +71,7 @@ def enrolled(fold: Path, data_dir: str | Path) -> Predictions:
     settings = load_settings(fold / SETTINGS)
     recognizer = EmotionRecognizer.from_pretrained(fold)
     model, extractor = recognizer.model, recognizer.extractor
-    data = load_data(settings, data_dir, extractor.sampling_rate)
+    data = load_data(settings, data_dir, extractor.sampling_rate, frame_ms=extractor.frame_ms)
     names = list(data.scheme.names)
     if "neutral" not in names:
         raise ResultsError(f"{fold} tells {', '.join(names)} apart; a personal baseline needs the label neutral")
@@ -87,6 +86,5 @@ def enrolled(fold: Path, data_dir: str | Path) -> Predictions:
         return emotion_metrics(shares[kept], validation.labels[kept], names)["uar"]
 
     shares, kept = test.judged(model, neutral, usual, max(SHARES, key=uar))
-    split_hash = manifest(data.split, data.utterances, data_dir)["hash"]
-    run = run_columns(settings, split_hash, model.config.calibration_temperature)
-    return Predictions.of(test.rows.select(kept), names, test.labels[kept], shares[kept], data_dir, run)
+    run = run_columns(settings, data.manifest()["hash"], model.config.calibration_temperature)
+    return Predictions.of(test.rows.select(kept), names, test.labels[kept], shares[kept], data.folders, run)

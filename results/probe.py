@@ -20,12 +20,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ser_model.audio import SAMPLING_RATE_HZ
+from ser_model.build import build_extractor
 from ser_model.crossvalidation import fold_settings
 from ser_model.data import DATA_ERRORS, load_data
 from ser_model.metrics import fit_temperature, softmax
 from ser_model.predictions import Predictions, run_columns
 from ser_model.settings import Settings, SettingsError, load_settings
-from ser_model.splits import manifest
 
 from .collect import ROOT, written
 from .protocols import RESULTS, ResultsError, find_protocol, predictions_file
@@ -84,7 +84,8 @@ def encoder(file: Path) -> Embed:
 
 def probe(settings: Settings, data_dir: Path, embed: Embed) -> Predictions:
     """What the test clips of one run are answered; ResultsError if training lacks a label, and see `load_data`."""
-    data = load_data(settings, data_dir, SAMPLING_RATE_HZ)
+    frame_ms = build_extractor(settings).frame_ms  # so that it hears the clips that the networks hear
+    data = load_data(settings, data_dir, SAMPLING_RATE_HZ, frame_ms=frame_ms)
     rows = {part: data.rows(part) for part in ("train", "validation", "test")}
     clips = {part: data.part(part).with_format("numpy") for part in rows}
     x = {part: np.stack([embed(str(c["path"]), c["waveform"]) for c in own]) for part, own in clips.items()}
@@ -96,8 +97,8 @@ def probe(settings: Settings, data_dir: Path, embed: Embed) -> Predictions:
     logits = {part: classifier.predict_log_proba(x[part]) for part in ("validation", "test")}
     temperature = round(fit_temperature(logits["validation"], y["validation"]), 4)
     shares = softmax(logits["test"] / temperature)
-    run = run_columns(settings, manifest(data.split, data.utterances, data_dir)["hash"], temperature)
-    return Predictions.of(rows["test"], data.scheme.names, y["test"], shares, data_dir, run)
+    run = run_columns(settings, data.manifest()["hash"], temperature)
+    return Predictions.of(rows["test"], data.scheme.names, y["test"], shares, data.folders, run)
 
 
 if __name__ == "__main__":

@@ -272,7 +272,6 @@ def likeness(args: argparse.Namespace) -> int:
     from .data import DATA_ERRORS, load_data
     from .likeness import fit_likeness
     from .reports import write_json
-    from .splits import manifest
 
     results = results_of(args.run_dir)
     settings = load_settings(args.run_dir / SETTINGS)
@@ -283,7 +282,7 @@ def likeness(args: argparse.Namespace) -> int:
     except DATA_ERRORS as error:
         sys.exit(f"likeness: {error}")
     before = json.loads((args.run_dir / SPLIT).read_text())
-    now = manifest(data.split, data.utterances, data.folders)
+    now = data.manifest()
     if any(before[part] != now[part] for part in ("train", "validation")):
         sys.exit(
             f"likeness: {args.data_dir} does not give the split that {args.run_dir} was trained on, so nobody can tell "

@@ -46,6 +46,7 @@ from .splits import (
     check_split,
     column_split,
     corpus_split,
+    manifest,
     published_split,
     random_split,
     speaker_split,
@@ -131,6 +132,10 @@ class EmotionData:
         decode = partial(_decode_and_collate, sampling_rate=self.model_rate_hz)
         rows = self.rows(name).select_columns(["path", "label", "index"])
         return DataLoader(rows, collate_fn=decode, num_workers=self.settings.num_proc or 0, **options)
+
+    def manifest(self) -> dict:
+        """The split's, see `splits.manifest`."""
+        return manifest(self.split, self.utterances, self.folders)
 
     def summary(self) -> dict:
         """How much is used and what was left out, by kind, for metrics.json."""

@@ -16,7 +16,7 @@ from .labels import nearest
 from .predictions import CLEAN, Predictions, run_columns
 from .run_files import SPLIT
 from .settings import Settings
-from .splits import SplitError, manifest, speakers_heard
+from .splits import SplitError, speakers_heard
 
 BATCH_SIZE = 32
 # What `speaker_disjoint` says, in words.
@@ -95,9 +95,8 @@ def evaluate(
         "speaker_disjoint": disjoint,
         "speaker_disjoint_because": because,
     }
-    split_hash = manifest(data.split, data.utterances, data.folders)["hash"]
     temperature = getattr(recognizer.model.config, "calibration_temperature", 1.0)
-    run = run_columns(settings, split_hash, temperature, condition)
+    run = run_columns(settings, data.manifest()["hash"], temperature, condition)
     predictions = Predictions.of(data.rows(part), names, labels, probabilities, data.folders, run)
     return figures | predictions.figures(), predictions
 

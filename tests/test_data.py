@@ -19,7 +19,7 @@ from ser_model.data import DataError, EvenBatches, load_data, write_left_out
 from ser_model.labels import EMOTIONS
 from ser_model.predictions import Predictions
 from ser_model.settings import Settings
-from ser_model.splits import PARTS, LeakError, Split, check_split, manifest
+from ser_model.splits import PARTS, LeakError, Split, check_split
 
 RATE = 16_000
 SPLIT = {"test": ["ravdess-01", "ravdess-02", "tess-YAF"], "validation": ["ravdess-03", "ravdess-04"]}
@@ -496,7 +496,7 @@ def test_what_others_may_read_tells_nothing_of_folders_beyond_the_data(synthetic
     shares = {"kind": "random", "test": 0.2, "validation": 0.2}
     own = settings([{"name": "folder", "path": str(path)}], shares, {"names": ["calm", "tense"]})
     data = load_data(own, data_dir, RATE, cache_dir=cache)
-    split = manifest(data.split, data.utterances, data.folders)
+    split = data.manifest()
     ids = [clip_id for part in ("train", "validation", "test") for clip_id in split[part]]
     assert len(set(ids)) == 24 and (as_table or "folder/calm/0.wav" in ids)
     rows, shares = data.rows("test"), np.full((len(data.rows("test")), 2), 0.5)

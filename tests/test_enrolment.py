@@ -1,7 +1,10 @@
 """A personal baseline: two neutral clips of a speaker, and what they change."""
 
+import json
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from conftest import write_ravdess
@@ -71,6 +74,8 @@ def test_a_voice_that_is_another_throughout_is_answered_as_the_usual_one(model, 
 
 def test_a_finished_run_is_heard_again_and_tabled_with_and_without(tmp_path, capsys):
     write_ravdess(tmp_path / "data", actors=5, takes=4, rng=np.random.default_rng(0))
+    short = tmp_path / "data" / "RAVDESS" / "Actor_04" / "03-01-01-01-01-01-04.wav"
+    soundfile.write(short, np.random.default_rng(0).normal(0, 0.1, 320), 16_000)  # less than a frame: nobody hears it
     results, run_dir, config = tmp_path / "results", tmp_path / "run", tmp_path / "tiny.yaml"
     results.mkdir()
     config.write_text(yaml.safe_dump(CONFIG))
@@ -85,6 +90,8 @@ def test_a_finished_run_is_heard_again_and_tabled_with_and_without(tmp_path, cap
     collect.main([*command, "--enrolled", "--data-dir", str(tmp_path / "data")])
     judged = Predictions.read(predictions_file(results, "p", "net", "enrolled"))
     assert len(judged.clips) == 2 * (32 - 2)
+    split = json.loads((run_dir / "split.json").read_text())
+    assert {clip["split_hash"] for clip in judged.clips} == {split["hash"]}
     enrolled = {f"03-01-01-01-{sentence:02}-01-{actor:02}.wav" for sentence in (1, 2) for actor in (1, 2)}
     assert not enrolled & {clip["path"].split("/")[-1] for clip in judged.clips}
     scoreboard.write_results(results, tmp_path / "docs")

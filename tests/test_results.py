@@ -11,19 +11,24 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import yaml
+from conftest import write_ravdess
 from test_readme import command
 
 from results import collect, probe, reproduce, scoreboard
 from results.protocols import ResultsError, find_protocol, load_ablations, load_protocols, load_runs, predictions_file
+from ser_model.build import build_extractor
 from ser_model.conditions import CONDITIONS
 from ser_model.crossvalidation import RANDOM
+from ser_model.data import load_data
 from ser_model.predictions import Predictions
-from ser_model.settings import SplitSettings, load_settings, save_settings
+from ser_model.settings import Settings, SplitSettings, load_settings, save_settings
 from ser_model.splits import FOLDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -367,9 +372,29 @@ def encoder(tmp_path_factory) -> Path:
     return file
 
 
+def test_a_setting_of_training_is_no_abbreviation_of_an_option(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr("subprocess.run", lambda command, **_: commands.append(command) or Mock(returncode=1))
+    with pytest.raises(SystemExit):
+        reproduce.main(["ravdess-14", "--data={strict: true}", f"--data-dir={tmp_path}"])
+    assert "--data={strict: true}" in commands[0] and str(tmp_path) in commands[0]
+
+
 def probed(root: Path, data_dir: Path, *options) -> None:
     words = ["ravdess-speakers", "--data-dir", str(data_dir), "--results", str(root / "results"), *map(str, options)]
     probe.main(words)
+
+
+def test_a_probe_hears_the_clips_that_networks_hear(tmp_path):
+    write_ravdess(tmp_path, actors=4, takes=1, rng=np.random.default_rng(0))
+    short = tmp_path / "RAVDESS" / "Actor_01" / "03-01-01-01-01-01-01.wav"
+    soundfile.write(short, np.random.default_rng(0).normal(0, 0.1, 320), 16_000)  # less than a frame of the features
+    split = {"kind": "speakers", "test": ["ravdess-01"], "validation": ["ravdess-02"]}
+    ravdess = {"name": "ears", "data": {"corpora": [{"name": "ravdess"}], "num_proc": 1}, "split": split}
+    settings = Settings.model_validate(ravdess)
+    answers = probe.probe(settings, tmp_path, lambda path, waveform: np.array([waveform.mean(), waveform.std()]))
+    data = load_data(settings, tmp_path, 16_000, frame_ms=build_extractor(settings).frame_ms)
+    assert len(answers.clips) == 7 and {clip["split_hash"] for clip in answers.clips} == {data.manifest()["hash"]}
 
 
 def test_a_probe_answers_every_clip_and_joins_the_ensemble(
