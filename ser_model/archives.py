@@ -180,12 +180,11 @@ def _is_common(member: zipfile.ZipInfo) -> bool:
 
 
 def _refusal(member: zipfile.ZipInfo, name: str, suffixes: Collection[str]) -> str | None:
-    last = name.rpartition("/")[2]
-    if name.startswith("__MACOSX/") or last.startswith("."):
+    if name.startswith("__MACOSX/") or any(part.startswith(".") for part in name.split("/")):
         return SYSTEM_FILE
     if _is_link(member):
         return LINK
-    if not last.lower().endswith(tuple(suffixes)):
+    if not name.lower().endswith(tuple(suffixes)):
         return NOT_AUDIO
     if _is_encrypted(member):
         return ENCRYPTED

@@ -8,7 +8,6 @@ import io
 import math
 import zlib
 from functools import lru_cache
-from pathlib import Path
 
 import av
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .audio import AUDIO_SUFFIXES, AudioError, load_audio, resample
-from .corpora import list_audio
+from .disk import files_below
 from .mfcc import frame_mask, hertz_to_mel
 from .settings import AugmentationSettings, SettingsError
 
@@ -262,7 +261,7 @@ def noise_recordings(folder: str | None, sampling_rate: int) -> list[np.ndarray]
     """Every recording below a folder; SettingsError if it holds none."""
     if folder is None:
         return []
-    files = list_audio(Path(folder), AUDIO_SUFFIXES)
+    files = files_below(folder, AUDIO_SUFFIXES)
     if not files:
         raise SettingsError(f"augmentation.noise.folder is {folder!r}, which holds no recordings")
     try:

@@ -1,9 +1,9 @@
-"""Files that appear whole or not at all, and what an error says to a person who can do something about it."""
+"""Files: found, written whole or not at all, and what an error says to a person who can do something about it."""
 
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,3 +58,30 @@ def whole_files(folder: Path) -> Iterator[Path]:
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def files_below(root: str | Path, suffixes: Sequence[str]) -> list[Path]:
+    """Those with such an ending, in any case, in sorted order.
+
+    Links are followed, what starts with a dot is passed over, and each folder is read once.
+    """
+    endings = tuple(suffixes)
+    found = [
+        os.path.join(folder, name)
+        for folder, names in _walk(root)
+        for name in names
+        if name.lower().endswith(endings) and not name.startswith(".")  # macOS lays a ._x.wav beside an x.wav
+    ]
+    return [Path(name) for name in sorted(found)]
+
+
+def _walk(root: str | Path) -> Iterator[tuple[str, list[str]]]:
+    seen = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back up, or a second way to the same folder
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield folder, names

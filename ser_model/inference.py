@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .audio import AUDIO_SUFFIXES, FULL_SCALE, AudioError, audio_blocks, prepared_blocks, stated_duration_s
+from .disk import files_below
 from .feature_extraction_ser import PEAK_LIMIT
 from .pretrained import load_extractor, load_model
 from .voice_activity import SileroVADSequence, Span, VoiceActivity, load_detector
@@ -417,17 +418,12 @@ def overlaps(spans: Sequence[Span], speech: Sequence[Span]) -> np.ndarray:
 
 
 def audio_files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """Files as given, and the audio files below each folder, in sorted order; what starts with a dot is passed over."""
+    """Files as given, and the audio files below each folder, see `files_below`."""
     for path in map(Path, paths):
         if path.is_dir():
-            found = (file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
-            yield from sorted(file for file in found if not _is_hidden(file.relative_to(path)))
+            yield from files_below(path, AUDIO_SUFFIXES)
         else:
             yield path
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def header(recognizer: EmotionRecognizer) -> list[str]:

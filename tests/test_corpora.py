@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ser_model.corpora import CORPORA, CorpusError, Scan, find_utterances, list_audio, make_corpus
-from ser_model.corpora.base import Corpus
+from ser_model.corpora import CORPORA, CorpusError, Scan, find_utterances, make_corpus
+from ser_model.corpora.base import CORPUS_SUFFIXES, Corpus
+from ser_model.disk import files_below
 from ser_model.labels import EMOTIONS, label_scheme
 
 
@@ -122,10 +123,10 @@ def test_a_corpus_asked_for_twice_gives_each_clip_once(tmp_path):
     assert "1 clips were listed already" in found.notes[0]
 
 
-def test_listing_passes_hidden_folders_and_survives_a_link_in_a_circle(tmp_path):
-    write(tmp_path, "b/x.wav", "a/y.FLAC", ".cache/z.wav", "a/notes.txt")
+def test_listing_passes_what_is_hidden_and_survives_a_link_in_a_circle(tmp_path):
+    write(tmp_path, "b/x.wav", "a/y.FLAC", "a/._y.FLAC", ".cache/z.wav", "a/notes.txt")
     (tmp_path / "b" / "loop").symlink_to(tmp_path, target_is_directory=True)
-    assert list_audio(tmp_path) == [tmp_path / "a/y.FLAC", tmp_path / "b/x.wav"]
+    assert files_below(tmp_path, CORPUS_SUFFIXES) == [tmp_path / "a/y.FLAC", tmp_path / "b/x.wav"]
 
 
 def test_a_folder_that_several_links_lead_to_is_read_by_the_first(tmp_path):
@@ -133,7 +134,7 @@ def test_a_folder_that_several_links_lead_to_is_read_by_the_first(tmp_path):
     (tmp_path / "data").mkdir()
     for name in "hgfedcba":
         (tmp_path / "data" / name).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    assert list_audio(tmp_path / "data") == [tmp_path / "data/a/x.wav"]
+    assert files_below(tmp_path / "data", CORPUS_SUFFIXES) == [tmp_path / "data/a/x.wav"]
 
 
 @pytest.mark.parametrize(

@@ -143,9 +143,12 @@ def test_audio_files_looks_into_folders_and_keeps_files_as_given(tmp_path):
     (tmp_path / "folder.wav").mkdir()
     for name in ("b.WAV", "a.flac", "notes.txt", "deep/c.m4a", ".Trash/deep/d.wav", "deep/._c.m4a"):
         (tmp_path / name).touch()
+    (tmp_path / "deep" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "linked").symlink_to(tmp_path / ".Trash" / "deep", target_is_directory=True)
     given = tmp_path / "notes.txt"
     found = list(audio_files([tmp_path, given]))
-    assert found == [tmp_path / "a.flac", tmp_path / "b.WAV", tmp_path / "deep" / "c.m4a", given]
+    names = [str(path.relative_to(tmp_path)) for path in found]
+    assert names == ["a.flac", "b.WAV", "deep/c.m4a", "linked/d.wav", "notes.txt"]
 
 
 def test_a_bad_file_gets_a_row_with_its_error_and_the_rest_goes_on(recognizer, voice_path, tmp_path):

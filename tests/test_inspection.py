@@ -15,8 +15,8 @@ import soundfile
 
 from ser_model import inspection
 from ser_model.audio import load_audio
-from ser_model.corpora import list_audio
-from ser_model.corpora.base import Utterance
+from ser_model.corpora.base import CORPUS_SUFFIXES, Utterance
+from ser_model.disk import files_below
 from ser_model.inspection import decode_files, inspect_files, screen
 
 RATE = 16_000
@@ -354,8 +354,10 @@ def test_the_cache_folder_can_be_chosen_by_the_environment(tmp_path, monkeypatch
 
 def test_native_stereo_and_odd_rates_read_as_their_16_khz_copies_do(data_dir, cache):
     """Files exactly as distributed (48 kHz, stereo, 24 414 Hz, 96 kHz) beside the 16 kHz FLAC of the same clip."""
-    copies = {path.stem: path for folder in ("RAVDESS", "TESS") for path in list_audio(data_dir / folder)}
-    natives = list_audio(data_dir / "native_samples")
+    copies = {
+        path.stem: path for folder in ("RAVDESS", "TESS") for path in files_below(data_dir / folder, CORPUS_SUFFIXES)
+    }
+    natives = files_below(data_dir / "native_samples", CORPUS_SUFFIXES)
     sounds, rows = decode_files(natives, RATE, cache_dir=cache)
     assert len(natives) == 10
     assert {(sound.sampling_rate, sound.channels) for sound in sounds} == {
@@ -374,8 +376,9 @@ def test_native_stereo_and_odd_rates_read_as_their_16_khz_copies_do(data_dir, ca
 
 
 def test_a_real_actor_and_a_real_folder_are_undamaged_and_unlike(data_dir, cache):
-    actor = list_audio(data_dir / "RAVDESS" / "Audio_Speech_Actors_01-24" / "Actor_20")  # the quietest
-    words = list_audio(data_dir / "TESS" / "OAF_angry")[:60]
+    quietest = data_dir / "RAVDESS" / "Audio_Speech_Actors_01-24" / "Actor_20"
+    actor = files_below(quietest, CORPUS_SUFFIXES)
+    words = files_below(data_dir / "TESS" / "OAF_angry", CORPUS_SUFFIXES)[:60]
     sounds = inspect_files([*actor, *words], cache_dir=cache)
     assert len(sounds) == 120
     assert {(sound.problem, sound.sampling_rate, sound.channels) for sound in sounds} == {(None, RATE, 1)}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..labels import nearest
-from .base import Corpus, CorpusError, NamingError, Problem, Scan, Utterance, list_audio
+from .base import Corpus, CorpusError, NamingError, Problem, Scan, Utterance
 from .cremad import CremaD
 from .folder import Folder
 from .ravdess import Ravdess
@@ -21,7 +21,6 @@ __all__ = [
     "Scan",
     "Utterance",
     "find_utterances",
-    "list_audio",
     "make_corpus",
     "named_speaker",
 ]

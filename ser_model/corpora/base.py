@@ -3,10 +3,12 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
+
+from ..disk import files_below
 
 Folders = str | Path | Sequence[str | Path]  # the data folder, or that and those of corpora elsewhere
 CORPUS_SUFFIXES = (".wav", ".flac")  # what the corpora are distributed as, and what they get repacked to
@@ -110,7 +112,7 @@ class Corpus:
         """
         scan, root = Scan(), Path(root)
         first: dict[str, Path] = {}
-        for path in list_audio(root):
+        for path in files_below(root, CORPUS_SUFFIXES):
             try:
                 utterance = self._read(path)
             except NamingError as error:
@@ -153,24 +155,3 @@ def relative_path(path: str | Path, folders: Folders) -> str:
         if file.is_relative_to(above := os.path.abspath(folder)):
             return file.relative_to(above).as_posix()
     return f"{hashlib.sha256(os.fsencode(file.parent)).hexdigest()[:8]}/{file.name}"
-
-
-def list_audio(root: Path, suffixes: Sequence[str] = CORPUS_SUFFIXES) -> list[Path]:
-    """Audio files below `root` in sorted order; folders that start with a dot are passed over, each is read once."""
-    root, endings = Path(root), tuple(suffixes)
-    found = [
-        os.path.join(folder, name) for folder, names in _walk(root) for name in names if name.lower().endswith(endings)
-    ]
-    return [Path(name) for name in sorted(found)]
-
-
-def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
-    seen = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back up, or a second way to the same folder
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield folder, names

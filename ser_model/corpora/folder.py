@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TextIO
 
 from ..audio import AUDIO_SUFFIXES
+from ..disk import files_below
 from ..labels import composed
-from .base import Corpus, CorpusError, NamingError, Problem, Scan, Utterance, list_audio, relative_path
+from .base import Corpus, CorpusError, NamingError, Problem, Scan, Utterance, relative_path
 
 COLUMNS = ("path", "label", "speaker", "sex", "split", "recording")
 
@@ -70,7 +71,7 @@ class Folder(Corpus):
 
     def _scan_folder(self, root: Path) -> Scan:
         scan = Scan()
-        for path in list_audio(root, AUDIO_SUFFIXES):
+        for path in files_below(root, AUDIO_SUFFIXES):
             relative = path.relative_to(root)
             if len(relative.parts) < 2:
                 scan.problems.append(Problem(path, "badly named: lies in no label folder"))
