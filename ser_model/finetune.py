@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import metadata_load
 from torch import nn
 from transformers import AutoConfig
 
@@ -60,7 +61,8 @@ def load_base(settings: Settings) -> Base | None:
 
     Raises:
         HubError: there is no such model.
-        SettingsError: it is of another kind, or `features` or `model` contradict it: both come from the base.
+        SettingsError: it is of another kind, its card is damaged, or `features` or `model` contradict it: both come
+            from the base.
     """
     source = settings.training.base_model
     _check_freezing(settings)
@@ -131,5 +133,12 @@ def _check_freezing(settings: Settings) -> None:
 
 
 def _licence(source: str) -> str | None:
-    card = find_file(source, CARD)
-    return ModelCard.load(card).data.license if card else None
+    if (card := find_file(source, CARD)) is None:
+        return None
+    try:
+        return (metadata_load(card) or {}).get("license")
+    except (ValueError, yaml.YAMLError) as error:
+        raise SettingsError(
+            f"{card}, which names the licence of {source}, cannot be read ({first_line(error)}); fetch it again, or "
+            "mend the YAML at its head"
+        ) from error

@@ -141,9 +141,13 @@ def check_folder(folder: Path) -> None:
 
 def _code(folder: Path) -> set[Path]:
     """The files that the Auto classes will read: those that the two JSON files name, and what they import."""
-    sections = [json.loads((folder / name).read_text()).get("auto_map", {}) for name in NEEDED[:2]]
-    waiting = {reference.split(".")[0] for section in sections for reference in section.values()}
-    files = set()
+    waiting, files = set(), set()
+    for name in NEEDED[:2]:
+        try:
+            auto_map = json.loads((folder / name).read_text(encoding="utf-8")).get("auto_map", {})
+            waiting |= {reference.split(".")[0] for reference in auto_map.values()}
+        except (ValueError, AttributeError) as error:  # no JSON, or none that maps names to names
+            raise HubError(f"{folder / name} is damaged ({first_line(error)}); take it from train.py anew") from error
     while waiting:
         files.add(file := folder / f"{waiting.pop()}.py")
         if file.is_file():

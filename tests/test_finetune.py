@@ -80,6 +80,16 @@ def test_what_cannot_be_a_base_is_refused_in_one_sentence(tmp_path):
         load_base(settings(tmp_path))
 
 
+@pytest.mark.parametrize("card", [b"---\nlicense: [\n---\n", b"---\n- mit\n---\n", b"\xff\xfe"])
+def test_a_base_whose_card_is_damaged_is_refused_in_one_sentence(tmp_path, card):
+    """Nobody could tell under which licence its weights may be passed on."""
+    base = shutil.copytree(CHECKPOINT, tmp_path / "base")
+    (base / "README.md").write_bytes(card)
+    with pytest.raises(SettingsError, match=r"README\.md, which names the licence of .*, cannot be read") as refused:
+        load_base(settings(base))
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("base", "model", "complaint"),
     [(CHECKPOINT, {"freeze_backbone": True}, "freezes for good"), (None, {}, "has learnt nothing yet")],

@@ -21,7 +21,7 @@ from test_remote_code import ELSEWHERE
 import train
 from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.__main__ import main
-from ser_model.hub import HubError, find_file
+from ser_model.hub import HubError, check_folder, find_file
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "ser-cnn-8"
@@ -219,6 +219,15 @@ def test_a_folder_that_lacks_something_is_not_pushed(our_hub, folder, capsys, tm
     (tmp_path / "out" / missing).unlink()
     assert re.search(f"no model folder.*lacks.*{missing}", complaint(capsys, str(tmp_path / "out"), f"{OURS}/unseen"))
     assert f"{OURS}/unseen" not in our_hub.repositories
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"auto_map": 5}', b"\xff"])
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_folder_whose_settings_are_damaged_is_not_pushed(tmp_path, name, content):
+    folder = shutil.copytree(CHECKPOINT, tmp_path / "out")
+    (folder / name).write_bytes(content)
+    with pytest.raises(HubError, match=f"{name} is damaged .*; take it from train.py anew"):
+        check_folder(folder)
 
 
 def test_pushed_settings_tell_nothing_of_this_machine(our_hub, folder, tmp_path):
