@@ -43,7 +43,7 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(f"SER_RATE is {rate!r}; give a rate such as {RATE}, or nothing for no limit.") from error
     named = os.environ.get("SER_MODELS") or os.environ.get("SER_MODEL")
-    sources = [source.strip() for source in named.split(",")] if named else checkpoints(CHECKPOINTS)
+    sources = [source.strip() for source in named.split(",") if source.strip()] if named else checkpoints(CHECKPOINTS)
     try:
         models = Models(sources)
         launch(build_demo(models, os.environ.get("SER_LIBRARY_URL"), int(kept_s)), models, limit)

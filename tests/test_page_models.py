@@ -89,6 +89,36 @@ def test_a_config_without_labels_leaves_their_number_out(tmp_path, config):
     assert Models([str(tmp_path)]).card(tmp_path.name).labels is None
 
 
+def test_a_card_is_read_once(other):
+    models = Models([str(other)])
+    before = models.card("another")
+    shutil.rmtree(other)
+    assert models.card("another") is before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "model.safetensors",
+            b"cut short",
+            r"another: model\.safetensors is damaged or cut short .*; fetch it again\.",
+        ),
+        (
+            "config.json",
+            b'{"model_type": "x", "auto_map": {"AutoConfig": "a.B"}}',
+            "another comes with code of its own",
+        ),
+    ],
+)
+def test_a_model_that_is_damaged_is_called_so_and_no_folder_is_told(other, name, content, said):
+    models = Models([str(other)])
+    (other / name).write_bytes(content)
+    with pytest.raises(ModelError, match=f"^{said}") as refused:
+        models.get()
+    assert str(other.parent) not in str(refused.value)
+
+
 def test_two_models_of_one_name_are_refused(other, tmp_path):
     shutil.copytree(other, tmp_path / "another")
     with pytest.raises(ModelError, match=r"^Two models have one name: "):
@@ -102,7 +132,7 @@ def test_no_model_is_one_sentence(sources):
 
 
 def test_a_caller_chooses_the_model(other, tmp_path):
-    with running_app(tmp_path, {"SER_MODELS": f"{CHECKPOINT}, {other}"}) as url:
+    with running_app(tmp_path, {"SER_MODELS": f"{CHECKPOINT}, {other},"}) as url:
         client = Client(url, verbose=False, analytics_enabled=False)
         default = client.predict(handle_file(CLIP), api_name="/predict")
         chosen = client.predict(handle_file(CLIP), "another", api_name="/predict")

@@ -13,6 +13,8 @@ import gradio as gr
 import yaml
 from huggingface_hub import ModelCard, hf_hub_download
 
+from ..run_files import CARD, CONFIG
+
 logger = logging.getLogger(__name__)
 DEFAULT = "ser-cnn-8"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -57,7 +59,7 @@ class Models:
         if len(self._sources) < len(sources):
             raise ModelError("Two models have one name: give every folder in SER_MODELS a name of its own.")
         self.names = list(self._sources)
-        self._loaded = {}
+        self._loaded, self._cards = {}, {}
         self._locks = {name: threading.Lock() for name in self.names}
 
     @property
@@ -74,13 +76,17 @@ class Models:
                 import torch
 
                 from ..inference import EmotionRecognizer
+                from ..pretrained import PretrainedError
 
                 torch.set_num_threads(1)  # visitors come side by side: threads would wait for each other
-                device = "cuda" if torch.cuda.is_available() else "cpu"
+                device, source = "cuda" if torch.cuda.is_available() else "cpu", self._sources[name]
                 try:
-                    self._loaded[name] = EmotionRecognizer.from_pretrained(self._sources[name], device=device)
+                    self._loaded[name] = EmotionRecognizer.from_pretrained(source, device=device)
+                except PretrainedError as error:
+                    logger.error("%s", error)
+                    raise ModelError(f"{str(error).replace(source, name)}.") from error  # visitors learn no path
                 except OSError as error:
-                    logger.error("%s: %s", self._sources[name], error)
+                    logger.error("%s: %s", source, error)
                     raise _no_model(name) from error
             return self._loaded[name]
 
@@ -92,21 +98,10 @@ class Models:
             raise gr.Error(str(error), print_exception=False) from error
 
     def card(self, name: str) -> Card:
-        """From the model's folder or the Hub; what is not there, out of reach or no figure is left out."""
-        source = self._sources[name]
-        try:
-            labels = len(json.loads(Path(_file(source, "config.json")).read_text(encoding="utf-8"))["id2label"])
-        except NO_FIGURES:
-            labels = None
-        try:
-            found = ModelCard(Path(_file(source, "README.md")).read_text(encoding="utf-8")).data.eval_results or []
-        except NO_FIGURES:
-            found = []
-        figures = {}
-        for result in found:
-            figures.setdefault(str(result.dataset_name), {})[str(result.metric_type)] = _share(result.metric_value)
-        results = (Result(data, figure.get("recall"), figure.get("accuracy")) for data, figure in figures.items())
-        return Card(labels, tuple(results))
+        """From the model's folder or the Hub, asked once; what is not there, out of reach or no figure is left out."""
+        if name not in self._cards:
+            self._cards[name] = _card(self._sources[name])
+        return self._cards[name]
 
 
 def on_gpu(function: Callable) -> Callable:
@@ -120,7 +115,7 @@ def on_gpu(function: Callable) -> Callable:
 
 def checkpoints(folder: Path) -> list[str]:
     """The model folders below `folder`, the default first."""
-    folders = (config.parent for config in folder.glob("*/config.json"))
+    folders = (config.parent for config in folder.glob(f"*/{CONFIG}"))
     return [str(own) for own in sorted(folders, key=lambda own: (own.name != DEFAULT, own.name))]
 
 
@@ -130,11 +125,27 @@ def _no_model(source: str) -> ModelError:
 
 
 def _name(source: str) -> str:
-    if (Path(source) / "config.json").is_file():
+    if (Path(source) / CONFIG).is_file():
         return Path(source).resolve().name
     if not HUB_ID.fullmatch(source):
         raise _no_model(source)
     return source
+
+
+def _card(source: str) -> Card:
+    try:
+        labels = len(json.loads(Path(_file(source, CONFIG)).read_text(encoding="utf-8"))["id2label"])
+    except NO_FIGURES:
+        labels = None
+    try:
+        found = ModelCard(Path(_file(source, CARD)).read_text(encoding="utf-8")).data.eval_results or []
+    except NO_FIGURES:
+        found = []
+    figures = {}
+    for result in found:
+        figures.setdefault(str(result.dataset_name), {})[str(result.metric_type)] = _share(result.metric_value)
+    results = (Result(data, figure.get("recall"), figure.get("accuracy")) for data, figure in figures.items())
+    return Card(labels, tuple(results))
 
 
 def _share(value: object) -> float | None:
@@ -143,4 +154,5 @@ def _share(value: object) -> float | None:
 
 
 def _file(source: str, name: str) -> str:
+    """As `hub.find_file`, which would load PyTorch before the page is served."""
     return str(Path(source) / name) if Path(source).is_dir() else hf_hub_download(source, name)
