@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--config", required=True, help="a YAML file of configs/")
     command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     command.add_argument("--output", required=True, metavar="DIR", help="where index.html, PNGs and CSVs go")
-    command.add_argument("--num-proc", type=int, default=os.cpu_count(), help="processes that measure the files")
+    command.add_argument("--num-proc", type=positive, help="processes that measure the files; left out: a core each")
     command.set_defaults(run=explore_data)
 
     command = commands.add_parser("push", help="upload a model with its code and card to the Hub, in one commit")
@@ -318,12 +318,14 @@ def download(args: argparse.Namespace) -> int:
 
 
 def explore_data(args: argparse.Namespace) -> int:
+    from joblib import cpu_count
+
     from .corpora import CorpusError
     from .explore import explore
 
     try:
         settings = load_settings(args.config)
-        page = explore(settings, args.data_dir, args.output, progress=True, num_proc=args.num_proc)
+        page = explore(settings, args.data_dir, args.output, progress=True, num_proc=args.num_proc or cpu_count())
     except (CorpusError, LabelError) as error:
         sys.exit(f"explore: {error}")
     print(page)

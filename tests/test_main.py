@@ -19,6 +19,13 @@ def test_a_depth_that_opens_nothing_is_refused(depth, capsys):
     assert f"'{depth}' is no whole number from 1 on" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", ["0", "-2"])
+def test_no_processes_to_measure_with_are_refused(number, capsys):
+    with pytest.raises(SystemExit):
+        main(["explore", "--config=x.yaml", "--data-dir=.", "--output=out", f"--num-proc={number}"])
+    assert f"'{number}' is no whole number from 1 on" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["card", "likeness"])
 def test_a_folder_without_a_finished_run_is_named(command, tmp_path):
     more = ["--data-dir", str(tmp_path)] if command == "likeness" else []
