@@ -148,6 +148,9 @@ def test_a_folder_that_several_links_lead_to_is_read_by_the_first(tmp_path):
         ({"name": "ravdess", "channels": "speech"}, "must be a list"),
         ({"name": "tess", "channels": ["speech"]}, "unknown tess option 'channels'; known: words"),
         ({"name": "folder"}, "missing a required argument: 'path'"),
+        ({"name": "folder", "path": "mine", "corpus": 2024}, "folder: corpus is 2024; give a text, in quotes"),
+        ({"name": "folder", "path": 2024}, "folder: path is 2024; give a text, in quotes"),
+        ({"name": "folder", "path": "mine", "corpus": None}, "folder: corpus is None; give a text"),
     ],
 )
 def test_unknown_names_and_options_are_refused(spec, message):
@@ -375,6 +378,18 @@ def test_tables_give_speaker_sex_and_split(tmp_path, name):
     assert [utterance.speaker_known for utterance in found.utterances] == [True, False, True]
     assert {utterance.corpus for utterance in found.utterances} == {"home"}
     assert found.utterances[0].speaker == "home-ann"
+
+
+@pytest.mark.parametrize("name", ["clips.csv", "clips.jsonl"])
+def test_a_table_made_on_windows_finds_its_clips(tmp_path, name):
+    """And on its own system a name that holds a backslash."""
+    rows = [row | {"path": row["path"].replace("/", "\\")} for row in ROWS] + [{**ROWS[0], "path": "own\\name.wav"}]
+    write(tmp_path, "own\\name.wav")
+    found = scan(tmp_path, "folder", path=write_table(tmp_path / name, rows).name)
+    assert not found.problems
+    names = [utterance.path.relative_to(tmp_path).as_posix() for utterance in found.utterances]
+    assert names == ["a.wav", "c.m4a", "own\\name.wav", "sub/b.flac"]
+    assert found.utterances[-1].recording == "folder-sub/b.flac"
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,9 @@ class Folder(Corpus):
     naming = "<label>/<any name>, or a .csv or .jsonl table with the columns path and label"
 
     def __init__(self, path: str | Path, corpus: str = "folder"):
+        for option, value in (("path", path), ("corpus", corpus)):
+            if not isinstance(value, str | Path) or not str(value):
+                raise CorpusError(f"folder: {option} is {value!r}; give a text, in quotes where it looks like a number")
         self.path = Path(path)
         self.name = corpus
 
@@ -84,7 +87,10 @@ class Folder(Corpus):
         ignored: set[str] = set()
         listed: set[Path] = set()
         for number, row, fault in _rows(table):
-            path = Path(os.path.normpath(table.parent / row.get("path", "")))
+            clip = row.get("path", "")
+            if not (table.parent / clip).is_file():
+                clip = row["path"] = clip.replace("\\", "/")  # a table made on Windows
+            path = Path(os.path.normpath(table.parent / clip))
             ignored.update(row.keys() - set(COLUMNS))
             try:
                 if fault:
