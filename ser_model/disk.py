@@ -9,17 +9,22 @@ from pathlib import Path
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+TAKEN = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # a file where a folder is wanted, or the reverse
 
 
 def in_words(error: OSError) -> str:
-    """What the operating system refused, and what helps."""
+    """What the operating system refused, and what helps where that is known."""
     if error.errno in FULL_DISK:
         remedy = "free some space on the disk"
     elif error.errno in FORBIDDEN:
         remedy = "change who may read and write it, or take another place"
-    else:
+    elif error.errno in TAKEN:
+        remedy = "move away what lies there, or take another place"
+    elif error.errno == errno.ENOENT:
         remedy = "see that its folder is there"
-    return f"{error.filename or 'a file'}: {error.strerror}; {remedy}"
+    else:
+        remedy = ""
+    return f"{error.filename or 'a file'}: {error.strerror}{remedy and f'; {remedy}'}"
 
 
 def first_line(error: BaseException) -> str:

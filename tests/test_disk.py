@@ -11,14 +11,17 @@ from ser_model.disk import first_line, in_words, whole_files, write_whole
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.ENOSPC, "free some space on the disk"),
-        (errno.EACCES, "change who may read and write it, or take another place"),
-        (errno.ENOENT, "see that its folder is there"),
+        (errno.ENOSPC, "; free some space on the disk"),
+        (errno.EACCES, "; change who may read and write it, or take another place"),
+        (errno.ENOENT, "; see that its folder is there"),
+        (errno.EEXIST, "; move away what lies there, or take another place"),
+        (errno.ENOTDIR, "; move away what lies there, or take another place"),
+        (errno.EIO, ""),
     ],
 )
 def test_the_remedy_fits_the_fault(number, remedy):
     error = OSError(number, os.strerror(number), "there/it.csv")
-    assert in_words(error) == f"there/it.csv: {os.strerror(number)}; {remedy}"
+    assert in_words(error) == f"there/it.csv: {os.strerror(number)}{remedy}"
 
 
 @pytest.mark.parametrize("error", [ValueError(), ValueError(" \n")])
