@@ -66,6 +66,9 @@ def _refused_as(section: str) -> Iterator[None]:
         yield
     except (ImportError, OSError, ValueError) as error:
         raise SettingsError(f"{section}: {error}") from error
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError) as error:
-        # Of a layer that cannot be so wide, or so many; torch tells its own calls below the first line.
+    except TypeError as error:  # of `feature_mean: 5`, or of a size that torch cannot count up to
         raise SettingsError(f"{section}: {first_line(error)}") from error
+    except (MemoryError, OverflowError, RuntimeError) as error:  # torch tells its own calls below the first line
+        raise SettingsError(
+            f"{section}: nothing of that size can be made here ({first_line(error)}); take less, or free some memory"
+        ) from error

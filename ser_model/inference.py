@@ -135,9 +135,12 @@ class EmotionRecognizer:
         """
         pieces, total_s = self._pieces(source, sampling_rate), None
         if progress is not None:
-            is_samples = isinstance(source, np.ndarray) and sampling_rate
-            total_s = len(source) / sampling_rate if is_samples else stated_duration_s(source)
-            total_s = total_s and min(total_s, MAX_DURATION_S)
+            try:
+                is_samples = isinstance(source, np.ndarray) and source.ndim and sampling_rate
+                total_s = len(source) / sampling_rate if is_samples else stated_duration_s(source)
+                total_s = total_s and min(total_s, MAX_DURATION_S)
+            except AudioError:
+                pass  # is raised again by the first piece, with the recording's name
         waiting = []
         recording = self._heard(pieces, waiting, progress and (lambda heard_s: progress(heard_s, total_s)))
         self._judge(waiting)

@@ -68,9 +68,14 @@ def _in_a_sentence(name_or_path: str | Path, files: str) -> Iterator[None]:
         raise PretrainedError(
             f"{name_or_path}: model.safetensors is damaged or cut short ({error}); fetch it again"
         ) from error
-    except RuntimeError as error:  # weights of another shape; Transformers has logged which
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if "mismatch" in str(error):  # weights of another shape; Transformers has logged which
+            raise PretrainedError(
+                f"{name_or_path}: model.safetensors is of another network than config.json; take both from one model"
+            ) from error
         raise PretrainedError(
-            f"{name_or_path}: model.safetensors is of another network than config.json; take both from one model"
+            f"{name_or_path}: nothing of the size in {files} can be made here ({first_line(error)}); see that memory "
+            "suffices"
         ) from error
     except ImportError as error:  # of timm, or of what the code of a repository needs
         raise PretrainedError(f"{name_or_path}: {first_line(error)}") from error

@@ -337,6 +337,19 @@ def test_progress_is_told_in_seconds(recognizer, half_a_minute, tmp_path):
         assert [total_s for _, total_s in told] == pytest.approx([prediction.duration_s] * len(told), abs=0.1)
 
 
+@pytest.mark.parametrize("source", ["absent.wav", "folder", "https://example.org/a.wav", np.zeros(8), np.zeros(())])
+def test_what_cannot_be_heard_is_refused_alike_whether_progress_is_told_or_not(recognizer, tmp_path, source):
+    (tmp_path / "folder").mkdir()
+    if isinstance(source, str) and "/" not in source:
+        source = tmp_path / source
+    said = []
+    for progress in (None, lambda *seconds: None):
+        with pytest.raises(AudioError) as refused:
+            recognizer(source, progress=progress)
+        said.append(str(refused.value))
+    assert said[0] == said[1] and ("sampling rate" in said[0] or said[0].startswith(str(source).split("/")[-1]))
+
+
 def test_beyond_two_hours_the_rest_is_left_out_and_that_is_said(recognizer, half_a_minute, monkeypatch):
     monkeypatch.setattr("ser_model.inference.MAX_DURATION_S", 10.0)
     prediction = recognizer(half_a_minute, RATE)

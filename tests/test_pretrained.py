@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ser_model import SERFeatureExtractor
 from ser_model.__main__ import main
+from ser_model.build import build_network
 from ser_model.finetune import load_base
 from ser_model.inference import EmotionRecognizer
 from ser_model.pretrained import PretrainedError
@@ -68,6 +70,10 @@ FAULTS = {
     "config of nothing": (text("config.json", "{}"), "config.json and model.safetensors cannot be used"),
     "config of another kind": (setting("config.json", model_type="bert"), "comes with code of its own"),
     "another width": (setting("config.json", backbone_options={"hidden_size": 128}), "of another network than config"),
+    "too wide a network": (
+        setting("config.json", backbone_options={"hidden_size": 2**60}),
+        "nothing of the size in config.json and model.safetensors can be made here",
+    ),
     "other labels": (setting("config.json", id2label={"0": "a", "1": "b"}), "of another network than config.json"),
     "another network": (setting("config.json", backbone="gru"), "lacks 16 weights of the network in config.json"),
     "unknown network": (setting("config.json", backbone="nope"), "unknown backbone 'nope'"),
@@ -162,6 +168,16 @@ def test_what_a_setting_should_be_is_not_followed_by_advice_that_does_not_help(f
     setting("config.json", pooling="men")(folder)
     with pytest.raises(PretrainedError, match=r"pooling is 'men'; it must be 'attention' or 'mean'\)$"):
         EmotionRecognizer.from_pretrained(folder)
+
+
+def test_a_fault_of_our_own_is_no_mistake_of_the_settings(monkeypatch):
+    def broken(*_):
+        raise AttributeError("'NoneType' object has no attribute 'width'")
+
+    data = {"name": "t", "data": {"corpora": [{"name": "folder", "path": "mine"}]}}
+    monkeypatch.setattr("ser_model.modeling_ser.build_backbone", broken)
+    with pytest.raises(AttributeError):
+        build_network(Settings.model_validate(data), SERFeatureExtractor(), ["a", "b"])
 
 
 def test_the_error_of_a_damaged_model_is_one_that_callers_of_transformers_catch():

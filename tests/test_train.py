@@ -264,7 +264,9 @@ def test_the_last_epoch_is_kept_though_none_is_better_than_the_first(synthetic_c
         ("--model.dropout=2", "model: SERConfig.dropout is 2; it must be"),
         ("--model.num_features=3", "model.num_features is 3, but the features have 80; leave model.num_features out"),
         ("--model.num_channels=2", "model.num_channels is 2, but the features have 1"),
-        ("--model.backbone_options={hidden_size: 100000000000000000}", "model: "),
+        ("--model.backbone_options={hidden_size: 100000000000000000}", "model: nothing of that size can be made here"),
+        ("--model.backbone_options={hidden_size: 1000000000000000000000000000000}", "model: "),
+        ("--features.feature_mean=5", "features: "),
         ("--features.n_mfc=13", "features: .*knows no setting .'n_mfc'..*did you mean 'n_mfcc'"),
         ("--features.n_mels=many", "features: SERFeatureExtractor.n_mels is 'many'; it must be a whole number"),
         (
