@@ -31,7 +31,7 @@ def main() -> None:
 
 def refresh(folder: Path, unseen: str, known: str, results_dir: Path = RESULTS) -> None:
     """Write metrics.json and card of a model folder anew."""
-    settings, metrics = load_settings(folder / SETTINGS), json.loads((folder / METRICS).read_text())
+    settings, metrics = load_settings(folder / SETTINGS), json.loads((folder / METRICS).read_text(encoding="utf-8"))
     seeds = {str(fold["seed"]) for fold in metrics["cross_validation"]["folds"]}
     metrics["test"] = cross_calibrated(of_seeds(predictions_file(results_dir, unseen, MODEL), seeds)).figures()
     distorted = predictions_file(results_dir, unseen, MODEL, "conditions")

@@ -110,7 +110,7 @@ def finished_folds(run_dir: Path, protocol: Protocol, config: Settings) -> list[
     if protocol.cv:
         if not cv_file.is_file():
             raise ResultsError(f"{run_dir} holds no cv.json; finish it with train.py --cv {protocol.cv}")
-        if (ran := json.loads(cv_file.read_text())["protocol"]) != protocol.cv:
+        if (ran := json.loads(cv_file.read_text(encoding="utf-8"))["protocol"]) != protocol.cv:
             raise ResultsError(f"{run_dir} is of --cv {ran}; {protocol.title} wants --cv {protocol.cv}")
     for fold in folds:
         if not (fold / METRICS).is_file():
@@ -124,7 +124,7 @@ def finished_folds(run_dir: Path, protocol: Protocol, config: Settings) -> list[
             is_finished(fold, wanted, resume=True, overwrite=False)
         except CheckpointError as error:
             raise ResultsError(f"these predictions cannot stand for the config {config.name}: {error}") from error
-        if json.loads((fold / METRICS).read_text())["speaker_disjoint"] != protocol.unseen:
+        if json.loads((fold / METRICS).read_text(encoding="utf-8"))["speaker_disjoint"] != protocol.unseen:
             known = "share voices with training" if protocol.unseen else "are of unseen voices"
             raise ResultsError(f"the test clips of {fold} {known}, which is not what the protocol says; check its cv")
     return folds
@@ -133,7 +133,7 @@ def finished_folds(run_dir: Path, protocol: Protocol, config: Settings) -> list[
 def cost(run_dirs: Sequence[Path]) -> tuple[str, float]:
     """Hardware and hours of training of all folds, for runs.yaml."""
     files = [file for run in run_dirs for file in sorted(run.glob(f"fold-*/{METRICS}")) or [run / METRICS]]
-    runs = [json.loads(file.read_text()) for file in files]
+    runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     hardware = ", then ".join(dict.fromkeys(run["hardware"] for run in runs))
     return hardware, sum(run["train_seconds"] for run in runs) / 3600
 

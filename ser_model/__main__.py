@@ -239,7 +239,7 @@ def evaluate_model(args: argparse.Namespace) -> int:
     print(", ".join(f"{key} {figures[key]:.3f}" for key in ("uar", "accuracy", "f1_weighted", "ece")))
     print(interval_words(figures["interval"]))
     if args.output:
-        args.output.write_text(json.dumps(figures, indent=1))
+        args.output.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     if args.predictions:
         predictions.write(args.predictions)
     return 0
@@ -259,7 +259,7 @@ def results_of(run_dir: Path) -> dict:
     if not (run_dir / METRICS).is_file():
         sys.exit(f"no metrics.json in {run_dir}; give the output folder of train.py")
     try:
-        results = json.loads((run_dir / METRICS).read_text())
+        results = json.loads((run_dir / METRICS).read_text(encoding="utf-8"))
     except ValueError as error:
         sys.exit(f"{run_dir}/metrics.json is damaged ({error}); run train.py again")
     if not (isinstance(results, dict) and "test" in results):
@@ -281,7 +281,7 @@ def likeness(args: argparse.Namespace) -> int:
         data = load_data(settings, args.data_dir, extractor.sampling_rate, **options)
     except DATA_ERRORS as error:
         sys.exit(f"likeness: {error}")
-    before = json.loads((args.run_dir / SPLIT).read_text())
+    before = json.loads((args.run_dir / SPLIT).read_text(encoding="utf-8"))
     now = data.manifest()
     if any(before[part] != now[part] for part in ("train", "validation")):
         sys.exit(

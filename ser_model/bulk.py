@@ -63,7 +63,7 @@ def _check(output: Path, parts: Path, job: dict) -> None:
     if not output.parent.is_dir():
         raise BulkError(f"no folder {output.parent} to write {output.name} to; make it first")
     if (parts / JOB).is_file():
-        begun = json.loads((parts / JOB).read_text())
+        begun = json.loads((parts / JOB).read_text(encoding="utf-8"))
         if different := [key for key in job if begun.get(key) != job[key]]:
             raise BulkError(
                 f"{parts} holds the unfinished rows of another run, with other {' and '.join(different)}; run its "

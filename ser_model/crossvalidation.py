@@ -101,10 +101,10 @@ def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict
 
     Writes cv.json, which is also returned, README.md, predictions.csv, a classification report and pictures.
     """
-    runs = [json.loads((folder / METRICS).read_text()) for folder in run_dirs]
+    runs = [json.loads((folder / METRICS).read_text(encoding="utf-8")) for folder in run_dirs]
     predictions = Predictions.pooled([Predictions.read(folder / PREDICTIONS) for folder in run_dirs])
     predictions.write(output_dir / PREDICTIONS)
-    (output_dir / REPORT).write_text(predictions.report())
+    (output_dir / REPORT).write_text(predictions.report(), encoding="utf-8")
     figures = {key: [run["test"][key] for run in runs] for key in SUMMARISED}
     told = ("seed", "split_hash", "speaker_disjoint", "best_epoch", "temperature", "train_seconds")
     told += ("training_voices_refused",) if "training_voices_refused" in runs[0] else ()
@@ -123,7 +123,7 @@ def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict
     }
     confusion_picture(summary["pooled"]["confusion_matrix"], predictions.names, output_dir / CONFUSION)
     reliability_picture(summary["pooled"]["reliability"], output_dir / RELIABILITY)
-    (output_dir / CARD).write_text(report(summary, predictions.names))
+    (output_dir / CARD).write_text(report(summary, predictions.names), encoding="utf-8")
     write_json(summary, output_dir / CV)
     return summary
 
@@ -168,7 +168,7 @@ def judgement(folder: Path, settings: Settings) -> Judgement:
         CheckpointError: it was run with other settings.
     """
     try:
-        summary = json.loads((folder / CV).read_text())
+        summary = json.loads((folder / CV).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"{folder} holds no finished cross-validation ({error}); run train.py --cv first"

@@ -314,7 +314,7 @@ class _Part:
 
     @property
     def etag(self) -> str:
-        return self.etag_path.read_text() if self.etag_path.exists() else ""
+        return self.etag_path.read_text(encoding="utf-8") if self.etag_path.exists() else ""
 
     def drop(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -407,7 +407,7 @@ class Http:
                 if status != 200:
                     raise _Passing("the file is not the one that was begun", asked_s=0)
             _check(response)
-            part.etag_path.write_text(response.headers.get("ETag", ""))
+            part.etag_path.write_text(response.headers.get("ETag", ""), encoding="utf-8")
             with open(part.path, "ab" if start else "wb") as output:
                 async for chunk in response.aiter_bytes():
                     bar.update(output.write(chunk))

@@ -87,10 +87,10 @@ def write_run(
     for model_dir in (folder, folder / LAST):
         if not model_dir.is_dir():  # where the last epoch is the one that was kept
             continue
-        (model_dir / SPLIT).write_text(json.dumps(split_manifest, indent=1))
+        (model_dir / SPLIT).write_text(json.dumps(split_manifest, indent=1), encoding="utf-8")
     save_settings(settings, folder / SETTINGS)
     predictions.write(folder / PREDICTIONS)
-    (folder / REPORT).write_text(predictions.report())
+    (folder / REPORT).write_text(predictions.report(), encoding="utf-8")
     with open(folder / HISTORY, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(results["history"][0]))
         writer.writeheader()
@@ -114,7 +114,7 @@ def write_card(
         reliability_picture(test["reliability"], folder / RELIABILITY)
     if "history" in results[0]:
         curves_picture(results[0]["history"], results[0]["best_epoch"], folder / CURVES)
-    (folder / CARD).write_text(model_card(settings, scheme, results, name))
+    (folder / CARD).write_text(model_card(settings, scheme, results, name), encoding="utf-8")
 
 
 def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], name: str | None = None) -> str:

@@ -381,7 +381,7 @@ def flat_settings(settings: Settings) -> dict[str, str | int | float | bool]:
 
 def save_settings(settings: Settings, path: str | Path) -> None:
     """Write every setting, defaults included, so that a run can be made again from this file alone."""
-    Path(path).write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+    Path(path).write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 
 def _pairs(overrides: list[str]) -> list[tuple[str, Any]]:

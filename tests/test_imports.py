@@ -128,6 +128,17 @@ def test_travelling_files_need_nothing_that_stays_at_home(path):
             )
 
 
+@every_file
+def test_text_is_of_a_named_encoding(path):
+    """Or what one system writes another one reads as something else."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+            as_text = called == "open" and isinstance(node.func, ast.Name) and "b" not in ast.unparse(node.args[1:2])
+            if as_text or called in ("read_text", "write_text"):
+                assert "encoding" in {keyword.arg for keyword in node.keywords}, f"{path.name}:{node.lineno}"
+
+
 @every_travelling_file
 def test_transformers_reads_the_imports_that_python_does(path):
     nodes = import_nodes(path)

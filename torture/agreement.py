@@ -31,7 +31,7 @@ from pathlib import Path
 torch.set_num_threads(int(sys.argv[2]))
 from ser_model.audio import load_audio
 from ser_model.inference import EmotionRecognizer
-clips = [load_audio(path) for path in json.loads(Path(sys.argv[3]).read_text())]
+clips = [load_audio(path) for path in json.loads(Path(sys.argv[3]).read_text(encoding="utf-8"))]
 recognizer, size = EmotionRecognizer.from_pretrained(sys.argv[1]), int(sys.argv[4])
 batches = [recognizer.scores(clips[first : first + size]) for first in range(0, len(clips), size)]
 print(json.dumps([row for batch in batches for row in batch.tolist()]))
@@ -113,7 +113,7 @@ def compared(paths, ours, answers, predictions) -> Part:
 def repeated(model_dir: Path, paths: list[Path]) -> Part:
     """In processes of their own, with one and two threads, one by one, by seven and all at once."""
     rows, problems, first = [], [], None
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as listing:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as listing:
         listing.write(json.dumps([str(path) for path in paths]))
         listing.flush()
         for threads, batch_size in itertools.product((1, 2), (1, 7, len(paths))):

@@ -179,7 +179,7 @@ def through_the_api(paths: list[Path]) -> Part:
                 if number % 10 == 9 and not is_answered(say(GOOD.name, good)):
                     problems.append(f"after {path.name!r} a good recording got no answer")
         left = [file.name for file in scratch.rglob("*") if file.is_file()]
-        problems += ["a traceback in the log"] * ("Traceback" in (Path(folder) / "log.txt").read_text())
+        problems += ["a traceback in the log"] * ("Traceback" in (Path(folder) / "log.txt").read_text(encoding="utf-8"))
     problems += [f"left behind: {', '.join(sorted(left)[:3])}"] * bool(left)
     problems += [f"{slowest[1]!r} took {slowest[0]:.1f} s"] * (slowest[0] > MAX_SECONDS)
     problems += [f"memory grew by {highest_mib - idle_mib:.0f} MiB"] * (highest_mib - idle_mib > MAX_EXTRA_MIB)
@@ -220,7 +220,10 @@ KINDS |= {"int64": 2**62, "complex64": 1, "bool": 2}
 def measured(command: list[str], settings: dict[str, str] | None = None):
     """Run to its end: the process, wall seconds and its peak memory in MiB."""
     started_s = time.monotonic()
-    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as stdout,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as stderr,
+    ):
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=stdout, stderr=stderr, text=True, env=os.environ | (settings or {})
         )

@@ -98,7 +98,7 @@ def paths_to(secret: Path) -> list[str]:
 def run() -> Iterator[Part]:
     with tempfile.TemporaryDirectory() as folder, trap() as (address, asked):
         secret = Path(folder) / "secret.txt"
-        secret.write_text(SECRET)
+        secret.write_text(SECRET, encoding="utf-8")
         paths = paths_to(secret)
         addresses = [address, address.replace("http://", "HTTP://"), address.replace("127.0.0.1", "localhost")]
         with (
@@ -123,7 +123,7 @@ def run() -> Iterator[Part]:
                     client.get(route.format(address)).text for address in [*addresses, ABROAD] for route in PROXIES
                 ],
             }
-        log = (Path(folder) / "log.txt").read_text()
+        log = (Path(folder) / "log.txt").read_text(encoding="utf-8")
     rows, problems = [], []
     for what, texts in answers.items():
         given = sum(any(word in text for word in (SECRET, TOKEN, "SER_KEPT_S")) for text in texts)

@@ -41,5 +41,5 @@ def explore(
         for table in (*section.tables, *section.hidden):
             table.write(output_dir)
     page = output_dir / "index.html"
-    page.write_text(render(settings.name, summary(findings), sections), "utf-8")
+    page.write_text(render(settings.name, summary(findings), sections), encoding="utf-8")
     return page

@@ -65,5 +65,7 @@ Draw = Callable[[str, Figure, str, str], Picture]
 
 def render(name: str, summary: Mapping, sections: Sequence[Section]) -> str:
     """The page as HTML. All text is escaped; only the pictures are taken as they are."""
-    template = Environment(autoescape=True).from_string(Path(__file__).with_name("page.html").read_text("utf-8"))
+    template = Environment(autoescape=True).from_string(
+        Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    )
     return template.render(name=name, summary=summary, sections=sections)
