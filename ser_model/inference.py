@@ -27,7 +27,7 @@ BATCH_SIZE = 32  # windows that go through the model together
 # Of RAVDESS's 1440 speech clips the softest peaks at 0.0046 of full scale, one in a hundred below 0.0103.
 TOO_QUIET_PEAK = 0.002
 QUIET_PEAK = 0.01
-CLIPPED_SHARE = 0.001  # no clip of RAVDESS or TESS has more than 0.00003 of its samples at full scale
+CLIPPED_WARNING_SHARE = 0.001  # no clip of RAVDESS or TESS has more than 0.00003 of its samples at full scale
 
 VOICE, NO_VOICE, TOO_SHORT = "voice", "no_voice", "too_short"
 TOO_QUIET, UNLIKE_TRAINING = "too_quiet", "unlike_training"
@@ -376,7 +376,7 @@ class Recording:
 
     def warnings(self) -> tuple[Caution, ...]:
         found = []
-        if (share := self.full_scale_samples / max(1, self.samples)) > CLIPPED_SHARE:
+        if (share := self.full_scale_samples / max(1, self.samples)) > CLIPPED_WARNING_SHARE:
             found.append(Caution(CLIPPED, {"share": share}))
         if TOO_QUIET_PEAK <= self.peak < QUIET_PEAK:
             found.append(Caution(QUIET, {"peak": self.peak}))

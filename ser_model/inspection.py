@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 QUIETEST_DB = -100.0  # stands for digital silence, whose level would be minus infinity
 SILENT_SWING = 0.001  # 33 steps of 16 bits; the quietest clip of RAVDESS swings by 0.004
 SHORTEST_S = 0.025  # one analysis frame
-CLIPPED_SHARE = 0.01  # one sample in a hundred at full scale is heard as crackle throughout
+CLIPPED_LEFT_OUT_SHARE = 0.01  # one sample in a hundred at full scale is heard as crackle throughout
 CLIPPED_SAMPLES = 3  # that many may lie at full scale in a recording that was made as loud as it can be
 
 SHARD_FILES = 1000  # what a killed process loses at most; 130 MB of waveforms of 2 s
@@ -203,7 +203,7 @@ class _Meter(Watch):
             problem = f"empty: only {self.frames} samples"
         elif (self.high - self.low) / 2 < SILENT_SWING:
             problem = f"silent: no sample above {max(abs(self.low), abs(self.high)):.4f} of full scale"
-        elif self.full_scale_samples > CLIPPED_SHARE * self.frames:
+        elif self.full_scale_samples > CLIPPED_LEFT_OUT_SHARE * self.frames:
             problem = clipped
         elif self.full_scale_samples > CLIPPED_SAMPLES:
             warnings.append(clipped)

@@ -106,7 +106,10 @@ def composed(label: object) -> str:
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """ "; did you mean 'x'?" for the nearest known name, else an empty string."""
+    """ "; did you mean 'x'?" for the nearest known name, else an empty string.
+
+    As `configuration_ser.did_you_mean`, which travels with a model and whose module loads Transformers.
+    """
     close = get_close_matches(str(name), list(known), n=1, cutoff=0.5)  # 0.5 still finds "happiness" for "happy"
     return f"; did you mean {close[0]!r}?" if close else ""
 

@@ -37,7 +37,6 @@ from train import main
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16_000
-TODAY = datetime.now().astimezone().date()
 
 
 # ── Databases ──
