@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_readme import COMMANDS
+from training_runs import TINY
 from transformers import AutoModelForAudioClassification
 
 from ser_model.crossvalidation import after_all, fold_settings
@@ -28,12 +29,10 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "ravdess_speakers.yaml"
 SMALL = [
     f"--config={CONFIG}",
+    *TINY,
     "--training.epochs=1",
     "--training.mixed_precision=no",  # as in every run of this process: Accelerate allows one
-    "--training.batch_size=16",
-    "--training.outlier_sounds=2",
     "--data.num_proc=1",
-    "--model.backbone_options={widths: [8, 8, 8, 8], hidden_size: 16}",
 ]
 
 

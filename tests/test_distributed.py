@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_runs import TINY, Run, outcome
+from training_runs import Run, outcome, tiny_run
 
 from ser_model import SERConfig, SERForAudioClassification
 from ser_model.distributed import SharedBatchNorm, synchronize_batch_norms
@@ -40,7 +40,7 @@ def places(synthetic_corpora, tmp_path_factory):
 
     def make(processes: int) -> tuple[Path, list[str]]:
         folder = tmp_path_factory.mktemp(f"on{processes}")
-        arguments = [*TINY, *NO_DRAWS, *STEADY, f"--data-dir={synthetic_corpora}", f"--output-dir={folder / 'out'}"]
+        arguments = tiny_run(synthetic_corpora, folder / "out", *NO_DRAWS, *STEADY)
         return folder, [*arguments, "--training.class_weights=true", f"--training.batch_size={16 // processes}"]
 
     return make

@@ -17,6 +17,7 @@ import yaml
 from fake_hub import OURS, THEIRS, TOKEN, FakeHub, running_hub
 from huggingface_hub import constants
 from test_remote_code import ELSEWHERE
+from training_runs import tiny_run
 
 import train
 from ser_model import SERFeatureExtractor, SERForAudioClassification
@@ -285,9 +286,7 @@ def test_no_network_ends_in_one_sentence(our_hub, folder, capsys, monkeypatch):
 
 def test_training_pushes_at_its_end_when_the_settings_say_so(hub, synthetic_corpora, tmp_path):
     output_dir = tmp_path / "out"
-    command = [sys.executable, "train.py", "--config=configs/ravdess_tess_cnn.yaml", f"--data-dir={synthetic_corpora}"]
-    command += [f"--output-dir={output_dir}", "--training.epochs=1", "--split.test=[ravdess-01, tess-YAF]"]
-    command += ["--split.validation=[ravdess-02]", "--model.backbone_options={widths: [8, 8, 8, 8], hidden_size: 8}"]
+    command = [sys.executable, "train.py", *tiny_run(synthetic_corpora, output_dir, "--training.epochs=1")]
     command += [f"--training.push_to_hub={OURS}/trained", "--training.push_private=true"]
     done = subprocess.run(
         command, cwd=ROOT, env=environment(hub.url, tmp_path), capture_output=True, text=True, timeout=300

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
-from training_runs import TINY, Run
+from training_runs import Run, tiny_run
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
@@ -23,7 +23,7 @@ def test_accelerate_reads_it(path):
 
 @pytest.mark.parametrize(("name", "value"), [("FSDP_VERSION", "1"), ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")])
 def test_other_kinds_of_fsdp_are_refused_in_one_sentence(name, value, tmp_path):
-    arguments = [*TINY, f"--data-dir={tmp_path}", f"--output-dir={tmp_path / 'run'}"]
+    arguments = tiny_run(tmp_path, tmp_path / "run")
     run = Run(arguments, tmp_path / "log", 2, partial(set_variable, name, value), sharded=True)
     assert run.wait() == [1, 1]
     assert "set 2 and false, as configs/accelerate/fsdp.yaml does" in run.said() and "Traceback" not in run.said()
@@ -37,10 +37,7 @@ def set_variable(name: str, value: str, rank: int) -> None:
 def test_two_processes_on_a_cpu_train_together(launch_file, synthetic_corpora, tmp_path):
     command = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes=2"]
     command += [f"--config_file=configs/accelerate/{launch_file}.yaml", "train.py"]
-    command += ["--config=configs/ravdess_tess_cnn.yaml"]
-    command += [f"--data-dir={synthetic_corpora}", f"--output-dir={tmp_path}", "--training.epochs=1"]
-    command += ["--split.test=[ravdess-01, tess-YAF]", "--split.validation=[ravdess-02]"]
-    command += ["--model.backbone_options={widths: [8, 8, 8, 8], hidden_size: 16}"]
+    command += tiny_run(synthetic_corpora, tmp_path, "--training.epochs=1")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+from training_runs import tiny_run
 
 from benchmarks import in_the_wild
 from benchmarks.out_of_domain import middle
@@ -209,7 +210,5 @@ def run(synthetic_corpora, tmp_path_factory) -> Path:
 
 
 def small_run(data_dir: Path, folder: Path, *more: str) -> None:
-    arguments = [f"--config={ROOT / 'configs' / 'ravdess_tess_cnn.yaml'}", "--training.epochs=1"]
-    arguments += ["--split.test=[ravdess-01, tess-YAF]", "--split.validation=[ravdess-03, ravdess-04]"]
-    arguments += ["--model.backbone_options={widths: [8, 8, 8, 8], hidden_size: 16}", "--training.outlier_sounds=4"]
-    train([*arguments, "--data.num_proc=1", f"--data-dir={data_dir}", f"--output-dir={folder}", *more])
+    options = ("--training.epochs=1", "--training.outlier_sounds=4", "--data.num_proc=1")
+    train(tiny_run(data_dir, folder, *options, *more))

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file, save
-from training_runs import ROOT, TINY, Run, outcome
+from training_runs import ROOT, Run, outcome, tiny_run
 
 from ser_model import SERFeatureExtractor
 from ser_model.checkpoints import Checkpoint, CheckpointError, alone, identity_of, remove_run
@@ -38,7 +38,7 @@ def places(synthetic_corpora, tmp_path_factory):
     def make(name: str = "run"):
         folder = tmp_path_factory.mktemp(name)
         return (
-            [*TINY, f"--data-dir={synthetic_corpora}", f"--output-dir={folder / 'out'}"],
+            tiny_run(synthetic_corpora, folder / "out"),
             folder / "out",
             folder / "log",
         )
@@ -236,9 +236,8 @@ def test_too_little_memory_ends_in_a_sentence_that_says_what_to_lower(synthetic_
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore of it")
 
     monkeypatch.setattr("train.batch_loss", batch_loss)
-    arguments = [*TINY, f"--data-dir={synthetic_corpora}", f"--output-dir={tmp_path}"]
     with pytest.raises(SystemExit) as ended:
-        main(arguments)
+        main(tiny_run(synthetic_corpora, tmp_path))
     said = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.code == 1 and said.startswith("train.py: the device has too little memory (CUDA out of memory.")
     assert "lower training.batch_size, and training.accumulation_steps higher" in said
@@ -249,13 +248,7 @@ def test_streamed_data_that_are_lost_end_in_a_sentence_and_the_run_goes_on_when_
     num_proc, synthetic_corpora, tmp_path
 ):
     data_dir = shutil.copytree(synthetic_corpora, tmp_path / "data")
-    arguments = [
-        *TINY,
-        f"--data-dir={data_dir}",
-        f"--output-dir={tmp_path / 'out'}",
-        "--data.streaming=true",
-        EVERY_STEP,
-    ]
+    arguments = tiny_run(data_dir, tmp_path / "out", "--data.streaming=true", EVERY_STEP)
     arguments += [f"--data.num_proc={num_proc}"] if num_proc else []
     run = Run(arguments, tmp_path / "log", before=note_steps)
     run.wait_until(lambda: run.said().count("step") >= 3)
@@ -298,7 +291,7 @@ def refused(arguments: list[str], log: Path, processes: int = 1) -> str:
 
 def test_a_stopped_run_goes_on_only_as_it_was_started(synthetic_corpora, tmp_path):
     data_dir = shutil.copytree(synthetic_corpora, tmp_path / "data")
-    arguments = [*TINY, f"--data-dir={data_dir}", f"--output-dir={tmp_path / 'out'}", EVERY_STEP]
+    arguments = tiny_run(data_dir, tmp_path / "out", EVERY_STEP)
     noise = tmp_path / "noise" / "street.wav"
     noise.parent.mkdir()
     soundfile.write(noise, np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)

@@ -1,4 +1,7 @@
-"""Starts `train.py` in processes of its own, quickly: a server imports everything once, and each is forked from it."""
+"""Short runs of `train.py`; and how to start one in processes of its own, quickly.
+
+A server imports everything once, and each process is forked from it.
+"""
 
 import hashlib
 import json
@@ -15,9 +18,6 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
-    f"--config={ROOT / 'configs' / 'ravdess_tess_cnn.yaml'}",
-    "--split.test=[ravdess-01, tess-YAF]",
-    "--split.validation=[ravdess-03, ravdess-04]",
     "--training.epochs=3",
     "--training.batch_size=16",
     "--model.backbone_options={widths: [8, 16, 16, 16], hidden_size: 32}",
@@ -25,6 +25,14 @@ TINY = [
 ]
 TIMEOUT_S = 120
 FSDP = yaml.safe_load((ROOT / "configs" / "accelerate" / "fsdp.yaml").read_text())["fsdp_config"]
+
+
+def tiny_run(data_dir: Path, output_dir: Path, *more: str) -> list[str]:
+    """Arguments of `train.py` for a run of seconds on made sounds; of what `more` sets again, that holds."""
+    split = ["--split.test=[ravdess-01, tess-YAF]", "--split.validation=[ravdess-03, ravdess-04]"]
+    config = f"--config={ROOT / 'configs' / 'ravdess_tess_cnn.yaml'}"
+    return [config, f"--data-dir={data_dir}", f"--output-dir={output_dir}", *split, *TINY, *more]
+
 
 _context = get_context("forkserver")
 _context.set_forkserver_preload(["train", "training_runs"])
