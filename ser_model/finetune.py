@@ -42,15 +42,7 @@ class Base:
         raw = {"calibration_temperature": 1.0, "likeness_threshold": None}
         model = load_pretrained(load_model, self.source, kind=SERForAudioClassification, **raw, **free)
         model = model.float()
-        old, row_of = model.classifier, model.config.label2id
-        model.classifier = nn.Linear(old.in_features, len(names))
-        model._init_weights(model.classifier)
-        with torch.no_grad():
-            for row, name in enumerate(names):
-                if name in row_of:
-                    model.classifier.weight[row] = old.weight[row_of[name]]
-                    model.classifier.bias[row] = old.bias[row_of[name]]
-        model.config.id2label = dict(enumerate(names))
+        model.set_labels(names)
         model.freeze_backbone(settings.model.get("freeze_backbone", False))  # whatever the base was trained with
         return model
 

@@ -13,7 +13,7 @@ import pytest
 import timm
 import torch
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import AutoConfig, AutoModelForAudioClassification, Trainer, TrainingArguments
 
 from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification, SERModel
 from ser_model.backbones import BACKBONES
@@ -311,6 +311,57 @@ def test_a_new_head_takes_over_no_calibration_of_the_old_one(tmp_path, caplog):
     assert again.likeness_weight is None and again.config.num_labels == 3
 
 
+def test_labels_in_another_order_bring_their_weights_and_their_calibration(tmp_path, caplog):
+    model = make_model(calibration_temperature=2.5)
+    model.set_likeness(torch.ones(model.ser.pooling.output_size), 0.5)
+    model.save_pretrained(tmp_path)
+    features = make_features(model, 3, 40)
+    alphabetical = dict(enumerate(sorted(EMOTIONS.values())))
+    for kind in (SERForAudioClassification, AutoModelForAudioClassification):
+        loaded = kind.from_pretrained(tmp_path, id2label=alphabetical)
+        assert loaded.config.id2label == alphabetical and loaded.config.calibration_temperature == 2.5
+        with torch.no_grad():
+            before, after = model(features), loaded(features)
+        for index, label in alphabetical.items():
+            assert torch.equal(after.logits[:, index], before.logits[:, model.config.label2id[label]])
+        assert torch.equal(after.likeness, before.likeness)
+    assert not caplog.messages
+
+
+def test_new_labels_of_the_same_number_get_new_weights_alone(tmp_path, caplog):
+    model = make_model(calibration_temperature=2.5)
+    model.save_pretrained(tmp_path)
+    labels = {0: "sad", 1: "dull", 2: "lively", 3: "neutral"}
+    with pytest.raises(ValueError, match=r"not \['dull', 'lively'\]; give ignore_mismatched_sizes=True for new .* set"):
+        SERForAudioClassification.from_pretrained(tmp_path, id2label=labels)
+    label2id = {label: index for index, label in labels.items()}
+    loaded = SERForAudioClassification.from_pretrained(tmp_path, label2id=label2id, ignore_mismatched_sizes=True)
+    assert loaded.config.id2label == labels and loaded.config.calibration_temperature == 1.0
+    head, old = loaded.classifier, model.classifier
+    assert torch.equal(head.weight[[0, 3]], old.weight[[2, 0]]) and torch.equal(head.bias[[0, 3]], old.bias[[2, 0]])
+    assert not any(torch.equal(new, row) for new in head.weight[1:3] for row in old.weight)
+    assert any("the labels ['dull', 'lively'] are new and must be trained; to call" in line for line in caplog.messages)
+    renamed = SERForAudioClassification.from_pretrained(tmp_path)
+    renamed.config.id2label = {0: "neutral", 1: "froh", 2: "traurig", 3: "zornig"}  # as the message says
+    renamed.save_pretrained(tmp_path / "renamed")
+    again = SERForAudioClassification.from_pretrained(tmp_path / "renamed")
+    assert torch.equal(again.classifier.weight, old.weight) and again.config.label2id["zornig"] == 3
+
+
+def test_more_labels_than_ten_stay_in_their_order(tmp_path):
+    """JSON sorts their indices as words."""
+    model = make_model(id2label=dict(enumerate("abcdefghijkl")))
+    model.save_pretrained(tmp_path)
+    loaded = SERForAudioClassification.from_pretrained(tmp_path, id2label=dict(enumerate("abcdefghijkl")))
+    assert torch.equal(loaded.classifier.weight, model.classifier.weight)
+
+
+def test_a_head_that_the_file_lacks_takes_over_no_calibration(tmp_path):
+    model = make_model(calibration_temperature=2.5)
+    model.ser.save_pretrained(tmp_path)
+    assert SERForAudioClassification.from_pretrained(tmp_path).config.calibration_temperature == 1.0
+
+
 def test_features_of_another_extractor_are_refused():
     model = make_model(num_features=40, num_channels=2)
     with pytest.raises(ValueError, match="has 40 features a frame; this model was built for 2 x 40; use the feature"):
@@ -354,7 +405,7 @@ def test_impossible_options_are_refused_when_it_is_built(backbone, options, mess
 @pytest.mark.parametrize("key", ["pooling", "calibration_temperature", "label2id"])
 def test_what_from_pretrained_is_given_is_checked_too(tmp_path, key):
     make_model().save_pretrained(tmp_path)
-    value = {"pooling": "men", "calibration_temperature": 0.0, "label2id": {"a": 0, "b": 1, "c": 2, "d": 3}}[key]
+    value = {"pooling": "men", "calibration_temperature": 0.0, "label2id": ["a", "b", "c", "d"]}[key]
     with pytest.raises(ValueError, match=f"SERConfig.{key} is {re.escape(repr(value))}"):
         SERForAudioClassification.from_pretrained(tmp_path, **{key: value})
 
@@ -477,6 +528,21 @@ def test_the_two_networks_of_the_14_class_experiment_have_their_size(name, milli
 def test_unknown_setting_is_refused_with_the_nearest(key, near):
     with pytest.raises(ValueError, match=f"no setting '{key}'.*{near}"):
         SERConfig(**{key: 1})
+
+
+@pytest.mark.parametrize("kind", [AutoConfig, AutoModelForAudioClassification])
+def test_a_misspelt_setting_is_refused_where_a_model_is_loaded(kind, tmp_path):
+    make_model().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="SERConfig knows no setting 'poolling'; did you mean 'pooling'?"):
+        kind.from_pretrained(tmp_path, poolling="mean")
+
+
+def test_labels_may_be_given_by_their_indices_alone(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    labels = {"label2id": {"no": 1, "yes": 0}, "ignore_mismatched_sizes": True}
+    for options in (labels, labels | {"num_labels": 2}):
+        loaded = SERForAudioClassification.from_pretrained(tmp_path, **options)
+        assert loaded.config.id2label == {0: "yes", 1: "no"} and loaded.classifier.out_features == 2
 
 
 def test_a_later_version_may_have_written_more_keys():
