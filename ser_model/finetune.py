@@ -91,9 +91,8 @@ def layer_rates(model: SERForAudioClassification, decay: float) -> dict[nn.Param
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     training = model.training
     model.eval()  # leaves the norms' statistics alone
-    silence = torch.zeros(1, 100, model.config.num_channels * model.config.num_features, device=model.device)
     with torch.backends.cudnn.flags(enabled=False):  # whose recurrent layers give gradients in training alone
-        hidden_states = model(silence, output_hidden_states=True).hidden_states
+        hidden_states = model(**model.dummy_inputs, output_hidden_states=True).hidden_states
     model.train(training)
     stages, placed = [], set()
     for output in hidden_states:

@@ -27,14 +27,16 @@ class SERModelOutput(ModelOutput):
     """What `SERModel` gives.
 
     Args:
-        last_hidden_state: frames (B, L', D).
+        last_hidden_state: frames (B, L', D); behind the end of a shorter utterance they hold anything.
         pooler_output: one embedding an utterance (B, P).
         hidden_states: the maps after the stem and each stage, if asked for.
+        attention_mask: (B, L'), 1 where a frame of `last_hidden_state` is real.
     """
 
     last_hidden_state: Tensor | None = None
     pooler_output: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attention_mask: Tensor | None = None
 
 
 @dataclass
@@ -146,6 +148,12 @@ class SERPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
     @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A hundred frames of silence, long enough for every backbone."""
+        size = self.config.num_channels * self.config.num_features
+        return {"input_features": torch.zeros(1, 100, size, device=self.device)}
+
+    @property
     def backbone_module(self) -> nn.Module:
         return self.base_model.backbone
 
@@ -182,6 +190,10 @@ class SERPreTrainedModel(PreTrainedModel):
         for module in (self.base_model.invert_dct, self.backbone_module):
             module.requires_grad_(not frozen)
 
+    def freeze_feature_encoder(self) -> None:
+        """`freeze_backbone` by the name that scripts of Transformers call."""
+        self.freeze_backbone()
+
     def train(self, mode: bool = True) -> "SERPreTrainedModel":
         """As usual, but a frozen backbone stays as in evaluation, so that its norms keep their statistics."""
         super().train(mode)
@@ -194,6 +206,7 @@ class SERModel(SERPreTrainedModel):
     """Features in, one embedding an utterance out."""
 
     _auto_class = "AutoModel"
+    _keys_to_ignore_on_load_unexpected = [r"^classifier\.", "likeness_weight"]  # of the classifier that it was saved in
 
     def __init__(self, config: SERConfig):
         super().__init__(config)
@@ -237,6 +250,7 @@ class SERModel(SERPreTrainedModel):
             last_hidden_state=frames.transpose(1, 2),
             pooler_output=self.pooling(frames, mask),  # (B, P)
             hidden_states=(*stages, frames) if wants_stages else None,
+            attention_mask=mask.long(),
         )
         wants_dict = self.config.return_dict if return_dict is None else return_dict
         return output if wants_dict else output.to_tuple()
@@ -330,13 +344,18 @@ class SERForAudioClassification(SERPreTrainedModel):
         self.config.likeness_threshold = threshold
 
     def forget_calibration(self) -> None:
-        """Drop the temperature and the likeness, both of which were fitted to a head and the voices that it learnt."""
+        """Drop the temperature and the likeness, both of which were fitted to a head and the voices that it learnt.
+
+        With them goes `training_split`, for what comes learns from other clips. Call it before training on with
+        `Trainer` under the same labels, too; `train.py --model` does all that by itself.
+        """
         before = self.config.calibration_temperature, self.config.likeness_threshold
         self.config.calibration_temperature, self.config.likeness_threshold = 1.0, None
+        self.config.training_split = None
         self.likeness_weight = None
         if before != (1.0, None):
             logger.warning(
-                "the head is new, so calibration_temperature %s and likeness_threshold %s of the old one are dropped",
+                "calibration_temperature %s and likeness_threshold %s belong to the old head and are dropped",
                 *before,
             )
 
