@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from . import __version__
 from .build import build_extractor, build_network
 from .disk import first_line, in_words, whole_files
 from .feature_extraction_ser import SERFeatureExtractor
@@ -35,8 +36,11 @@ DEFAULT_MODEL = Path(__file__).resolve().parent.parent / "checkpoints" / "ser-cn
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ser_model", description="Speech emotion recognition.")
+    parser.add_argument("--version", action="version", version=f"ser_model {__version__}")
     commands = parser.add_subparsers(required=True)
-    running = argparse.ArgumentParser(add_help=False)
+    from_hub = argparse.ArgumentParser(add_help=False)
+    from_hub.add_argument("--revision", help="of a Hub id: a branch, a tag or, for what cannot change, a commit")
+    running = argparse.ArgumentParser(add_help=False, parents=[from_hub])
     running.add_argument("--device", default="cpu", type=device, help="cpu, cuda, cuda:1, ...")
     running.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     with_model = argparse.ArgumentParser(add_help=False, parents=[running])
@@ -99,12 +103,12 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--private", action="store_true", help="if the repository is made now, only you see it")
     command.set_defaults(run=push)
 
-    command = commands.add_parser("export", help="one ONNX file, waveform in, logits out")
+    command = commands.add_parser("export", parents=[from_hub], help="one ONNX file, waveform in, logits out")
     command.add_argument("model", metavar="OUT", help="a local folder or a Hub id")
     command.add_argument("output", type=Path, metavar="ONNX", help="where the file goes")
     command.set_defaults(run=export)
 
-    command = commands.add_parser("draw", help="a picture of a network, with shapes and parameters")
+    command = commands.add_parser("draw", parents=[from_hub], help="a picture of a network, with shapes and parameters")
     command.add_argument("source", metavar="CONFIG_OR_MODEL", help="a YAML of configs/, a local folder or a Hub id")
     command.add_argument("--output", type=Path, required=True, metavar="SVG", help="or .png, .pdf")
     command.add_argument("--depth", type=positive, default=3, help="how many modules within one another are opened")
@@ -228,7 +232,7 @@ def evaluate_model(args: argparse.Namespace) -> int:
     with processes(args) as own:
         recognizer = load_recognizer(args)
         options = {"part": args.part, "condition": args.condition, "progress": own.is_main_process}
-        options["split_manifest"] = split_file(args.model)
+        options["split_manifest"] = split_file(args.model, args.revision)
         try:
             figures, predictions = evaluate(recognizer, settings, args.data_dir, **options)
         except (EvaluationError, *DATA_ERRORS) as error:
@@ -338,9 +342,9 @@ def push(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    difference = export_onnx(*load_network(args.model), args.output)
+    difference = export_onnx(*load_network(args.model, args.revision), args.output)
     size_mb = args.output.stat().st_size / 1e6
-    print(f"{args.output}: {size_mb:.1f} MB, logits within {difference:.0e} of PyTorch's")
+    print(f"{args.output}: {size_mb:.1f} MB, outputs within {difference:.0e} of PyTorch's")
     return 0
 
 
@@ -353,7 +357,7 @@ def draw(args: argparse.Namespace) -> int:
             extractor = build_extractor(settings)
             model = build_network(settings, extractor, label_scheme(settings.labels).names, pretrained=False)
         else:
-            model, extractor = load_network(args.source)
+            model, extractor = load_network(args.source, args.revision)
         print(draw_network(model, extractor, args.output, args.depth))
     except (ValueError, ImportError) as error:  # settings that do not go together, no timm, an unknown file ending
         sys.exit(f"draw: {error}")
@@ -382,13 +386,15 @@ def processes(args: argparse.Namespace) -> Iterator["PartialState"]:
 def load_recognizer(args: argparse.Namespace) -> "EmotionRecognizer":
     from .inference import EmotionRecognizer
 
-    options = {"device": args.device, "trust_remote_code": args.trust_remote_code}
+    if args.model == str(DEFAULT_MODEL) and not DEFAULT_MODEL.is_dir():  # installed without the repository around it
+        raise HubError("no checkpoint lies beside this package; give --model, a folder of train.py's or a Hub id")
+    options = {"device": args.device, "trust_remote_code": args.trust_remote_code, "revision": args.revision}
     return load_pretrained(EmotionRecognizer.from_pretrained, args.model, **options)
 
 
-def load_network(source: str) -> tuple[SERForAudioClassification, SERFeatureExtractor]:
-    model = load_pretrained(load_model, source, kind=SERForAudioClassification)
-    return model, load_pretrained(load_extractor, source, model=model)
+def load_network(source: str, revision: str | None = None) -> tuple[SERForAudioClassification, SERFeatureExtractor]:
+    model = load_pretrained(load_model, source, kind=SERForAudioClassification, revision=revision)
+    return model, load_pretrained(load_extractor, source, model=model, revision=revision)
 
 
 if __name__ == "__main__":

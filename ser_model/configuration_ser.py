@@ -45,6 +45,14 @@ def as_index(index: Any) -> Any:
     return int(index) if isinstance(index, str) and index.isdecimal() else index
 
 
+def _labels_by_index(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that name their labels by `label2id` alone, with `id2label` too."""
+    indices = settings.get("label2id")
+    if settings.get("id2label") is not None or not isinstance(indices, dict) or not indices:
+        return settings
+    return settings | {"id2label": {index: label for label, index in indices.items()}}
+
+
 class SERConfig(PreTrainedConfig):
     """Everything needed to build a network; what it is fed is described by `SERFeatureExtractor`.
 
@@ -105,10 +113,26 @@ class SERConfig(PreTrainedConfig):
         self.training_split = training_split
         self._check_inherited(kwargs)
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
-        if kwargs.get("id2label") is None and kwargs.get("label2id"):
-            kwargs["id2label"] = {index: label for label, index in kwargs["label2id"].items()}
-        super().__init__(**kwargs)
+        super().__init__(**_labels_by_index(kwargs))
         self.check()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """As usual, but labels may be given by `label2id` alone here too, and a misspelt setting is refused.
+
+        Raises:
+            ValueError: what is left over is nearly a setting; whatever else is left over is for others to read.
+        """
+        wants_unused = kwargs.pop("return_unused_kwargs", False)
+        config, unused = super().from_dict(config_dict, return_unused_kwargs=True, **_labels_by_index(kwargs))
+        for key in unused:
+            if hint := did_you_mean(key, cls._own_settings()):
+                raise ValueError(f"SERConfig knows no setting {key!r}{hint}")
+        return (config, unused) if wants_unused else config
+
+    @classmethod
+    def _own_settings(cls) -> set[str]:
+        return set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
 
     def __setattr__(self, key: str, value: Any) -> None:
         """The way back follows the labels: whoever sets `id2label` sets `label2id` as well; "0" counts as 0."""
@@ -122,7 +146,7 @@ class SERConfig(PreTrainedConfig):
     def _check_inherited(self, kwargs: dict[str, Any]) -> None:
         if "transformers_version" in kwargs:
             return  # written by save_pretrained, perhaps by a later version that has more keys
-        own = set(inspect.signature(type(self).__init__).parameters) - {"self", "kwargs"}
+        own = self._own_settings()
         known = own | INHERITED_KEYS | {field.name for field in dataclasses.fields(PreTrainedConfig)}
         for key in kwargs:
             if key not in known and not key.startswith("_"):

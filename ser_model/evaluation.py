@@ -126,6 +126,6 @@ def unseen(
     return True, "none of these speakers was heard in training or validation"
 
 
-def split_file(source: str | Path) -> Path | None:
+def split_file(source: str | Path, revision: str | None = None) -> Path | None:
     """The split.json of a model, from its folder or the Hub; see `find_file` for what it raises."""
-    return find_file(source, SPLIT)
+    return find_file(source, SPLIT, revision)

@@ -1,7 +1,6 @@
 """Feature extractor: waveforms in, padded features (MFCCs, unless others are asked for) and their mask out."""
 
 import inspect
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import BatchFeature, FeatureExtractionMixin
+from transformers.utils import logging
 
 from .configuration_ser import did_you_mean
 from .mfcc import (
@@ -40,7 +40,7 @@ from .mfcc import (
     trim_silence,
 )
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 # Float audio lies in [-1, 1]; mixing may overshoot, but a peak beyond this is integers that nobody scaled.
 PEAK_LIMIT = 32.0
@@ -63,6 +63,8 @@ CHOICES = {
     "delta_order": (0, 1, 2),
     "normalization": ("dataset", "utterance", "none"),
 }
+
+WANTED = "samples (T,) or a list of such were wanted: decode a file first, and of a dict give the array"
 
 SpectrumTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -265,7 +267,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         **kwargs,
     ):
         if extra := kwargs.keys() - SPEC_KEYS:
-            known = sorted(set(inspect.signature(type(self).__init__).parameters) - {"self", "kwargs"})
+            known = sorted(self._settings())
             hint = did_you_mean(min(extra), known)
             raise ValueError(f"SERFeatureExtractor knows no setting {sorted(extra)}{hint}; known: {known}")
         super().__init__(**kwargs)
@@ -301,6 +303,25 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         self.feature_mean = None if feature_mean is None else [float(value) for value in feature_mean]
         self.feature_std = None if feature_std is None else [float(value) for value in feature_std]
         self._check()
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict, **kwargs):
+        """As usual, but a setting is taken even where an older file lacks it, and a misspelt one is told.
+
+        It is not refused: what is meant for a model comes through here as well.
+        """
+        wants_unused = kwargs.pop("return_unused_kwargs", False)
+        unused = {key: value for key, value in kwargs.items() if key not in cls._settings()}
+        for key in unused:
+            if hint := did_you_mean(key, cls._settings()):
+                logger.warning("SERFeatureExtractor knows no setting %r and leaves it out%s", key, hint)
+        given = {key: value for key, value in kwargs.items() if key not in unused}
+        extractor = super().from_dict(feature_extractor_dict | given)
+        return (extractor, unused) if wants_unused else extractor
+
+    @classmethod
+    def _settings(cls) -> set[str]:
+        return set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
 
     def _check(self) -> None:
         def refuse(key: str, wanted: str) -> None:
@@ -397,7 +418,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         padding: bool | str | None = None,
         max_length: int | None = None,
         truncation: bool = False,
-        return_attention_mask: bool = True,
+        return_attention_mask: bool | None = None,
     ) -> BatchFeature:
         """
         Args:
@@ -406,15 +427,16 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             return_tensors: "pt", "np" or None for lists.
             device: where the features are computed (and, with "pt", returned).
             padding: a batch is padded as the extractor's own `padding` says; True and that are taken, for callers that
-                are used to ask.
+                are used to ask. False or "do_not_pad" leaves clips as long as they are, for lists or one clip alone.
             max_length, truncation: with both, of each waveform the first `max_length` samples are heard.
-            return_attention_mask: whether the mask is returned; models need it for padded batches.
+            return_attention_mask: False leaves the mask out, which models need for padded batches.
 
         Raises:
             ValueError: another sampling rate, more than one channel, no samples, less than one frame, samples that are
                 not finite, numbers that are not scaled to [-1, 1], or an argument that it cannot follow.
         """
-        if padding not in (None, True, self.padding):
+        cuts = padding in (False, "do_not_pad")
+        if not (cuts or padding in (None, True, self.padding)):
             raise ValueError(
                 f"padding is {padding!r}; this extractor pads to {self.padding!r}, so leave it out, or load the "
                 "extractor with another padding and max_length_s"
@@ -434,16 +456,32 @@ class SERFeatureExtractor(FeatureExtractionMixin):
                 f"the waveform is at {sampling_rate} Hz; this model hears {self.sampling_rate} Hz; resample it first, "
                 f"e.g. torchaudio.functional.resample(waveform, {sampling_rate}, {self.sampling_rate})"
             )
+        if self.normalization == "dataset" and self.feature_mean is None:
+            logger.warning_once(
+                "this feature extractor knows no statistics, so its features are not normalised; call fit on training "
+                "clips, or load the extractor saved with a model"
+            )
         waveforms = [self._waveform(waveform)[:max_length] for waveform in self._as_list(raw_speech)]
+        if cuts and return_tensors is not None and len(waveforms) > 1:
+            raise ValueError(
+                f"padding is {padding!r}, but {len(waveforms)} clips make one tensor only if they are padded"
+            )
         lengths = torch.tensor([len(waveform) for waveform in waveforms])
         batch = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
         features, mask = self.extract(batch.to(device), lengths.to(device))
-        data = {"input_features": features} | ({"attention_mask": mask.long()} if return_attention_mask else {})
-        return _as_asked(data, return_tensors)
+        data = {"input_features": features}
+        if return_attention_mask is not False:
+            data["attention_mask"] = mask.long()
+        if cuts and return_tensors is None:
+            real = {
+                key: [row[own].cpu().numpy() for row, own in zip(rows, mask, strict=True)] for key, rows in data.items()
+            }
+            return BatchFeature(real)
+        return _as_asked({key: rows[:, mask[0]] for key, rows in data.items()} if cuts else data, return_tensors)
 
     def pad(
         self,
-        features: Sequence[Mapping],
+        features: Sequence[Mapping] | Mapping[str, Sequence],
         padding: bool | str = True,
         max_length: int | None = None,
         pad_to_multiple_of: int | None = None,
@@ -453,14 +491,16 @@ class SERFeatureExtractor(FeatureExtractionMixin):
 
         Args:
             features: of each clip its `input_features` (L, C * F) and `attention_mask` (L), all frames real where that
-                is left out; what else there is, such as `labels`, is stacked.
+                is left out; what else there is, such as `labels`, is stacked. Or a mapping with lists of all these.
             padding: True or "longest": up to the longest of them.
             max_length, pad_to_multiple_of: None; frames are added for no other reason.
             return_tensors: "pt", "np" or None for lists.
 
         Raises:
-            ValueError: an argument that it cannot follow.
+            ValueError: an argument that it cannot follow, or a column that is no tensor.
         """
+        if isinstance(features, Mapping):
+            features = [dict(zip(features, clip, strict=True)) for clip in zip(*features.values(), strict=True)]
         if padding not in (True, "longest") or (max_length, pad_to_multiple_of) != (None, None):
             raise ValueError(
                 f"padding is {padding!r}, max_length {max_length}, pad_to_multiple_of {pad_to_multiple_of}; clips are "
@@ -473,7 +513,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         ]
         together, mask = _joined(list(zip(clips, masks, strict=True)))
         others = {
-            key: torch.as_tensor(np.asarray([clip[key] for clip in features]))
+            key: _column(key, [clip[key] for clip in features])
             for key in features[0].keys() - set(self.model_input_names)
         }
         return _as_asked(others | {"input_features": together, "attention_mask": mask}, return_tensors)
@@ -592,16 +632,15 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         if isinstance(raw_speech, np.ndarray | Tensor):
             return [raw_speech]
         if not isinstance(raw_speech, Sequence) or isinstance(raw_speech, str | bytes):
-            raise ValueError(
-                f"a {type(raw_speech).__name__} came; samples (T,) or a list of such were wanted: decode a file first, "
-                "and of a dict give the array"
-            )
+            raise ValueError(f"a {type(raw_speech).__name__} came; {WANTED}")
         if not len(raw_speech) or np.isscalar(raw_speech[0]):
             return [raw_speech]
         return list(raw_speech)
 
     def _waveform(self, waveform: np.ndarray | Tensor | Sequence[float]) -> Tensor:
         """Checked, as float32 (T,)."""
+        if isinstance(waveform, Mapping):
+            raise ValueError(f"a {type(waveform).__name__} came; {WANTED}")
         if not isinstance(waveform, Tensor):
             samples = np.array(waveform)  # a copy, for torch takes no reversed or read-only view
             if samples.dtype.kind not in "biuf":
@@ -639,6 +678,13 @@ def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     num_frames = max(mask.shape[1] for _, mask in parts)
     padded = [pad_frames(features, mask, num_frames) for features, mask in parts]
     return torch.cat([features for features, _ in padded]), torch.cat([mask for _, mask in padded])
+
+
+def _column(name: str, values: list) -> Tensor:
+    try:
+        return torch.as_tensor(np.asarray(values))
+    except (TypeError, ValueError) as error:  # words, or lists of different lengths
+        raise ValueError(f"the column {name!r} makes no tensor ({error}); remove it before clips are padded") from error
 
 
 def _as_asked(data: dict[str, Tensor], return_tensors: str | None) -> BatchFeature:

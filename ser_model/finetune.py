@@ -43,15 +43,7 @@ class Base:
         raw = {"calibration_temperature": 1.0, "likeness_threshold": None}
         model = load_pretrained(load_model, self.source, kind=SERForAudioClassification, **raw, **free)
         model = model.float()
-        old, row_of = model.classifier, model.config.label2id
-        model.classifier = nn.Linear(old.in_features, len(names))
-        model._init_weights(model.classifier)
-        with torch.no_grad():
-            for row, name in enumerate(names):
-                if name in row_of:
-                    model.classifier.weight[row] = old.weight[row_of[name]]
-                    model.classifier.bias[row] = old.bias[row_of[name]]
-        model.config.id2label = dict(enumerate(names))
+        model.set_labels(names)
         model.freeze_backbone(settings.model.get("freeze_backbone", False))  # whatever the base was trained with
         return model
 
@@ -101,9 +93,8 @@ def layer_rates(model: SERForAudioClassification, decay: float) -> dict[nn.Param
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     training = model.training
     model.eval()  # leaves the norms' statistics alone
-    silence = torch.zeros(1, 100, model.config.num_channels * model.config.num_features, device=model.device)
     with torch.backends.cudnn.flags(enabled=False):  # whose recurrent layers give gradients in training alone
-        hidden_states = model(silence, output_hidden_states=True).hidden_states
+        hidden_states = model(**model.dummy_inputs, output_hidden_states=True).hidden_states
     model.train(training)
     stages, placed = [], set()
     for output in hidden_states:

@@ -41,10 +41,11 @@ UPLOADED = (
     METRICS,
     SETTINGS,
     SPLIT,
+    "LICENSE",  # of the weights
 )
 
 EXPORT_NEEDS = ("onnx", "onnxscript")
-ONNX_TOLERANCE = 1e-4  # of a logit: float32 sums in another order differ by 1e-6
+ONNX_TOLERANCE = 1e-4  # of a logit or a likeness: float32 sums in another order differ by 1e-6
 
 
 Loaded = TypeVar("Loaded")
@@ -182,8 +183,8 @@ def load_pretrained(load: Callable[..., Loaded], source: str | Path, **options) 
         raise HubError(f"no model at {source}: {first_line(error).removeprefix(f'{source}: ')}") from error
 
 
-def find_file(source: str | Path, name: str) -> Path | None:
-    """A file of a model, from its folder or the Hub; None where the model has none.
+def find_file(source: str | Path, name: str, revision: str | None = None) -> Path | None:
+    """A file of a model, from its folder or a revision on the Hub; None where the model has none.
 
     Raises:
         HubError: nobody can tell, for the Hub cannot be asked and has not been before.
@@ -192,9 +193,11 @@ def find_file(source: str | Path, name: str) -> Path | None:
         path = Path(source) / name
         return path if path.is_file() else None
     try:
-        return Path(hf_hub_download(str(source), name))
+        return Path(hf_hub_download(str(source), name, revision=revision))
     except LocalEntryNotFoundError as error:
-        if try_to_load_from_cache(str(source), name) is not None:  # which remembers that there was none
+        if (
+            try_to_load_from_cache(str(source), name, revision=revision) is not None
+        ):  # which remembers that there was none
             return None
         reason = error
     except EntryNotFoundError:
@@ -213,25 +216,31 @@ def _is_path(source: str) -> bool:
 
 
 class Recognizer(nn.Module):
-    """Waveforms (B, T) and their lengths (B,) in samples -> logits (B, num_labels), all in one graph."""
+    """Waveforms (B, T) and their lengths (B,) in samples -> `outputs`, all in one graph: logits (B, num_labels), and
+    likeness (B,) of a model that has the score.
+    """
 
     def __init__(self, model: SERForAudioClassification, extractor: SERFeatureExtractor):
         super().__init__()
         self.model = model
         self.extractor = extractor
+        self.outputs = ["logits"] if model.likeness_weight is None else ["logits", "likeness"]
 
-    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        return self.model(*self.extractor.extract(waveform, lengths)).logits
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        answer = self.model(*self.extractor.extract(waveform, lengths))
+        return tuple(answer[name] for name in self.outputs)
 
 
 def export_onnx(model: SERForAudioClassification, extractor: SERFeatureExtractor, path: str | Path) -> float:
-    """One file that needs no Python: `waveform` (B, T) float32 and `lengths` (B,) int64 -> `logits` (B, num_labels).
+    """One file that needs no Python: `waveform` (B, T) float32 and `lengths` (B,) int64 -> `logits` (B, num_labels),
+    and `likeness` (B,) of a model that has the score.
 
-    Batch and length are free. The metadata hold `labels`, a JSON list in the order of the logits, and `sampling_rate`
-    in Hz.
+    Batch and length are free. The metadata hold `labels`, a JSON list in the order of the logits, `sampling_rate` in Hz
+    and `likeness_threshold`, below which a sound is unlike the voices of the training. No voice detector is inside:
+    whoever runs it finds out first whether somebody speaks.
 
     Returns:
-        The largest difference between ONNX Runtime's logits and PyTorch's, on noises with quiet to trim.
+        The largest difference between ONNX Runtime's outputs and PyTorch's, on noises with quiet to trim.
 
     Raises:
         HubError: what exports is not installed, or the network cannot be exported faithfully.
@@ -251,13 +260,14 @@ def export_onnx(model: SERForAudioClassification, extractor: SERFeatureExtractor
     with torch.no_grad():  # fills the extractor's tables, which must not be made while a graph is traced
         model(*extractor.extract(waveform, lengths))
     batch, samples = Dim("batch"), Dim("samples", min=extractor.frame_samples)
+    recognizer = Recognizer(model, extractor).eval()
     try:
         program = torch.onnx.export(
-            Recognizer(model, extractor).eval(),
+            recognizer,
             (waveform, lengths),
             dynamo=True,
             input_names=["waveform", "lengths"],
-            output_names=["logits"],
+            output_names=recognizer.outputs,
             dynamic_shapes={"waveform": {0: batch, 1: samples}, "lengths": {0: Dim.DYNAMIC}},
             verbose=False,
         )
@@ -268,24 +278,27 @@ def export_onnx(model: SERForAudioClassification, extractor: SERFeatureExtractor
         node.metadata_props.clear()  # where in our files each came from: a third of the size, and nobody's business
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     program.model.metadata_props.update(labels=json.dumps(labels), sampling_rate=str(extractor.sampling_rate))
+    if "likeness" in recognizer.outputs:
+        program.model.metadata_props["likeness_threshold"] = str(model.config.likeness_threshold)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     program.save(path, external_data=False)
-    difference = _difference_in_onnx(path, model, extractor)
+    difference = _difference_in_onnx(path, recognizer)
     if not difference <= ONNX_TOLERANCE:
         Path(path).unlink()
-        raise HubError(f"backbone {name!r} gives other logits in ONNX Runtime, by {difference:.2g}")
+        raise HubError(f"backbone {name!r} gives other outputs in ONNX Runtime, by {difference:.2g}")
     return difference
 
 
 @torch.no_grad()
-def _difference_in_onnx(path: str | Path, model: SERForAudioClassification, extractor: SERFeatureExtractor) -> float:
-    """Of the logits, for another batch size and length than the graph was traced with."""
+def _difference_in_onnx(path: str | Path, recognizer: Recognizer) -> float:
+    """Of the outputs, for another batch size and length than the graph was traced with."""
     import onnxruntime
 
-    waveform, lengths = _noises(3, 3 * extractor.sampling_rate)
+    waveform, lengths = _noises(3, 3 * recognizer.extractor.sampling_rate)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    logits = session.run(["logits"], {"waveform": waveform.numpy(), "lengths": lengths.numpy()})[0]
-    return float((torch.from_numpy(logits) - model(*extractor.extract(waveform, lengths)).logits).abs().max())
+    outputs = session.run(recognizer.outputs, {"waveform": waveform.numpy(), "lengths": lengths.numpy()})
+    pairs = zip(outputs, recognizer(waveform, lengths), strict=True)
+    return max(float((torch.from_numpy(ours) - theirs).abs().max()) for ours, theirs in pairs)
 
 
 def _noises(batch: int, samples: int) -> tuple[Tensor, Tensor]:

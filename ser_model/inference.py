@@ -2,7 +2,7 @@
 
 import csv
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, islice
 from pathlib import Path
@@ -90,7 +90,7 @@ class Prediction:
 
 
 class EmotionRecognizer:
-    """A model, its feature extractor and a voice detector. Safe to share between threads.
+    """A model, its feature extractor and a voice detector. Safe to share between threads, and to send to processes.
 
     Args:
         model: any audio-classification model of Transformers.
@@ -105,6 +105,13 @@ class EmotionRecognizer:
         # Ours pads by itself, and Whisper's to a length of its own; those whose default is not to want to be told.
         padding = inspect.signature(extractor.__call__).parameters.get("padding")
         self._padding = {"padding": True} if padding and padding.default is False else {}
+        self.voice_detector = load_detector()
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in self.__dict__.items() if key != "voice_detector"}  # a session of ONNX
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
         self.voice_detector = load_detector()
 
     @classmethod
@@ -126,13 +133,15 @@ class EmotionRecognizer:
         """Judge one recording, decoded piece by piece: an hour takes little more memory than a minute.
 
         Args:
-            source: a file in any common format (path, bytes or open file), or samples (T,) or (T, channels).
+            source: a file in any common format (path, bytes or open file), or samples (T,) or (T, channels), of PyTorch
+                (T,); or a clip of `datasets`, {"array", "sampling_rate"} or {"bytes", "path"}.
             sampling_rate: of samples, in Hz; a file knows its own.
             progress: is told now and then how many seconds are heard, and of how many if that is known.
 
         Raises:
             AudioError: the recording cannot be read; its message says why and what to do.
         """
+        source, sampling_rate = _file_or_array(source, sampling_rate)
         pieces, total_s = self._pieces(source, sampling_rate), None
         if progress is not None:
             try:
@@ -171,7 +180,7 @@ class EmotionRecognizer:
             AudioError: it cannot be read.
         """
         max_samples, pieces, samples = round(max_s * self.sampling_rate), [], 0
-        for piece in self._pieces(source, sampling_rate):
+        for piece in self._pieces(*_file_or_array(source, sampling_rate)):
             pieces.append(piece)
             samples += len(piece)
             if samples >= max_samples:
@@ -295,6 +304,25 @@ class EmotionRecognizer:
     def named(self, row: np.ndarray) -> dict[str, float]:
         """Probabilities (num_labels,) by label, likeliest first."""
         return {self.labels[index]: float(row[index]) for index in np.argsort(-row, kind="stable")}
+
+
+def _file_or_array(source, sampling_rate: int | None) -> tuple[str | Path | bytes | BinaryIO | np.ndarray, int | None]:
+    """What `datasets` and PyTorch hand over as a file or samples, with the rate of these; all else as it comes."""
+    if isinstance(source, Mapping):
+        if source.get("array") is not None:
+            source, sampling_rate = source["array"], source.get("sampling_rate", sampling_rate)
+        else:
+            source = source.get("path") if source.get("bytes") is None else source["bytes"]
+    if isinstance(source, torch.Tensor):
+        if source.dim() != 1:
+            raise AudioError(f"a tensor of shape {tuple(source.shape)} came; give one channel (samples,), their mean")
+        source = source.numpy(force=True)
+    if not (isinstance(source, str | Path | bytes | np.ndarray) or hasattr(source, "read")):
+        raise AudioError(
+            f"a {type(source).__name__} came; give a path, bytes or a binary file, or an array with its rate: "
+            "recognizer(samples, sampling_rate=...)"
+        )
+    return source, sampling_rate
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,10 +50,12 @@ USE = """\
 ## How to use it
 
 ```python
+import soundfile
 from transformers import pipeline
 
 classifier = pipeline("audio-classification", model="PATH_OR_HUB_ID", trust_remote_code=True)
-classifier({"raw": waveform, "sampling_rate": 16_000})  # float32, mono, half a second or more
+waveform, sampling_rate = soundfile.read("voice.wav", dtype="float32")  # mono, half a second or more
+print(classifier({"raw": waveform, "sampling_rate": sampling_rate}))
 ```
 
 The code of the network and of its feature extractor lies beside the weights; it needs Transformers 5.17 or newer. The

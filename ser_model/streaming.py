@@ -11,6 +11,7 @@ from .inference import (
     MIN_DURATION_S,
     VOICE,
     WINDOW_S,
+    EmotionRecognizer,
     Prediction,
     Window,
     voice_message,
@@ -40,11 +41,17 @@ class LiveRecognizer:
     """Listens to one microphone. It holds a few seconds of sound, however long it listens; not to be shared.
 
     Args:
-        recognize: judges windows (T,), voice check included: `EmotionRecognizer.recognize`, which may be shared.
-        window_hz: sampling rate of those windows.
+        recognize: an `EmotionRecognizer`, which may be shared, or what judges windows (T,) as its `recognize` does.
+        window_hz: sampling rate of those windows; a recognizer knows its own.
     """
 
-    def __init__(self, recognize: Callable[[Sequence[np.ndarray]], list[Prediction]], window_hz: int):
+    def __init__(
+        self,
+        recognize: EmotionRecognizer | Callable[[Sequence[np.ndarray]], list[Prediction]],
+        window_hz: int | None = None,
+    ):
+        if isinstance(recognize, EmotionRecognizer):
+            recognize, window_hz = recognize.recognize, recognize.sampling_rate
         self._recognize = recognize
         self._window_hz = window_hz
         self.reset()

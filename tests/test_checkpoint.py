@@ -31,7 +31,15 @@ def test_there_are_no_others():
 
 def test_it_is_small_and_holds_no_pickle(folder):
     assert sum(file.stat().st_size for file in folder.iterdir()) < 5e6
-    assert {file.suffix for file in folder.iterdir()} <= {".json", ".md", ".png", ".py", ".safetensors", ".yaml"}
+    assert {file.suffix for file in folder.iterdir()} <= {
+        "",
+        ".json",
+        ".md",
+        ".png",
+        ".py",
+        ".safetensors",
+        ".yaml",
+    }  # "": LICENSE
 
 
 def test_its_code_is_that_of_the_package(folder):

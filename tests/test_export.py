@@ -29,14 +29,14 @@ CLIPS = [  # a man and a woman of RAVDESS, the older and the younger of TESS
 ]
 
 
-def run(path: Path, clips: list[np.ndarray]) -> np.ndarray:
-    """Logits by ONNX Runtime, of clips that are padded here, without any code of ours."""
+def run(path: Path, clips: list[np.ndarray], output: str = "logits") -> np.ndarray:
+    """Logits, or another output, by ONNX Runtime, of clips that are padded here, without any code of ours."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     lengths = np.array([len(clip) for clip in clips])
     waveform = np.stack([np.pad(clip, (0, lengths.max() - len(clip))) for clip in clips])
-    return session.run(["logits"], {"waveform": waveform, "lengths": lengths})[0]
+    return session.run([output], {"waveform": waveform, "lengths": lengths})[0]
 
 
 @torch.no_grad()
@@ -73,6 +73,9 @@ def test_logits_are_pytorchs_on_real_clips_together_and_alone(exported, model, e
     alone = np.concatenate([run(exported, [clip]) for clip in clips])
     np.testing.assert_allclose(alone, reference, rtol=0, atol=1e-4)
     assert len(set(reference.argmax(axis=1))) > 1  # different clips, different answers
+    with torch.no_grad():
+        likeness = model(**extractor(clips, sampling_rate=16_000, return_tensors="pt")).likeness
+    np.testing.assert_allclose(run(exported, clips, "likeness"), likeness, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("samples", [640, 700, 16_001, 160_000])
@@ -88,10 +91,12 @@ def test_file_is_one_and_says_what_it_needs_and_gives(exported):
         ("waveform", ["batch", "samples"], "tensor(float)"),
         ("lengths", ["batch"], "tensor(int64)"),
     ]
-    assert [(o.name, o.shape) for o in session.get_outputs()] == [("logits", ["batch", 8])]
+    outputs = [(output.name, output.shape) for output in session.get_outputs()]
+    assert outputs == [("logits", ["batch", 8]), ("likeness", ["batch"])]
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == list(EMOTIONS)
     assert metadata["sampling_rate"] == "16000"
+    assert float(metadata["likeness_threshold"]) == SERConfig.from_pretrained(CHECKPOINT).likeness_threshold
     onnx.checker.check_model(onnx.load(exported), full_check=True)
 
 
@@ -121,6 +126,7 @@ def test_every_feature_exports(tmp_path):
     )
     model = SERForAudioClassification(config).eval()
     assert export_onnx(model, extractor, tmp_path / "all.onnx") < 1e-4
+    assert [output.name for output in onnx.load(tmp_path / "all.onnx").graph.output] == ["logits"]  # it has no likeness
     clips = [np.random.default_rng(seed).uniform(-0.3, 0.3, 9000 + 3000 * seed).astype(np.float32) for seed in range(3)]
     np.testing.assert_allclose(run(tmp_path / "all.onnx", clips), expected(model, extractor, clips), rtol=0, atol=1e-4)
 
@@ -148,7 +154,7 @@ class ChangesInAGraph(Averaging):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "says"), [(HangsOnTheData, "cannot be exported: "), (ChangesInAGraph, "gives other logits")]
+    ("backbone", "says"), [(HangsOnTheData, "cannot be exported: "), (ChangesInAGraph, "gives other outputs")]
 )
 def test_a_network_that_does_not_survive_export_leaves_no_file(monkeypatch, tmp_path, backbone, says):
     monkeypatch.setitem(BACKBONES, "odd", backbone)

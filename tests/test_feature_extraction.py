@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import AutoFeatureExtractor, DataCollatorWithPadding, Trainer, TrainingArguments
 
 from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification
 from ser_model.feature_extraction_ser import FEATURES
@@ -218,6 +218,7 @@ def test_settings_saved_when_there_were_only_mfccs_still_load(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(old))
     assert SERFeatureExtractor.from_pretrained(tmp_path).to_dict() == SERFeatureExtractor().to_dict()
     assert SERFeatureExtractor().features == ("mfcc",)
+    assert SERFeatureExtractor.from_pretrained(tmp_path, features="chroma").features == ("chroma",)
 
 
 NAN, INFINITE = noise(4000), noise(4000)
@@ -239,6 +240,11 @@ REFUSED = {
     "int64": (np.zeros(4000, np.int64), RATE, "samples are torch.int64; floats in [-1, 1], int16 or int32 were wanted"),
     "uint8": (np.zeros(4000, np.uint8), RATE, "samples are torch.uint8; floats in [-1, 1], int16 or int32 were wanted"),
     "a dict": ({"array": noise(4000)}, RATE, "a dict came; samples (T,) or a list of such were wanted"),
+    "dicts": (
+        [{"array": noise(4000), "sampling_rate": RATE}],
+        RATE,
+        "a dict came; samples (T,) or a list of such were",
+    ),
     "a path": ("voice.wav", RATE, "a str came; samples (T,) or a list of such were wanted: decode a file first"),
     "paths": (["voice.wav"], RATE, "samples are <U9; floats in [-1, 1], int16 or int32 were wanted"),
     "nothing": (None, RATE, "a NoneType came; samples (T,) or a list of such were wanted"),
@@ -257,6 +263,7 @@ def test_what_cannot_be_heard_is_refused_with_a_remedy(case):
     [
         ({"return_tensors": "tf"}, "return_tensors is 'tf'; 'pt', 'np' or None was wanted"),
         ({"padding": "max_length"}, "padding is 'max_length'; this extractor pads to 'longest'"),
+        ({"padding": "max"}, "padding is 'max'; this extractor pads to 'longest'"),
         ({"max_length": 4000}, "max_length and truncation=True cut waveforms together"),
         ({"max_length": 100, "truncation": True}, "max_length is 100 samples; at least a frame of 512 was wanted"),
     ],
@@ -273,6 +280,35 @@ def test_the_usual_arguments_of_audio_extractors_are_taken():
     expected = extractor([clip[:4000] for clip in clips], sampling_rate=RATE, return_tensors="np")
     np.testing.assert_array_equal(heard["input_features"], expected["input_features"])
     assert "attention_mask" not in extractor(clips, **usual, return_attention_mask=False)
+    assert "attention_mask" in extractor(clips, **usual, return_attention_mask=None)
+
+
+@pytest.mark.parametrize("padding", [False, "do_not_pad"])
+@pytest.mark.parametrize("own", [{}, {"padding": "max_length", "max_length_s": 2.0}])
+def test_clips_stay_as_long_as_they_are_where_padding_is_not_wanted(padding, own):
+    extractor, clips = make_extractor(trim_db=None, **own), [noise(RATE), noise(RATE // 2)]
+    padded = extractor(clips, sampling_rate=RATE, return_tensors="np")
+    lists = extractor(clips, sampling_rate=RATE, padding=padding)
+    for row, mask, cut in zip(padded["input_features"], padded["attention_mask"], lists["input_features"], strict=True):
+        np.testing.assert_array_equal(row[mask == 1], cut)
+    assert [len(mask) for mask in lists["attention_mask"]] == [63, 32]
+    alone = extractor(clips[1], sampling_rate=RATE, padding=padding, return_tensors="pt")
+    assert alone["input_features"].shape == (1, 32, WIDTH) and alone["attention_mask"].all()
+    with pytest.raises(ValueError, match="but 2 clips make one tensor only if they are padded"):
+        extractor(clips, sampling_rate=RATE, padding=padding, return_tensors="pt")
+
+
+def test_an_extractor_without_statistics_is_warned_about_once(caplog):
+    logging.Logger.warning_once.cache_clear()
+    unfitted = make_extractor()
+    for _ in range(2):
+        unfitted(noise(4000), sampling_rate=RATE)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and "call fit on training" in caplog.text
+    caplog.clear()
+    logging.Logger.warning_once.cache_clear()
+    for quiet in (make_extractor(normalization="none"), unfitted.fit([(torch.randn(1, 4000), torch.tensor([4000]))])):
+        quiet(noise(4000), sampling_rate=RATE)
+    assert not caplog.records
 
 
 def test_one_frame_is_enough():
@@ -280,10 +316,11 @@ def test_one_frame_is_enough():
 
 
 def test_a_missing_rate_is_warned_about_and_a_given_one_is_not(caplog):
+    extractor = make_extractor(normalization="none")
     with caplog.at_level(logging.WARNING):
-        make_extractor()(noise(4000), sampling_rate=RATE)
+        extractor(noise(4000), sampling_rate=RATE)
         assert not caplog.records
-        make_extractor()(noise(4000))
+        extractor(noise(4000))
     assert "no sampling_rate was given; the waveform is taken to be at 16000 Hz" in caplog.text
 
 
@@ -346,6 +383,14 @@ def test_impossible_settings_are_refused_naming_the_key(case):
     key = case.split(",")[0]
     with pytest.raises(ValueError, match=rf"\b{key}\b"):
         make_extractor(**IMPOSSIBLE[case])
+
+
+def test_a_misspelt_setting_is_told_where_an_extractor_is_loaded(tmp_path, caplog):
+    make_extractor().save_pretrained(tmp_path)
+    loaded = AutoFeatureExtractor.from_pretrained(tmp_path, n_mfccs=40, dtype="float32", trim_db=None)
+    assert loaded.trim_db is None
+    [said] = caplog.messages
+    assert said == "SERFeatureExtractor knows no setting 'n_mfccs' and leaves it out; did you mean 'n_mfcc'?"
 
 
 def test_unknown_settings_are_refused_naming_the_known():
@@ -417,6 +462,22 @@ def test_clips_heard_alone_are_collated_as_if_they_were_heard_together():
     assert batch["labels"].tolist() == [1, 1, 1] and batch["attention_mask"].dtype == torch.int64
     as_lists = [{"input_features": item["input_features"].tolist()} for item in items]  # and no mask
     assert torch.equal(extractor.pad(as_lists, return_tensors="pt")["attention_mask"], together["attention_mask"])
+
+
+def test_what_the_extractor_gives_for_several_clips_is_collated_too():
+    extractor, clips = make_extractor(), [noise(RATE, seed=1), noise(RATE // 2, seed=2)]
+    batch = extractor.pad(extractor(clips, sampling_rate=RATE, padding=False), return_tensors="pt")
+    together = extractor(clips, sampling_rate=RATE, return_tensors="pt")
+    assert torch.equal(batch["attention_mask"], together["attention_mask"])
+    torch.testing.assert_close(batch["input_features"], together["input_features"])
+
+
+@pytest.mark.parametrize("values", [["a.wav", "b.wav"], [[1, 2], [3]], [None, None]])
+def test_a_column_that_makes_no_tensor_is_named(values):
+    items = heard_alone(extractor := make_extractor(), [noise(RATE), noise(RATE // 2)])
+    items = [item | {"speaker": value} for item, value in zip(items, values, strict=True)]
+    with pytest.raises(ValueError, match="the column 'speaker' makes no tensor .*; remove it before clips are padded"):
+        DataCollatorWithPadding(extractor)(items)
 
 
 @pytest.mark.parametrize("asked", [{"padding": "max_length"}, {"max_length": 9}, {"pad_to_multiple_of": 8}])

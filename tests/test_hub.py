@@ -114,9 +114,14 @@ def test_push_is_one_commit_of_the_whole_model_and_nothing_else(hub, pushed, fol
     whole["README.md"] = whole["README.md"].replace(b"PATH_OR_HUB_ID", REPO_ID.encode())
     assert f'model="{REPO_ID}"'.encode() in whole["README.md"]
     assert repository.files == {name: content for name, content in whole.items() if name not in STAYS_AT_HOME}
-    assert {"config.json", "preprocessor_config.json", "model.safetensors", "README.md", "modeling_ser.py"} <= set(
-        repository.files
-    )
+    assert {
+        "config.json",
+        "preprocessor_config.json",
+        "model.safetensors",
+        "README.md",
+        "LICENSE",
+        "modeling_ser.py",
+    } <= set(repository.files)
     assert len(repository.commits) == 1
     assert pushed.stdout.strip() == f"{hub.url}/{REPO_ID}/commit/{repository.sha}"
     assert TOKEN not in pushed.stdout + pushed.stderr
@@ -254,6 +259,8 @@ def test_a_file_that_a_model_lacks_is_told_from_one_that_nobody_can_ask_for(our_
     assert find_file(CHECKPOINT, "split.json") == CHECKPOINT / "split.json"
     assert find_file(CHECKPOINT, "absent.json") is None
     assert json.loads(find_file(REPO_ID, "split.json").read_text())["kind"] == "all"
+    find_file(REPO_ID, "split.json", "v1.0")
+    assert ("HEAD", f"/{REPO_ID}/resolve/v1.0/split.json") in our_hub.requests
     assert find_file(REPO_ID, "absent.json") is None
     with pytest.raises(HubError, match=f"whether {OURS}/unseen has a split.json"):
         find_file(f"{OURS}/unseen", "split.json")

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,3 +166,12 @@ def test_the_page_imports_neither_corpora_nor_training():
     units = reached(ROOT / "app.py")
     assert "inference" in units
     assert not units & NOT_FOR_THE_PAGE
+
+
+def test_the_package_names_what_it_offers_and_imports_it_when_it_is_used():
+    code = (
+        "import sys, ser_model; assert 'torch' not in sys.modules and set(ser_model.__all__) <= set(dir(ser_model)); "
+        "from ser_model import EmotionRecognizer, LiveRecognizer, SERModel; print(LiveRecognizer.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "ser_model.streaming", done.stderr

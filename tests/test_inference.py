@@ -1,6 +1,8 @@
+import copy
 import csv
 import io
 import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -74,8 +76,33 @@ def test_path_bytes_file_and_samples_answer_alike(recognizer, voice_path):
     samples, rate = soundfile.read(voice_path)
     expected = recognizer(voice_path).scores
     with open(voice_path, "rb") as file:
-        for source, sampling_rate in [(voice_path.read_bytes(), None), (file, None), (samples, rate)]:
+        tensor = torch.from_numpy(samples if samples.ndim == 1 else samples.mean(axis=1))
+        for source, sampling_rate in [(voice_path.read_bytes(), None), (file, None), (samples, rate), (tensor, rate)]:
             assert recognizer(source, sampling_rate).scores == pytest.approx(expected, abs=1e-5)
+    decoded, path = (
+        {"array": samples, "sampling_rate": rate, "path": "x.wav"},
+        str(voice_path),
+    )  # as `datasets` has them
+    for clip in (decoded, {"bytes": voice_path.read_bytes(), "path": "x.wav"}, {"bytes": None, "path": path}):
+        assert recognizer(clip).scores == pytest.approx(expected, abs=1e-5)
+        assert len(recognizer.load(clip)) == len(recognizer.load(voice_path))
+
+
+@pytest.mark.parametrize("source", [[0.1] * 16_000, None, 3, {"bytes": None}])
+def test_what_is_no_recording_is_refused_with_the_way_to_give_samples(recognizer, source):
+    with pytest.raises(AudioError, match=r"came; give a path, .*: recognizer\(samples, sampling_rate=...\)"):
+        recognizer(source, RATE)
+
+
+def test_a_tensor_of_several_channels_is_refused(recognizer):
+    with pytest.raises(AudioError, match=r"a tensor of shape \(2, 16000\) came; give one channel"):
+        recognizer(torch.zeros(2, RATE), RATE)
+
+
+def test_a_recognizer_may_be_copied_and_sent_to_another_process(recognizer, voice):
+    expected = recognizer(voice, RATE)
+    for twin in (copy.deepcopy(recognizer), pickle.loads(pickle.dumps(recognizer))):
+        assert twin(voice, RATE) == expected
 
 
 def test_short_recording_is_answered_as_extractor_and_model_answer(recognizer, voice):

@@ -2,7 +2,9 @@
 
 import pytest
 
+from ser_model import __version__
 from ser_model.__main__ import main
+from ser_model.hub import HubError
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./absent", "~/absent", "runs/of/mine"])
@@ -10,6 +12,38 @@ def test_a_folder_that_is_not_there_is_called_so(source, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["predict", "examples", "--model", source])
     assert str(ended.value) == f"python -m ser_model: no model at {source}: there is no such folder"
+
+
+def test_without_a_checkout_a_model_is_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr("ser_model.__main__.DEFAULT_MODEL", tmp_path / "absent")
+    with pytest.raises(
+        SystemExit, match="no checkpoint lies beside this package; give --model, a folder of train.py's"
+    ):
+        main(["predict", "examples"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["predict", "examples", "--model", "ours/model"],
+        ["timeline", "examples", "--model", "ours/model", "--output-dir", "absent"],
+        ["export", "ours/model", "model.onnx"],
+        ["draw", "ours/model", "--output", "net.svg"],
+    ],
+)
+def test_a_revision_is_what_is_loaded(command, monkeypatch):
+    def load(_, source, **options):
+        raise HubError(f"{source} at {options['revision']}")
+
+    monkeypatch.setattr("ser_model.__main__.load_pretrained", load)
+    with pytest.raises(SystemExit, match="ours/model at v1.0"):
+        main([*command, "--revision", "v1.0"])
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"ser_model {__version__}\n"
 
 
 @pytest.mark.parametrize("depth", ["0", "-1", "two", "1.5"])

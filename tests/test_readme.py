@@ -94,6 +94,17 @@ def test_python_snippet(snippet, checkout, tmp_path):
     assert promised in result.stdout if promised else EMOTION.search(result.stdout)
 
 
+def test_snippet_of_a_card(tmp_path):
+    folder = ROOT / "checkpoints" / "ser-cnn-8"
+    [snippet] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    voice, rate = soundfile.read(ROOT / "examples" / "synthetic_lively_voice.flac")
+    soundfile.write(tmp_path / "voice.wav", voice, rate)
+    command = [sys.executable, "-c", snippet.replace("PATH_OR_HUB_ID", str(folder))]
+    environment = ENVIRONMENT | {"HF_MODULES_CACHE": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert EMOTION.search(done.stdout), done.stderr
+
+
 def test_draw_command(checkout):
     typed(command("python -m ser_model draw"), checkout)
     assert "parameters, 8 labels" in (checkout / "net.svg").read_text()

@@ -47,6 +47,11 @@ def test_answers_come_at_least_twice_a_second_and_follow_the_voice(recognizer, v
     assert [window.end_s for window in answers[-1].track] == sorted(window.end_s for window in answers[-1].track)
 
 
+def test_a_recognizer_is_enough(recognizer, voice):
+    [first, *_] = listened(LiveRecognizer(recognizer), voice[:RATE])
+    assert first.prediction == listened(live_recognizer(recognizer), voice[:RATE])[0].prediction
+
+
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 @pytest.mark.parametrize("chunk", [1000, 4801])
 def test_what_is_judged_is_the_sound_whatever_the_chunks(recognizer, voice, rate, chunk):

@@ -19,20 +19,24 @@ from .mfcc import dct_matrix
 
 logger = logging.getLogger(__name__)
 
+HUB_KEYS = ("cache_dir", "local_files_only", "proxies", "revision", "subfolder", "token")  # where a model is read from
+
 
 @dataclass
 class SERModelOutput(ModelOutput):
     """What `SERModel` gives.
 
     Args:
-        last_hidden_state: frames (B, L', D).
+        last_hidden_state: frames (B, L', D); behind the end of a shorter utterance they hold anything.
         pooler_output: one embedding an utterance (B, P).
         hidden_states: the maps after the stem and each stage, if asked for.
+        attention_mask: (B, L'), 1 where a frame of `last_hidden_state` is real.
     """
 
     last_hidden_state: Tensor | None = None
     pooler_output: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attention_mask: Tensor | None = None
 
 
 @dataclass
@@ -118,13 +122,8 @@ class SERPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args, output_loading_info: bool = False, **kwargs):
-        """As usual, and a backbone that the configuration freezes is frozen: the library makes every weight anew.
-
-        A head of another size, which `ignore_mismatched_sizes` lets in, takes over no calibration of the old one.
-        """
+        """As usual, and a backbone that the configuration freezes is frozen: the library makes every weight anew."""
         model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        if any(key == "classifier.weight" for key, *_ in report["mismatched_keys"]):
-            model.forget_calibration()
         if model.config.freeze_backbone:
             model.freeze_backbone()
         return (model, report) if output_loading_info else model
@@ -147,6 +146,12 @@ class SERPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.likeness_weight)
         else:
             super()._init_weights(module)
+
+    @property
+    def dummy_inputs(self) -> dict[str, Tensor]:
+        """A hundred frames of silence, long enough for every backbone."""
+        size = self.config.num_channels * self.config.num_features
+        return {"input_features": torch.zeros(1, 100, size, device=self.device)}
 
     @property
     def backbone_module(self) -> nn.Module:
@@ -185,6 +190,10 @@ class SERPreTrainedModel(PreTrainedModel):
         for module in (self.base_model.invert_dct, self.backbone_module):
             module.requires_grad_(not frozen)
 
+    def freeze_feature_encoder(self) -> None:
+        """`freeze_backbone` by the name that scripts of Transformers call."""
+        self.freeze_backbone()
+
     def train(self, mode: bool = True) -> "SERPreTrainedModel":
         """As usual, but a frozen backbone stays as in evaluation, so that its norms keep their statistics."""
         super().train(mode)
@@ -197,6 +206,7 @@ class SERModel(SERPreTrainedModel):
     """Features in, one embedding an utterance out."""
 
     _auto_class = "AutoModel"
+    _keys_to_ignore_on_load_unexpected = [r"^classifier\.", "likeness_weight"]  # of the classifier that it was saved in
 
     def __init__(self, config: SERConfig):
         super().__init__(config)
@@ -240,6 +250,7 @@ class SERModel(SERPreTrainedModel):
             last_hidden_state=frames.transpose(1, 2),
             pooler_output=self.pooling(frames, mask),  # (B, P)
             hidden_states=(*stages, frames) if wants_stages else None,
+            attention_mask=mask.long(),
         )
         wants_dict = self.config.return_dict if return_dict is None else return_dict
         return output if wants_dict else output.to_tuple()
@@ -259,6 +270,69 @@ class SERForAudioClassification(SERPreTrainedModel):
         self.register_buffer("likeness_weight", weight)
         self.post_init()
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,
+        *args,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        **kwargs,
+    ):
+        """As usual, and the head belongs to the labels that the model is given, not only to their number.
+
+        Labels that the saved model knows keep their weights, in whatever order they come. Others, like a head of
+        another size, get new weights if `ignore_mismatched_sizes` lets them in, and the old calibration is dropped.
+
+        Raises:
+            ValueError: as many labels as before, some of them unknown, without `ignore_mismatched_sizes`.
+        """
+        model, report = super().from_pretrained(
+            pretrained_model_name_or_path,
+            *args,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+            output_loading_info=True,
+            **kwargs,
+        )
+        if "classifier.weight" in {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}:
+            model.forget_calibration()
+        elif pretrained_model_name_or_path is not None:  # a state dict alone tells no labels
+            from_hub = {key: kwargs[key] for key in HUB_KEYS if key in kwargs}
+            saved = cls.config_class.get_config_dict(pretrained_model_name_or_path, **from_hub)[0].get("id2label")
+            if saved is not None:
+                model._take_over_head(saved, ignore_mismatched_sizes)
+        return (model, report) if output_loading_info else model
+
+    def _take_over_head(self, saved: dict[str, str], may_be_new: bool) -> None:
+        """From the labels that its rows were saved for to those of the config, of which there are as many."""
+        wanted, self.config.id2label = self.config.id2label, saved
+        row_of = self.config.label2id
+        unknown = [label for label in wanted.values() if label not in row_of]
+        rename = "to call the same emotions otherwise, load the model without labels and set model.config.id2label"
+        if unknown and not may_be_new:
+            raise ValueError(
+                f"the head tells {sorted(row_of, key=row_of.get)} apart, not {unknown}; give "
+                f"ignore_mismatched_sizes=True for new weights, which must be trained; {rename}"
+            )
+        if wanted != self.config.id2label:
+            self.set_labels([wanted[index] for index in range(len(wanted))])
+        if unknown:
+            logger.warning("the weights of the labels %s are new and must be trained; %s", unknown, rename)
+            self.forget_calibration()
+
+    def set_labels(self, labels: Sequence[str]) -> None:
+        """A head for these labels: the weights of those that it knows stay, in whatever order, all others are new."""
+        old, row_of = self.classifier, self.config.label2id
+        self.classifier = nn.Linear(old.in_features, len(labels))
+        self._init_weights(self.classifier)
+        self.classifier.to(old.weight)
+        with torch.no_grad():
+            for row, label in enumerate(labels):
+                if label in row_of:
+                    self.classifier.weight[row] = old.weight[row_of[label]]
+                    self.classifier.bias[row] = old.bias[row_of[label]]
+        self.config.id2label = dict(enumerate(labels))
+
     def set_likeness(self, weight: Tensor, threshold: float) -> None:
         """Let the model tell how much a recording sounds like the voices of its training.
 
@@ -270,13 +344,18 @@ class SERForAudioClassification(SERPreTrainedModel):
         self.config.likeness_threshold = threshold
 
     def forget_calibration(self) -> None:
-        """Drop the temperature and the likeness, both of which were fitted to a head and the voices that it learnt."""
+        """Drop the temperature and the likeness, both of which were fitted to a head and the voices that it learnt.
+
+        With them goes `training_split`, for what comes learns from other clips. Call it before training on with
+        `Trainer` under the same labels, too; `train.py --model` does all that by itself.
+        """
         before = self.config.calibration_temperature, self.config.likeness_threshold
         self.config.calibration_temperature, self.config.likeness_threshold = 1.0, None
+        self.config.training_split = None
         self.likeness_weight = None
         if before != (1.0, None):
             logger.warning(
-                "the head is new, so calibration_temperature %s and likeness_threshold %s of the old one are dropped",
+                "calibration_temperature %s and likeness_threshold %s belong to the old head and are dropped",
                 *before,
             )
 

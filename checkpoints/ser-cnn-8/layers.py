@@ -7,7 +7,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 def stride_mask(mask: Tensor, stride: int) -> Tensor:
     """Mask of a convolution's output, whose frame t is centred on input frame t * s: (B, L) -> (B, ceil(L / s))."""
-    return mask[:, ::stride]
+    # A slice with a step would do, but torch.export with a free length cannot tell that it fits the convolution.
+    return mask[:, stride * torch.arange((mask.shape[1] - 1) // stride + 1, device=mask.device)]
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:
