@@ -104,7 +104,7 @@ def build(context: Page) -> None:
         from ..timeline import segments
 
         prediction = hear(model, recording)
-        known = {name: getattr(prediction, name) for name in ("status", "message", "duration_s", "speech")}
+        known = {name: getattr(prediction, name) for name in ("status", "message", "sure", "duration_s", "speech")}
         return known | {"segments": [asdict(segment) for segment in segments(prediction)]}
 
     def show(
