@@ -71,6 +71,13 @@ def test_a_voice_is_named_while_it_speaks(live):
     stop(live)
 
 
+def test_the_record_button_holds_its_word_on_a_phone(browser, server):
+    with visit(browser, server, locale="de-DE", viewport={"width": 390, "height": 844}) as page:
+        button = opened(page).locator("#live-microphone .record-button")
+        expect(button).to_contain_text("Aufnehmen")
+        assert button.evaluate("(button) => button.scrollWidth - button.clientWidth") <= 0
+
+
 def test_stop_turns_the_microphone_off_and_nothing_runs_after_it(live):
     record(live)
     expect(live.locator("#live-scores dt")).to_have_count(len(EMOTIONS))

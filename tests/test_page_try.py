@@ -82,6 +82,19 @@ def test_the_threshold_rewords_the_answer_without_hearing_again(page, clips):
     expect(page.locator("#status .said")).to_have_text(sure)
 
 
+@pytest.mark.parametrize("width", [390, 640])
+def test_on_a_phone_the_answer_stands_below_the_button_which_shows_that_it_is_busy(browser, server, clips, width):
+    with visit(browser, server, viewport={"width": width, "height": 844}) as page:
+        upload(page, clips / "clip.wav")
+        button, status, examples = (page.locator(name).bounding_box() for name in ("#submit", "#status", "#examples"))
+        assert 0 < status["y"] - (button["y"] + button["height"]) < 40
+        assert status["y"] + status["height"] < min(844, examples["y"])
+        assert button["width"] == status["width"] == examples["width"]
+        page.route("**/queue/join*", lambda route: None)  # for as long as there is no answer
+        page.locator("#submit").click()
+        expect(page.locator("#submit")).to_have_css("cursor", "progress")
+
+
 def test_what_is_said_is_announced_in_a_region_that_stays(page, clips):
     announcer = page.get_by_role("status").and_(page.locator("#announcer"))
     region = announcer.element_handle()

@@ -174,7 +174,7 @@ def build(context: Page) -> None:
 
     gr.set_static_paths([EXAMPLES])  # no copy of one among the uploads, which one visitor could delete for all
     heard = gr.State(time_to_live=context.clips.time_to_live)
-    with gr.Row(equal_height=False):
+    with gr.Row(equal_height=False, elem_id="try-it"):
         with gr.Column(min_width=300):
             recording = gr.Audio(
                 label=texts.label("try.recording"),

@@ -30,7 +30,7 @@ PLACES = "live"  # what Gradio counts them by
 TRACK_CSS = """
 .track { display: flex; flex-wrap: wrap; gap: .25rem .5rem; align-items: center; margin: .25rem 0 0; padding: 0;
   list-style: none; }
-.track li { padding: .1rem .5rem; border: 1px solid var(--border-color-primary); border-radius: 6px;
+.track li { margin: 0; padding: .1rem .5rem; border: 1px solid var(--border-color-primary); border-radius: 6px;
   font-variant-numeric: tabular-nums; }
 """
 
