@@ -10,13 +10,13 @@ from serving import submit, upload
 
 from ser_model import inference
 from ser_model.inference import Caution, Prediction
-from ser_model.page.answers import NO_CLIP, UNREADABLE, answer_html, sentences, state
+from ser_model.page.answers import NO_CLIP, RUNNING, UNREADABLE, answer_html, sentences, state
 from ser_model.page.texts import LANGUAGES, Texts
 
 TEXTS = Texts()
 CONSTANTS = {name: value for name, value in vars(inference).items() if name.isupper() and isinstance(value, str)}
 WARNINGS = {name: CONSTANTS[name] for name in ("CLIPPED", "QUIET", "CUT")}
-REFUSALS = {NO_CLIP, UNREADABLE, *CONSTANTS.values()} - {"voice", *WARNINGS.values()}
+REFUSALS = {NO_CLIP, RUNNING, UNREADABLE, *CONSTANTS.values()} - {"voice", *WARNINGS.values()}
 HAPPY = Prediction("voice", "", 4.0, 2.0, "happy", 0.6, {"happy": 0.6, "sad": 0.4})
 
 

@@ -15,7 +15,7 @@ EMOJI = {
     "disgust": "🤢",
     "surprised": "😲",
 }
-NO_CLIP, UNREADABLE = "no_clip", "unreadable"  # beside the states of `Prediction`
+NO_CLIP, RUNNING, UNREADABLE = "no_clip", "running", "unreadable"  # beside the states of `Prediction`
 
 
 def emoji(label: str | None) -> str:
