@@ -145,7 +145,7 @@ def build(context: Page) -> None:
                 kept = remember(clips, prediction, recording, name=heard.name, model=model)
             if not kept:
                 gr.Warning(say("clips.no_room"))
-        answer = answer_html(texts, say, prediction, threshold_percent / 100)
+        answer = answer_html(texts, say, prediction, threshold_percent / 100, course_below=True)
         bars = bars_html(texts, say, prediction.scores or {})
         return recording or "", answer, bars, *no_details(), heard, clips
 
@@ -159,12 +159,15 @@ def build(context: Page) -> None:
         return show_example
 
     def reword(heard: Heard | None, threshold_percent: float, request: gr.Request):
-        """The answer again, in the words of another threshold."""
+        """Answer and segments again, in the words of another threshold."""
         if heard is None:
-            return gr.skip()
-        return answer_html(texts, partial(texts.say, request), heard.prediction, threshold_percent / 100)
+            return gr.skip(), gr.skip()
+        say, threshold = partial(texts.say, request), threshold_percent / 100
+        labels = context.models.get(heard.model).labels
+        answer = answer_html(texts, say, heard.prediction, threshold, course_below=True)
+        return answer, over_time_html(texts, say, heard, labels, threshold)
 
-    def detail(heard: Heard | None, request: gr.Request):
+    def detail(heard: Heard | None, threshold_percent: float, request: gr.Request):
         """-> over time, pictures, and whether there is more to ask for."""
         if heard is None or heard.prediction.status in (UNREADABLE, "too_short"):
             return no_details()
@@ -173,7 +176,7 @@ def build(context: Page) -> None:
         with while_kept(say):
             pictures = pictures_html(say, recognizer, heard.path, prediction.duration_s)
         return (
-            over_time_html(texts, say, prediction, recognizer.labels, heard.path),
+            over_time_html(texts, say, heard, recognizer.labels, threshold_percent / 100),
             gr.update(visible=True),
             pictures,
             "",
@@ -238,7 +241,8 @@ def build(context: Page) -> None:
         arguments = (shown_example(name), settings, [recording, chosen, *shown])
         answered.append(button.click(*arguments, show_progress_on=[status], **private))
     begin_clips(context.clips, [submit.click, *(button.click for button in examples.values())])
-    after = [event.success(detail, heard, details, show_progress="hidden", **private) for event in answered]
+    detailing = {"fn": detail, "inputs": [heard, context.threshold], "outputs": details, "show_progress": "hidden"}
+    after = [event.success(**detailing, **private) for event in answered]
     more.click(explain, heard, [saliency, more], show_progress_on=[more], **private)
     # An old answer never stands beside a new recording. In the browser alone, so that it is never late either.
     gone = {"visible": False, "__type__": "update"}
@@ -255,7 +259,7 @@ def build(context: Page) -> None:
         new(None, [recording, context.choice], answer, js=blank, cancels=[*answered, *after])
         new(lambda: None, None, heard, **quick)
     context.deleted.change(forget_deleted, heard, [recording, *answer, heard], **quick)
-    context.threshold.change(reword, [heard, context.threshold], status, **quick)
+    context.threshold.change(reword, [heard, context.threshold], [status, over_time], **quick)
     # What the visitor does with the recorder, for Gradio calls all that it makes by one name.
     recording.start_recording(lambda: True, None, running, **quick)
     recording.stop_recording(lambda: (False, None), None, [running, chosen], **quick)

@@ -126,6 +126,8 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 footer .divider { display: none; }
 #announcer { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 
+.no-course { color: var(--body-text-color-subdued); font-size: var(--text-md); margin: 0; }
+.over-time .unsure td { color: var(--body-text-color-subdued); font-style: italic; }
 #live-microphone .record-button { min-width: max-content; padding-inline-end: .75rem; }
 .gradio-container:has(#status .wrap.full:not(.hide)) #submit { opacity: .7; cursor: progress; }
 /* On a phone the answer stands right below the button, and what else may be tried below the answer. */
