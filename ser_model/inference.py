@@ -14,6 +14,7 @@ import torch
 from .audio import AUDIO_SUFFIXES, FULL_SCALE, AudioError, audio_blocks, prepared_blocks, stated_duration_s
 from .disk import files_below
 from .feature_extraction_ser import PEAK_LIMIT
+from .labels import SURE_CONFIDENCE
 from .pretrained import load_extractor, load_model
 from .voice_activity import SileroVADSequence, Span, VoiceActivity, load_detector
 
@@ -75,6 +76,7 @@ class Prediction:
         that is short.
     warnings: what may have made the answer worse.
     speech: where somebody speaks, as (start, end) in seconds.
+    sure: whether there is an answer, of at least SURE_CONFIDENCE; below that, `message` says "Not sure".
     """
 
     status: str
@@ -87,6 +89,10 @@ class Prediction:
     windows: tuple[Window, ...] = ()
     warnings: tuple[Caution, ...] = ()
     speech: tuple[tuple[float, float], ...] = ()
+    sure: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sure", self.label is not None and self.confidence >= SURE_CONFIDENCE)
 
 
 class EmotionRecognizer:
@@ -430,6 +436,8 @@ class Recording:
 
 
 def voice_message(label: str, confidence: float) -> str:
+    if confidence < SURE_CONFIDENCE:
+        return f"Not sure. It sounds most like {adjective(label)}, but only with {confidence:.0%} confidence."
     return f"This voice sounds {adjective(label)}, with {confidence:.0%} confidence."
 
 

@@ -7,6 +7,7 @@ from unicodedata import normalize
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 SEXES = ("female", "male")
+SURE_CONFIDENCE = 0.5  # with less in a label, the answer is "not sure": as likely as not, it is another
 
 _SEVEN = tuple(emotion for emotion in EMOTIONS if emotion != "calm")
 _CALM_IS_NEUTRAL = {"calm": "neutral"}  # calm is RAVDESS's alone, and its listeners took it for neutral

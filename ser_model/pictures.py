@@ -7,6 +7,7 @@ import copy
 import io
 import math
 from collections.abc import Sequence
+from itertools import cycle, product
 
 import matplotlib
 import numpy as np
@@ -14,9 +15,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from scipy.ndimage import gaussian_filter
 
 from .feature_extraction_ser import SERFeatureExtractor
+from .labels import EMOTIONS, SEXES
 from .mfcc import hertz_to_mel
 
 matplotlib.rcParams["svg.fonttype"] = "none"  # letters stay letters: half the size, in the fonts of the page
@@ -30,6 +33,7 @@ MAX_COLUMNS = 800  # more than a phone or half a laptop screen can show
 MAX_WINDOWS = 300  # of a timeline, each of about one pixel of a phone
 MFCC_MAX_S = 30.0  # beyond, single syllables are no longer seen
 LEGEND_COLUMNS = 3  # "female surprised" three times fills the width
+PERCENTAGES = (0, 25, 50, 75, 100)
 LOWEST_HZ = 50.0  # below any voice's pitch
 TICKS_HZ = (100, 300, 1000, 2000, 4000, 8000)
 DYNAMIC_RANGE_DB = 80.0  # below the loudest: what is softer is black
@@ -41,7 +45,7 @@ MIN_PEAK = 0.1  # quieter recordings look quiet, instead of their noise filling 
 # Okabe & Ito's palette, told apart with any kind of colour vision (https://jfly.uni-koeln.de/color/).
 COLOURS = ("#999999", "#56B4E9", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#E69F00")
 WAVE_COLOUR = "#2B7FC3"  # contrast above 4 on white and on the dark page
-HATCHES = ("", "///", "...")  # from the ninth class on, colours come again with a pattern
+HATCHES = ("", "///", "...")  # a man's share is hatched; from the ninth label of one's own on, colours come again so
 
 
 def waveform_svg(waveform: np.ndarray, sampling_rate: int) -> str:
@@ -176,29 +180,33 @@ def timeline_svg(
 
     Args:
         windows: of a prediction, best `timeline.smoothed`.
-        labels: of the model, which give each emotion its colour and pattern.
+        labels: of the model, in its order.
         duration_s: of the whole recording.
         speech: where somebody speaks, in seconds: a dark bar below the shares.
         names: how the labels are written.
     """
     names = names or [label.replace("_", " ") for label in labels]
-    legend_in = 0.1 + 0.18 * math.ceil(len(labels) / LEGEND_COLUMNS)
+    colours, hatches = zip(*looks_of(labels), strict=True)
+    keys = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor=INK, linewidth=0.4, label=name)
+        for colour, hatch, name in zip(colours, hatches, names, strict=True)
+    ]
+    keys += [Patch(color=INK, label="speech")] if speech else []
+    legend_in = 0.1 + 0.18 * math.ceil(len(keys) / LEGEND_COLUMNS)
     figure, axes = _figure(height_in=TIMELINE_IN + legend_in, top_in=TOP_IN + legend_in)
-    colours = [COLOURS[index % len(COLOURS)] for index in range(len(labels))]
-    hatches = [HATCHES[index // len(COLOURS) % len(HATCHES)] for index in range(len(labels))]
     for group in _adjoining(windows):
         runs = np.array_split(np.arange(len(group)), math.ceil(len(group) / math.ceil(len(windows) / MAX_WINDOWS)))
         centres = [(group[run[0]].start_s + group[run[-1]].end_s) / 2 for run in runs]
         shares = np.array([[window.scores[label] for label in labels] for window in group])
         rows = [shares[run].mean(axis=0) for run in runs]
         times_s, rows = [group[0].start_s, *centres, group[-1].end_s], [rows[0], *rows, rows[-1]]
-        areas = axes.stackplot(times_s, np.transpose(rows), colors=colours, hatch=hatches, edgecolor=INK, linewidth=0.4)
+        axes.stackplot(times_s, np.transpose(rows), colors=colours, hatch=hatches, edgecolor=INK, linewidth=0.4)
     if speech:
         axes.broken_barh(_bars(speech, duration_s), (-VOICE_BAR, 0.7 * VOICE_BAR), color=INK, linewidth=0)
-    axes.set(xlim=(0, duration_s), ylim=(-VOICE_BAR if speech else 0, 1), xlabel="seconds", ylabel="share")
+    axes.set(xlim=(0, duration_s), ylim=(-VOICE_BAR if speech else 0, 1), xlabel="seconds", ylabel="percent")
+    axes.set_yticks([percentage / 100 for percentage in PERCENTAGES], PERCENTAGES)
     figure.legend(
-        areas,
-        names,
+        handles=keys,
         loc="upper left",
         ncols=LEGEND_COLUMNS,
         frameon=False,
@@ -207,6 +215,19 @@ def timeline_svg(
         handlelength=1.2,
     )
     return to_svg(figure)
+
+
+def looks_of(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Colour and pattern of each label. An emotion has its own with every model; other labels take the rest."""
+    looks = {}
+    for label in labels:
+        sex, _, emotion = label.rpartition("_")
+        if emotion in EMOTIONS and sex in ("", *SEXES):
+            looks[label] = COLOURS[EMOTIONS.index(emotion)], HATCHES[sex == "male"]
+    rest = cycle(
+        (colour, hatch) for hatch, colour in product(HATCHES, COLOURS) if (colour, hatch) not in looks.values()
+    )
+    return [looks.get(label) or next(rest) for label in labels]
 
 
 def _bars(speech: Sequence[tuple[float, float]], duration_s: float) -> list[tuple[float, float]]:

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from serving import ROOT, submit, upload
 
 from ser_model.inference import EmotionRecognizer, adjective
-from ser_model.labels import EMOTIONS
+from ser_model.labels import EMOTIONS, SURE_CONFIDENCE
 from ser_model.page.analyse import EXAMPLE_NAMES
 from ser_model.page.answers import sentence_html
 from ser_model.timeline import segments
@@ -96,6 +96,7 @@ def test_predict_answers_as_the_recognizer_does(client, clips, recognizer, name)
     assert list(answer["scores"]) == list(expected.scores)
     assert answer["scores"] == pytest.approx(expected.scores, abs=1e-5)
     assert answer["confidence"] == pytest.approx(expected.confidence, abs=1e-5)
+    assert answer["sure"] == expected.sure == (expected.confidence >= SURE_CONFIDENCE)
     assert answer["duration_s"] == expected.duration_s and answer["speech_s"] == expected.speech_s
     assert [(window["start_s"], window["end_s"]) for window in answer["windows"]] == [
         (window.start_s, window.end_s) for window in expected.windows
@@ -117,7 +118,7 @@ def test_predict_says_why_it_cannot_judge(client, clips, name):
     answer = client.predict(handle_file(clips / name), api_name="/predict")
     assert answer["status"] == status and words in answer["message"]
     assert "/" not in answer["message"]  # no path of the server
-    assert answer["label"] is None and answer["scores"] == {} and answer["windows"] == []
+    assert answer["label"] is None and answer["sure"] is False and answer["scores"] == {} and answer["windows"] == []
 
 
 def test_predict_without_a_clip(client):

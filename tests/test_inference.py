@@ -25,12 +25,14 @@ from ser_model.inference import (
     VOICE,
     Caution,
     EmotionRecognizer,
+    Prediction,
     Recording,
     adjective,
     audio_files,
+    voice_message,
     write_predictions,
 )
-from ser_model.labels import EMOTIONS
+from ser_model.labels import EMOTIONS, SURE_CONFIDENCE
 from ser_model.voice_activity import CHUNK_SAMPLES, VoiceActivity
 
 RATE = 16_000
@@ -70,6 +72,14 @@ def test_a_voice_gets_a_label_and_scores_that_sum_to_one(recognizer, voice_path)
     assert prediction.confidence == max(prediction.scores.values()) == prediction.scores[prediction.label]
     assert 0.5 < prediction.speech_s < prediction.duration_s
     assert adjective(prediction.label) in prediction.message
+
+
+def test_what_is_less_likely_than_not_is_said_to_be_unsure():
+    """With the sentence and at the threshold of the page."""
+    unsure, sure = (Prediction(VOICE, "", 4.0, 2.0, "disgust", share) for share in (0.494, SURE_CONFIDENCE))
+    assert (unsure.sure, sure.sure, Prediction(NO_VOICE, "", 4.0, 0.0).sure) == (False, True, False)
+    assert voice_message("disgust", 0.494) == "Not sure. It sounds most like disgusted, but only with 49% confidence."
+    assert voice_message("disgust", SURE_CONFIDENCE) == "This voice sounds disgusted, with 50% confidence."
 
 
 def test_path_bytes_file_and_samples_answer_alike(recognizer, voice_path):

@@ -57,6 +57,7 @@ def test_what_developers_paste_into_a_browser_runs_and_names_this_server(page, s
         f"{code}; fetch('data:audio/flac;base64,{clip}').then((sound) => sound.blob()).then((clip) => {asked})"
     )
     assert predicted["label"] == over_time["segments"][0]["emotion"] == expected["label"]
+    assert predicted["sure"] is over_time["sure"] is several["rows"][0]["sure"] is expected["sure"]
     assert several["summary"] == {"judged": 2, "failed": 0, "emotions": {expected["label"]: 2}}
 
 

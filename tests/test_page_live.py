@@ -4,9 +4,12 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from serving import running_app, visit
+from serving import open_settings, running_app, visit
 
+from ser_model.inference import Window, adjective
 from ser_model.labels import EMOTIONS
+from ser_model.page.live import track_html
+from ser_model.page.texts import Texts
 
 pytestmark = pytest.mark.browser
 
@@ -22,6 +25,8 @@ KEEP_STREAMS = """() => {
 MICROPHONES_ON = (
     "() => streams.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState == 'live').length"
 )
+TEXTS = Texts()
+SAY = TEXTS.speaker("en")
 ANSWER = re.compile("sounds|Not sure|Listening")
 
 
@@ -69,6 +74,42 @@ def test_a_voice_is_named_while_it_speaks(live):
     before = live.locator("#live-scores").inner_text()
     expect(live.locator("#live-scores")).not_to_have_text(before, use_inner_text=True)  # it goes on
     stop(live)
+
+
+def test_what_is_not_sure_looks_so_in_the_track_too():
+    angry, sad = {"angry": 0.8, "sad": 0.2}, {"sad": 0.6, "angry": 0.4}
+    track = [Window(start, start + 1.0, scores) for start, scores in enumerate([angry, angry, sad, angry])]
+    item = re.compile(r'<li( class="unsure")?>(0:0\d).*?</span> ([^<]*)</li>')
+    items = {threshold: item.findall(track_html(TEXTS, SAY, track, threshold)) for threshold in (0.5, 0.7, 0.9)}
+    assert items == {
+        0.5: [("", "0:00", "angry"), ("", "0:02", "sad"), ("", "0:03", "angry")],
+        0.7: [("", "0:00", "angry"), (' class="unsure"', "0:02", "not sure"), ("", "0:03", "angry")],
+        0.9: [(' class="unsure"', "0:00", "not sure")],
+    }
+
+
+def test_the_threshold_rewords_a_track_that_has_ended(live):
+    record(live)
+    expect(live.locator("#live-track li").first).to_be_visible()
+    stop(live)
+    expect(said(live)).to_contain_text("Stopped")
+    open_settings(live)
+    number = live.locator("#threshold input[type=number]")
+    for threshold, words in (("100", "not sure"), ("0", re.compile("|".join(map(adjective, EMOTIONS))))):
+        number.fill(threshold)
+        number.press("Enter")
+        expect(live.locator("#live-track li").first).to_contain_text(words)
+    assert (
+        live.locator("#live-track li").evaluate_all("(all) => all.map((one) => getComputedStyle(one).margin)")
+        == ["0px"] * live.locator("#live-track li").count()
+    )  # else only the first row stands straight
+
+
+def test_the_record_button_holds_its_word_on_a_phone(browser, server):
+    with visit(browser, server, locale="de-DE", viewport={"width": 390, "height": 844}) as page:
+        button = opened(page).locator("#live-microphone .record-button")
+        expect(button).to_contain_text("Aufnehmen")
+        assert button.evaluate("(button) => button.scrollWidth - button.clientWidth") <= 0
 
 
 def test_stop_turns_the_microphone_off_and_nothing_runs_after_it(live):

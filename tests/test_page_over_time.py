@@ -11,9 +11,9 @@ import pytest
 import soundfile
 from gradio_client import Client, handle_file
 from playwright.sync_api import expect
-from serving import encode, submit, upload
+from serving import encode, open_settings, submit, upload
 
-ANSWERED = re.compile(r"This voice sounds|Not sure")
+ANSWERED = re.compile(r"This voice|Not sure")
 
 
 @pytest.fixture
@@ -95,6 +95,31 @@ def test_table_files_and_api_tell_the_same_segments(shown, server, clips):
 
 
 @pytest.mark.browser
+def test_the_threshold_rewords_answer_segments_and_subtitles(page):
+    page.get_by_role("button", name="Angry, then sad", exact=True).click()
+    rows = page.locator(".over-time tbody tr")
+    expect(rows).to_have_count(2, timeout=30_000)
+    expect(rows).to_contain_text(["angry", "sad"])
+    open_settings(page)
+    number = page.locator("#threshold input[type=number]")
+    for threshold, said, unsure in (
+        ("65", re.compile(r"changes: it sounds sad for \d\d% of the speech; the rest is uncertain"), [True, False]),
+        ("100", re.compile("Not sure"), [True, True]),
+        ("50", re.compile(r"most often it sounds sad \(\d\d% of the speech\), but also angry"), [False, False]),
+    ):
+        number.fill(threshold)
+        number.press("Enter")
+        expect(page.locator("#status .said")).to_have_text(said)
+        likely = zip(["angry", "sad"], unsure, strict=True)
+        words = [f"not sure (most like {name})" if is_unsure else name for name, is_unsure in likely]
+        expect(rows.locator("td:nth-child(4)")).to_have_text(words)
+        assert rows.evaluate_all("(rows) => rows.map((row) => row.className === 'unsure')") == unsure
+        srt = page.locator(".over-time .downloads a").last.get_attribute("href")
+        subtitles = base64.b64decode(srt.partition(",")[2]).decode()
+        assert re.findall(r"^(.*) \(\d+%\)$", subtitles, re.MULTILINE) == words
+
+
+@pytest.mark.browser
 def test_what_the_model_listened_to_is_drawn_on_demand(shown):
     shown.get_by_role("button", name="Look inside").click()
     expect(shown.locator("#pictures svg")).to_have_count(3)
@@ -134,4 +159,5 @@ def test_a_new_recording_takes_the_old_answer_away(shown, clips):
     expect(shown.get_by_role("button", name="Look inside")).to_have_count(0)
     upload(shown, clips / "clip.wav")
     submit(shown, "This voice sounds")
+    expect(shown.locator("#over-time")).to_have_text(re.compile(r"is shown for recordings of more than 6 s"))
     expect(shown.locator(".over-time")).to_have_count(0)  # it fits into one window

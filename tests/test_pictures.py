@@ -10,7 +10,8 @@ from PIL import Image
 
 from ser_model import SERFeatureExtractor
 from ser_model.inference import Window
-from ser_model.pictures import log_mel_svg, mfcc_svg, saliency_svg, timeline_svg
+from ser_model.labels import label_scheme
+from ser_model.pictures import log_mel_svg, looks_of, mfcc_svg, saliency_svg, timeline_svg
 from ser_model.saliency import Saliency
 
 RATE = 16_000
@@ -69,9 +70,23 @@ def test_the_timeline_marks_speech_and_stays_small_for_an_hour():
     speech = [(start + 0.1, start + 1.9) for start in range(0, 3600, 2)]
     plain = timeline_svg(windows[:2], labels, 6.0)
     marked = timeline_svg(windows[:2], labels, 6.0, speech=[(0.5, 2.0), (3.0, 5.0)], names=["calme", "en colère"])
-    assert marked.count("<path") - plain.count("<path") == 2
-    assert {"calme", "en colère"} <= texts(marked)
+    assert marked.count("<path") - plain.count("<path") == 3  # two stretches, and what they are
+    assert {"calme", "en colère", "speech", "percent", "0", "25", "100"} <= texts(marked)
+    assert "speech" not in texts(plain)
     assert len(timeline_svg(windows, labels, 3602.0, speech)) < 60_000
+
+
+def test_an_emotion_has_its_colour_with_every_model_and_a_man_a_pattern():
+    def looks(base: str) -> dict[str, tuple[str, str]]:
+        labels = label_scheme(base).names
+        return dict(zip(labels, looks_of(labels), strict=True))
+
+    eight, fourteen = looks("8"), looks("14")
+    assert len(set(eight.values())) == 8 and len(set(fourteen.values())) == 14
+    for label, (colour, pattern) in fourteen.items():
+        sex, _, emotion = label.partition("_")
+        assert (colour, bool(pattern)) == (eight[emotion][0], sex == "male")
+    assert len(set(looks_of(["happy", "my_happy", *"abcdefgh"]))) == 10
 
 
 @pytest.mark.parametrize("draw", [log_mel_svg, lambda *sound: mfcc_svg(*sound, SERFeatureExtractor())])

@@ -9,6 +9,7 @@ import gradio.route_utils
 from limits import RateLimitItem
 from starlette.middleware import Middleware
 
+from ..labels import SURE_CONFIDENCE
 from . import analyse, clips, developers, library, live, many
 from .answers import decimal
 from .context import Page
@@ -61,7 +62,7 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
         threshold = gr.Slider(
             0,
             100,
-            50,
+            round(100 * SURE_CONFIDENCE),
             step=1,
             label=texts.label("page.threshold"),
             info=texts.label("page.threshold_info"),

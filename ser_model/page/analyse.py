@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import gradio as gr
 
-from .answers import NO_CLIP, UNREADABLE, answer_html, bars_html, clock, sentence_html
+from .answers import NO_CLIP, RUNNING, UNREADABLE, answer_html, bars_html, clock, sentence_html
 from .clips import begin_clips, remember
 from .context import Page
 from .figures import can_explain, pictures_html, saliency_html
@@ -19,6 +19,7 @@ from .server import MAX_UPLOAD_MB
 from .texts import Say, language
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+MADE_HERE = "audio.wav"  # what Gradio's recorder calls whatever it recorded or cut
 LONG_S = 30  # of a recording, from which on a bar tells how far it is heard
 EXAMPLE_NAMES = ("angry_voice", "sad_voice", "frightened_voice", "changing_voice")  # synthetic_<name>.flac
 
@@ -39,11 +40,17 @@ def hint_html(say: Say) -> str:
     return sentence_html("👋", say("try.hint"), say("page.upload_limit", megabytes=MAX_UPLOAD_MB))
 
 
+def again_html(say: Say, model: str) -> str:
+    """What to do when another model is chosen."""
+    return sentence_html("👋", say("try.again", model=model))
+
+
 @dataclass(frozen=True)
 class Heard:
     """What this visitor sees now, kept so that other words or pictures for it need no second hearing."""
 
     path: str
+    name: str
     model: str
     prediction: object
 
@@ -104,44 +111,63 @@ def build(context: Page) -> None:
         from ..timeline import segments
 
         prediction = hear(model, recording)
-        known = {name: getattr(prediction, name) for name in ("status", "message", "duration_s", "speech")}
+        known = {name: getattr(prediction, name) for name in ("status", "message", "sure", "duration_s", "speech")}
         return known | {"segments": [asdict(segment) for segment in segments(prediction)]}
 
     def show(
         recording: str | None,
+        chosen: str | None,
+        running: bool,
         model: str,
         threshold_percent: float,
         clips: list,
         request: gr.Request,
         progress=gr.Progress(),  # noqa: B008  it is there that Gradio looks for it
     ):
-        """-> answer, bars, nothing yet of what takes longer, what was heard, and this visitor's clips."""
+        """-> path of the recording, answer, bars, nothing yet of what takes longer, what was heard, visitor's clips.
+
+        Args:
+            chosen: the name of the file that the visitor chose; None if he recorded.
+            running: whether he still records.
+        """
         say = partial(texts.say, request)
         prediction = hear(model, recording, request, progress)
-        heard = Heard(recording, model, prediction) if recording else None
+        heard = None
+        if recording is None and running:
+            prediction = replace(prediction, status=RUNNING)
+        elif recording:
+            name = Path(recording).name
+            if name == MADE_HERE:
+                name = chosen or say("try.recorded", length=clock(prediction.duration_s))
+            heard = Heard(recording, name, model, prediction)
         if recording and prediction.status != UNREADABLE:
             with while_kept(say):
-                kept = remember(clips, prediction, recording, name=Path(recording).name, model=model)
+                kept = remember(clips, prediction, recording, name=heard.name, model=model)
             if not kept:
                 gr.Warning(say("clips.no_room"))
-        answer = answer_html(texts, say, prediction, threshold_percent / 100)
-        return answer, bars_html(texts, say, prediction.scores or {}), *no_details(), heard, clips
+        answer = answer_html(texts, say, prediction, threshold_percent / 100, course_below=True)
+        bars = bars_html(texts, say, prediction.scores or {})
+        return recording or "", answer, bars, *no_details(), heard, clips
 
     def shown_example(name: str):
         recording = str(EXAMPLES / f"synthetic_{name}.flac")
 
         def show_example(model: str, threshold_percent: float, clips: list, request: gr.Request):
-            return recording, *show(recording, model, threshold_percent, clips, request, None)
+            chosen = Path(recording).name
+            return recording, chosen, *show(recording, chosen, False, model, threshold_percent, clips, request, None)
 
         return show_example
 
     def reword(heard: Heard | None, threshold_percent: float, request: gr.Request):
-        """The answer again, in the words of another threshold."""
+        """Answer and segments again, in the words of another threshold."""
         if heard is None:
-            return gr.skip()
-        return answer_html(texts, partial(texts.say, request), heard.prediction, threshold_percent / 100)
+            return gr.skip(), gr.skip()
+        say, threshold = partial(texts.say, request), threshold_percent / 100
+        labels = context.models.get(heard.model).labels
+        answer = answer_html(texts, say, heard.prediction, threshold, course_below=True)
+        return answer, over_time_html(texts, say, heard, labels, threshold)
 
-    def detail(heard: Heard | None, request: gr.Request):
+    def detail(heard: Heard | None, threshold_percent: float, request: gr.Request):
         """-> over time, pictures, and whether there is more to ask for."""
         if heard is None or heard.prediction.status in (UNREADABLE, "too_short"):
             return no_details()
@@ -150,7 +176,7 @@ def build(context: Page) -> None:
         with while_kept(say):
             pictures = pictures_html(say, recognizer, heard.path, prediction.duration_s)
         return (
-            over_time_html(texts, say, prediction, recognizer.labels, heard.path),
+            over_time_html(texts, say, heard, recognizer.labels, threshold_percent / 100),
             gr.update(visible=True),
             pictures,
             "",
@@ -170,11 +196,15 @@ def build(context: Page) -> None:
         """Nothing of a clip that the visitor has deleted stays on the page."""
         if heard is None or Path(heard.path).exists():
             return gr.skip()
-        return None, hint_html(partial(texts.say, request)), "", *no_details(), None
+        return None, "", hint_html(partial(texts.say, request)), "", *no_details(), None
 
     gr.set_static_paths([EXAMPLES])  # no copy of one among the uploads, which one visitor could delete for all
     heard = gr.State(time_to_live=context.clips.time_to_live)
-    with gr.Row(equal_height=False):
+    chosen, running = gr.State(), gr.State(False)
+    # Nobody sees this button. Its text is the path of the recording that the answer is of, and the browser presses it
+    # when there is another.
+    answered_one = gr.Button("", visible="hidden", elem_id="answered-one")
+    with gr.Row(equal_height=False, elem_id="try-it"):
         with gr.Column(min_width=300):
             recording = gr.Audio(
                 label=texts.label("try.recording"),
@@ -202,24 +232,39 @@ def build(context: Page) -> None:
     private = {"api_visibility": "private"}
     quick = private | {"queue": False, "show_progress": "hidden"}
     details = [over_time, inside, pictures, saliency, more]
-    answer = [status, scores, *details]
+    answer = [answered_one, status, scores, *details]
     settings = [context.choice, context.threshold, context.clips]
     shown = [*answer, heard, context.clips]
-    answered = [submit.click(show, [recording, *settings], shown, show_progress_on=[status], **private)]
+    given = [recording, chosen, running, *settings]
+    answered = [submit.click(show, given, shown, show_progress_on=[status], **private)]
     for name, button in examples.items():
-        arguments = (shown_example(name), settings, [recording, *shown])
+        arguments = (shown_example(name), settings, [recording, chosen, *shown])
         answered.append(button.click(*arguments, show_progress_on=[status], **private))
     begin_clips(context.clips, [submit.click, *(button.click for button in examples.values())])
-    after = [event.success(detail, heard, details, show_progress="hidden", **private) for event in answered]
+    detailing = {"fn": detail, "inputs": [heard, context.threshold], "outputs": details, "show_progress": "hidden"}
+    after = [event.success(**detailing, **private) for event in answered]
     more.click(explain, heard, [saliency, more], show_progress_on=[more], **private)
     # An old answer never stands beside a new recording. In the browser alone, so that it is never late either.
     gone = {"visible": False, "__type__": "update"}
-    blank = json.dumps([str(hint), "", "", gone, "", "", gone])
-    for new in (recording.input, recording.clear, context.choice.change):
-        new(None, None, answer, js=f"() => {blank}", cancels=[*answered, *after])
+    rest = json.dumps(["", "", gone, "", "", gone])
+    again = {
+        model: str(texts.rendered(f"try.again_{number}", partial(again_html, model=model)))
+        for number, model in enumerate(context.models.names)
+    }
+    words = f"(recording && {json.dumps(again)}[model]) ?? {json.dumps(str(hint))}"
+    blank = f"(recording, model) => ['', {words}, ...{rest}]"
+    other = "(recording, path) => { if (recording?.path !== path) document.querySelector('#answered-one').click(); }"
+    recording.change(None, [recording, answered_one], None, js=other, **private)
+    for new in (answered_one.click, context.choice.change):
+        new(None, [recording, context.choice], answer, js=blank, cancels=[*answered, *after])
         new(lambda: None, None, heard, **quick)
     context.deleted.change(forget_deleted, heard, [recording, *answer, heard], **quick)
-    context.threshold.change(reword, [heard, context.threshold], status, **quick)
+    context.threshold.change(reword, [heard, context.threshold], [status, over_time], **quick)
+    # What the visitor does with the recorder, for Gradio calls all that it makes by one name.
+    recording.start_recording(lambda: True, None, running, **quick)
+    recording.stop_recording(lambda: (False, None), None, [running, chosen], **quick)
+    recording.upload(lambda path: (False, Path(path).name), recording, [running, chosen], **quick)
+    recording.clear(lambda: False, None, running, **quick)
 
     # Components, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.
     asked = [recording, gr.Dropdown(context.models.names, value=context.models.default, label="model", visible=False)]

@@ -1,5 +1,6 @@
 """What a prediction looks and reads like, in any tab: one sentence, some advice, bars."""
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
@@ -15,7 +16,7 @@ EMOJI = {
     "disgust": "🤢",
     "surprised": "😲",
 }
-NO_CLIP, UNREADABLE = "no_clip", "unreadable"  # beside the states of `Prediction`
+NO_CLIP, RUNNING, UNREADABLE = "no_clip", "running", "unreadable"  # beside the states of `Prediction`
 
 
 def emoji(label: str | None) -> str:
@@ -55,12 +56,55 @@ def sentences(texts: Texts, say: Say, prediction, threshold: float) -> tuple[str
     return say(f"{key}.said", **values), say(f"{key}.advice", **values)
 
 
-def answer_html(texts: Texts, say: Say, prediction, threshold: float) -> str:
-    """Emoji, sentence and advice."""
+def answer_html(texts: Texts, say: Say, prediction, threshold: float, course_below: bool = False) -> str:
+    """Emoji, sentence and advice.
+
+    Args:
+        course_below: whether the page shows below how the emotion changes over time.
+    """
+    label, kind = prediction.label, state(prediction, threshold)
     said, advice = sentences(texts, say, prediction, threshold)
+    if shares := sure_shares(prediction, threshold):  # of which an average over all would say little
+        label, kind = next(iter(shares)), "voice"
+        said = changing(texts, say, shares)
+        advice = say("states.changing.advice") if course_below else sentences(texts, say, prediction, 0.0)[1]
     reason = prediction.message if prediction.status == UNREADABLE else ""
     cautions = [caution_sentence(say, caution) for caution in prediction.warnings]
-    return sentence_html(emoji(prediction.label), said, advice, state(prediction, threshold), reason, cautions)
+    return sentence_html(emoji(label), said, advice, kind, reason, cautions)
+
+
+def sure_shares(prediction, threshold: float) -> dict[str, float]:
+    """Where segments of several emotions follow each other, the shares of the speech that surely sound like each, the
+    largest first; elsewhere nothing.
+    """
+    if len(prediction.windows) < 2:
+        return {}
+    from ..timeline import segments
+
+    parts = segments(prediction)
+    if len({part.emotion for part in parts}) < 2:
+        return {}
+    lengths_s = Counter()
+    for part in parts:
+        if part.confidence >= threshold:
+            lengths_s[part.emotion] += part.end_s - part.start_s
+    total_s = sum(part.end_s - part.start_s for part in parts)
+    return {label: length_s / total_s for label, length_s in lengths_s.most_common()}
+
+
+def changing(texts: Texts, say: Say, shares: dict[str, float]) -> str:
+    """The sentence for `sure_shares`."""
+    (first, share), *others = ((texts.emotion(say, label), share) for label, share in shares.items())
+    values = {"emotion": first, "share": percent(say, share)}
+    if others:
+        return say("states.changing.said", **values, other=others[0][0])
+    return say("states.changing.else_unsure", **values)
+
+
+def segment_words(texts: Texts, say: Say, label: str, confidence: float, threshold: float) -> str:
+    """ "angry", or below the threshold "not sure (most like angry)"."""
+    name = texts.emotion(say, label)
+    return name if confidence >= threshold else say("states.unsure.short", emotion=name)
 
 
 def caution_sentence(say: Say, caution) -> str:

@@ -4,7 +4,8 @@ from html import escape
 
 from .texts import Say, Texts
 
-AXES = ("seconds", "hertz", "amplitude", "coefficient", "share")  # words that the pictures are labelled with
+# Words that the pictures are labelled with.
+AXES = ("seconds", "hertz", "amplitude", "coefficient", "percent", "speech")
 
 
 def pictures_html(say: Say, recognizer, path: str, duration_s: float) -> str:

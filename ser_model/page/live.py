@@ -30,8 +30,9 @@ PLACES = "live"  # what Gradio counts them by
 TRACK_CSS = """
 .track { display: flex; flex-wrap: wrap; gap: .25rem .5rem; align-items: center; margin: .25rem 0 0; padding: 0;
   list-style: none; }
-.track li { padding: .1rem .5rem; border: 1px solid var(--border-color-primary); border-radius: 6px;
+.track li { margin: 0; padding: .1rem .5rem; border: 1px solid var(--border-color-primary); border-radius: 6px;
   font-variant-numeric: tabular-nums; }
+.track .unsure { border-style: dashed; color: var(--body-text-color-subdued); }
 """
 
 
@@ -42,6 +43,7 @@ class Session:
     labels: list[str]  # in the order of the model, so that no bar changes its place
     live: object  # a `LiveRecognizer`
     said: str = ""
+    track: tuple = ()
 
 
 def build(context: Page) -> None:
@@ -53,14 +55,14 @@ def build(context: Page) -> None:
         return context.models.get(model).recognize(clips)
 
     def start(model: str, request: gr.Request):
-        """-> session, sentence, bars, track; no session where all places are taken"""
+        """-> no ended track, session, sentence, bars, track; no session where all places are taken"""
         from ..streaming import LiveRecognizer
 
         if is_full(context.demo._queue, request.session_hash):
-            return None, *blank(request, "⏳", "live.full")
+            return None, None, *blank(request, "⏳", "live.full")
         recognizer = context.models.get_for_visitor(model)
         session = Session(recognizer.labels, LiveRecognizer(partial(recognize, model), recognizer.sampling_rate))
-        return session, *blank(request, "🎙️", "live.listening")
+        return None, session, *blank(request, "🎙️", "live.listening")
 
     def listen(file: str | None, session: Session | None, threshold_percent: float, request: gr.Request):
         """-> sentence, bars, track; nothing before Record or after Stop, whatever still arrives"""
@@ -74,23 +76,27 @@ def build(context: Page) -> None:
             raise gr.Error(str(error), print_exception=False) from error
         if answer is None:
             return gr.skip()
-        say = partial(texts.say, request)
-        symbol, said, advice = sentence(texts, say, answer.prediction, threshold_percent / 100)
+        say, threshold = partial(texts.say, request), threshold_percent / 100
+        symbol, said, advice = sentence(texts, say, answer.prediction, threshold)
         shown = (
             sentence_html(symbol, said, advice) if said != session.said else gr.skip()
         )  # a screen reader says it once
-        session.said = said
+        session.said, session.track = said, answer.track
         scores = answer.prediction.scores and {label: answer.prediction.scores[label] for label in session.labels}
-        return shown, bars_html(texts, say, scores), track_html(texts, say, answer.track)
+        return shown, bars_html(texts, say, scores), track_html(texts, say, answer.track, threshold)
 
-    def stop(request: gr.Request):
-        """-> no session, sentence; bars and track stay to be looked at"""
-        return None, sentence_html("⏹️", texts.say(request, "live.stopped"))
+    def stop(session: Session | None, request: gr.Request):
+        """-> no session, sentence, what its track tells; bars and track stay to be looked at"""
+        return None, sentence_html("⏹️", texts.say(request, "live.stopped")), session and session.track
+
+    def reword(ended, threshold_percent: float, request: gr.Request):
+        """The track again, in the words of another threshold; while it listens, the next answer brings them anyway."""
+        return track_html(texts, partial(texts.say, request), ended, threshold_percent / 100) if ended else gr.skip()
 
     def blank(request: gr.Request, symbol: str, key: str):
         return sentence_html(symbol, texts.say(request, key)), "", ""
 
-    session = gr.State(time_to_live=60 * (MINUTES + 1))
+    session, ended = gr.State(time_to_live=60 * (MINUTES + 1)), gr.State()
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
             microphone = gr.Audio(
@@ -112,7 +118,7 @@ def build(context: Page) -> None:
             track = gr.HTML(elem_id="live-track", css_template=TRACK_CSS)
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    microphone.start_recording(start, context.choice, [session, said, bars, track], queue=False, **quiet)
+    microphone.start_recording(start, context.choice, [ended, session, said, bars, track], queue=False, **quiet)
     listening = microphone.stream(
         listen,
         [microphone, session, context.threshold],
@@ -124,7 +130,8 @@ def build(context: Page) -> None:
         **quiet,
     )
     listening.then(None, js=PRESS_STOP)
-    microphone.stop_recording(stop, None, [session, said], cancels=[listening], queue=False, **quiet)
+    microphone.stop_recording(stop, session, [session, said, ended], cancels=[listening], queue=False, **quiet)
+    context.threshold.change(reword, [ended, context.threshold], track, queue=False, **quiet)
     Context.block.select(None, None, microphone, js=SEND_SO_OFTEN, api_visibility="private")  # the tab
 
 
@@ -175,16 +182,17 @@ def sentence(texts: Texts, say: Say, prediction, threshold: float) -> tuple[str,
     return emoji(prediction.label), say(key, emotion=texts.emotion(say, prediction.label)), ""
 
 
-def track_html(texts: Texts, say: Say, track) -> str:
-    """What it sounded like in the last minute, in words, newest last: "0:03 😠 angry"."""
-    runs = [next(run) for _, run in groupby(track, key=likeliest)]
-    items = "".join(
-        f'<li>{clock(window.start_s)} <span class="emoji" aria-hidden="true">{emoji(likeliest(window))}</span> '
-        f"{escape(texts.emotion(say, likeliest(window)))}</li>"
-        for window in runs
-    )
-    return f'<ol class="track" aria-label="{escape(say("live.track"))}">{items}</ol>'
+def track_html(texts: Texts, say: Say, track, threshold: float) -> str:
+    """What it sounded like in the last minute, in words, newest last: "0:03 😠 angry", or "0:03 🤔 not sure"."""
 
+    def heard(window) -> str | None:
+        label, confidence = next(iter(window.scores.items()))
+        return label if confidence >= threshold else None
 
-def likeliest(window) -> str:
-    return next(iter(window.scores))
+    items = []
+    for label, run in groupby(track, key=heard):
+        symbol = f'<span class="emoji" aria-hidden="true">{emoji(label)}</span>'
+        words = texts.emotion(say, label) if label else say("many.unsure")
+        kind = "" if label else ' class="unsure"'
+        items.append(f"<li{kind}>{clock(next(run).start_s)} {symbol} {escape(words)}</li>")
+    return f'<ol class="track" aria-label="{escape(say("live.track"))}">{"".join(items)}</ol>'

@@ -125,6 +125,17 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 :is(#live-status, #live-scores, #live-track) .html-container { padding: 0; }
 footer .divider { display: none; }
 #announcer { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+
+.no-course { color: var(--body-text-color-subdued); font-size: var(--text-md); margin: 0; }
+.over-time .unsure td { color: var(--body-text-color-subdued); font-style: italic; }
+#live-microphone .record-button { min-width: max-content; padding-inline-end: .75rem; }
+.gradio-container:has(#status .wrap.full:not(.hide)) #submit { opacity: .7; cursor: progress; }
+/* On a phone the answer stands right below the button, and what else may be tried below the answer. */
+@media (max-width: 42rem) {
+  #try-it { flex-direction: column; }
+  #try-it > .column { display: contents; }
+  :is(#examples-hint, #examples) { order: 1; }
+}
 """
 
 # Gradio's audio field takes only what the browser calls audio, but webm and mp4 are "video" to it, and amr is nothing.
