@@ -262,5 +262,22 @@ PLAY_PARTS = """
 """
 
 
+def focus_js(*selectors: str) -> str:
+    """For an event that takes the pressed button away: whoever goes by keyboard goes on at the first of `selectors`
+    that is there, not at the top of the page.
+    """
+    return f"""() => {{
+      const pressed = document.activeElement;
+      const move = (frames) => {{
+        if (![pressed, document.body].includes(document.activeElement)) return;  // gone elsewhere meanwhile
+        const places = {list(selectors)}.map((selector) => document.querySelector(selector));
+        const place = places.find((element) => element?.checkVisibility());
+        if (place && document.activeElement === document.body) place.focus();
+        else if (frames) requestAnimationFrame(() => move(frames - 1));  // the button is still there
+      }};
+      move(60);
+    }}"""
+
+
 # Runs once, when the page is there.
 BROWSER_SCRIPT = f"() => {{ {{{TAKE_ANY_RECORDING}}} {{{SPEAK_ONE_LANGUAGE}}} {{{ANNOUNCE}}} {{{PLAY_PARTS}}} }}"
