@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import serving
+import soundfile
 from playwright.sync_api import Page, expect
 from serving import ROOT, open_settings, submit, upload
 
@@ -129,9 +130,12 @@ def test_a_clip_is_kept_on_request_corrected_and_deleted(page, database):
     with contextlib.closing(Library(database)) as library:
         before = library.find().total
         page.get_by_role("tab", name="My clips").click()
+        expect(page.locator("#clips-keep-hint")).to_contain_text("publishes it: everyone who opens this page")
         for said in ("where everyone who opens this page can hear it", "in the library already"):
             page.locator("#clips-keep").click()
             expect(page.locator("#clips-happened")).to_contain_text(said)
+        button, happened = (page.locator(name).bounding_box() for name in ("#clips-keep", "#clips-happened"))
+        assert 0 < happened["y"] - button["y"] < 200  # both are seen at once
         assert library.find().total == before + 1
         open_library(page)
         expect(page.locator("#library-notice")).to_contain_text("The library is on.")
@@ -177,6 +181,17 @@ def test_a_clip_is_kept_on_request_corrected_and_deleted(page, database):
         expect(page.locator("#announcer p").last).to_contain_text(f"1 to {PAGE_SIZE} of")
         expect(page.locator("#announcer")).to_contain_text("deleted from the library")
         assert library.find().total == before
+
+
+@pytest.mark.browser
+def test_a_clip_without_an_answer_cannot_be_kept(page, tmp_path):
+    noise = tmp_path / "noise.wav"
+    soundfile.write(noise, 0.1 * np.random.default_rng(0).normal(size=32_000), 16_000)
+    upload(page, noise)
+    submit(page, "No voice was heard")
+    page.get_by_role("tab", name="My clips").click()
+    expect(page.locator("#clips-keep-hint")).to_have_text("Only a clip with an emotion can be kept.")
+    expect(page.locator("#clips-keep")).to_be_disabled()
 
 
 @pytest.mark.browser

@@ -70,7 +70,7 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .over-time h2 { font-size: var(--text-xl); margin: .5rem 0 .25rem; }
 .over-time .hint { color: var(--body-text-color-subdued); margin: 0 0 .5rem; }
 .over-time .plot { position: relative; cursor: pointer; touch-action: pan-y; user-select: none; }
-.over-time svg, #pictures svg, #saliency svg { display: block; width: 100%; height: auto; }
+:is(.over-time, #pictures, #saliency, [id^="clips-"] .pictures) svg { display: block; width: 100%; height: auto; }
 .over-time .area { position: absolute; pointer-events: none; }
 .over-time .chosen, .over-time .now { position: absolute; top: 0; bottom: 0; display: none; }
 .over-time .chosen { background: var(--primary-500); opacity: .3; }
@@ -109,6 +109,7 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .scroll .rows :is(tr, th, td) { border-width: 0 0 1px !important;
   border-color: var(--border-color-primary) !important; }
 .rows :is(th, td) { padding: .4rem .75rem .4rem 0; text-align: start; vertical-align: top; }
+.rows td { max-width: 16rem; overflow: hidden; text-overflow: ellipsis; }
 .rows th { white-space: nowrap; }
 .plain { padding: 0; border: 0; }
 .plain .html-container { padding: 0; }
