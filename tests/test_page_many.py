@@ -245,3 +245,5 @@ def test_it_fits_a_phone(page, voices):
     run(page)
     expect(page.locator("#many-table").get_by_role("row")).to_have_count(1 + 6)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    note = page.locator('#many-table [role=gridcell][aria-colindex="3"]').first.bounding_box()
+    assert note["x"] + note["width"] <= 390  # what says why there is no answer is seen without scrolling

@@ -221,7 +221,7 @@ def build(context: Page) -> None:
         label=texts.label("many.table"),
         show_search="none",
         wrap=False,
-        column_widths=[160, 110, 200],  # a long name would push all else off the screen; a click shows it whole
+        column_widths=["26%", 110, "36%"],  # of the table's; a long name would push all else off the screen
         elem_id="many-table",
     )
     shown = gr.State(time_to_live=context.clips.time_to_live)
