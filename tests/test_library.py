@@ -29,7 +29,7 @@ from sqlalchemy.exc import OperationalError
 from ser_model.data import load_data
 from ser_model.library import store
 from ser_model.library.errors import LibraryError
-from ser_model.library.store import Library, migrations
+from ser_model.library.store import Exported, Library, migrations
 from ser_model.library.tables import Clip
 from ser_model.page.library import training_command
 from ser_model.settings import load_settings
@@ -117,7 +117,7 @@ def test_a_clip_survives_a_restart_with_all_that_is_known_of_it(url):
         [found] = library.find().clips
         sound, rate = soundfile.read(io.BytesIO(library.audio(found.id)), dtype="float32")
     assert (found.id, found.name, found.model) == (clip.id, "Aufnahme ü 録音.wav", "ser-cnn-8")
-    assert (found.label, found.predicted, found.corrected) == ("angry", "angry", None)
+    assert (found.label, found.predicted, found.confidence, found.confirmed) == ("angry", "angry", 0.75, None)
     assert found.scores == {"angry": 0.75, "calm": 0.25} and found.duration_s == 0.5
     assert before <= found.added_at <= datetime.now().astimezone()
     assert rate == RATE and sound == pytest.approx(tone(300), abs=2 / 2**15)
@@ -160,13 +160,24 @@ def test_find_by_label_by_day_and_page_by_page(library, url):
     assert library.find("sad", since=day, until=day).total == 1
 
 
-def test_a_correction_can_be_taken_back(library):
+def test_a_person_may_correct_confirm_and_take_it_back(library):
     clip, _ = add(library, 300)
+    assert library.unchecked() == library.find(unchecked=True).total == 1
     assert library.correct(clip.id, " calm ").label == "calm"
     assert library.find().clips[0].predicted == "angry"
-    assert library.correct(clip.id, "angry").corrected is None
-    library.correct(clip.id, "sad")
-    assert library.correct(clip.id, None).label == "angry"
+    assert library.correct(clip.id, "angry").confirmed == "angry"
+    assert library.unchecked() == library.find(unchecked=True).total == 0
+    assert library.correct(clip.id, None).confirmed is None
+    assert library.find("angry", unchecked=True).total == 1
+
+
+def test_of_a_library_that_held_corrections_alone_those_count_as_checked(library):
+    for number in range(2):
+        add(library, 300 + number)
+    with library._writing_engine.begin() as connection:
+        connection.execute(text("UPDATE clips SET corrected = 'sad' WHERE id = 2"))
+    assert [(clip.predicted, clip.confirmed) for clip in library.find().clips] == [("angry", "sad"), ("angry", None)]
+    assert library.export(io.BytesIO()) == Exported({"sad": 1}, unchecked=1)
 
 
 def test_what_is_deleted_is_gone_and_its_number_never_given_again(library, url, tmp_path):
@@ -206,10 +217,12 @@ def test_a_label_that_could_be_no_folder_is_refused(library, label):
 def test_the_export_is_a_corpus_that_training_takes(library, tmp_path):
     for number in range(24):
         label = ("calm", "tense")[number % 2]
-        add(library, 200 + 40 * number, label="angry" if number == 1 else label, name=f"../x/{number} ü.wav")
-    library.correct(library.find("angry").clips[0].id, "tense")
+        heard = "angry" if number == 1 else label
+        clip, _ = add(library, 200 + 40 * number, label=heard, name=f"../x/{number} ü.wav")
+        library.correct(clip.id, label)
+    add(library, 199, label="calm")  # as a model heard it
     with open(tmp_path / "library.zip", "w+b") as file:
-        assert library.export(file) == {"calm": 12, "tense": 12}
+        assert library.export(file) == Exported({"calm": 12, "tense": 12}, unchecked=1)
     with zipfile.ZipFile(tmp_path / "library.zip") as archive:
         archive.extractall(tmp_path / "data")
     assert len(list((tmp_path / "data" / "library" / "tense").glob("*.flac"))) == 12
@@ -223,7 +236,8 @@ def test_the_export_is_a_corpus_that_training_takes(library, tmp_path):
 def test_one_epoch_from_the_export(tmp_path):
     with contextlib.closing(Library(f"sqlite:///{tmp_path}/library.db")) as library:
         for number in range(20):
-            add(library, 200 + 40 * number, label=("calm", "tense")[number % 2])
+            clip, _ = add(library, 200 + 40 * number)
+            library.correct(clip.id, ("calm", "tense")[number % 2])
         with open(tmp_path / "library.zip", "w+b") as file:
             library.export(file)
     with zipfile.ZipFile(tmp_path / "library.zip") as archive:

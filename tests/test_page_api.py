@@ -15,13 +15,17 @@ from shutil import disk_usage
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
 import soundfile
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from playwright.sync_api import expect
 from serving import ROOT, free_port, running_app, submit, upload, visit
 
 from ser_model.page.developers import ADDRESS, FILE, SNIPPETS
 from ser_model.page.server import MAX_UPLOAD_MB
+from ser_model.page.texts import LANGUAGES, Texts
 from torture.faults import fill, small_disk
 from torture.page import answer_of, call
 from torture.recordings import tone, with_soundfile
@@ -59,6 +63,52 @@ def test_what_developers_paste_into_a_browser_runs_and_names_this_server(page, s
     assert predicted["label"] == over_time["segments"][0]["emotion"] == expected["label"]
     assert predicted["sure"] is over_time["sure"] is several["rows"][0]["sure"] is expected["sure"]
     assert several["summary"] == {"judged": 2, "failed": 0, "emotions": {expected["label"]: 2}}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_developers_are_told_every_field_of_an_answer(server, expected, language):
+    client = Client(server, verbose=False, analytics_enabled=False)
+    several = client.predict([handle_file(CLIP)], api_name="/batch")
+    over_time = client.predict(handle_file(CLIP), api_name="/timeline")
+    answers = [expected, over_time, over_time["segments"][0], several, several["rows"][0], several["summary"]]
+    named = re.findall("`/?([a-z_]+)`", Texts().speaker(language)("developers.fields", models=""))
+    assert {field for answer in answers for field in answer} <= {*named, "emotions"}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_code_can_be_read_in_light_and_in_dark(browser, server, scheme):
+    with visit(browser, server, color_scheme=scheme) as page:
+        expect(page.get_by_text("Use via API")).to_have_count(0)  # Gradio's page shows calls that are refused here
+        page.get_by_role("tab", name="For developers").click()
+        page.locator("#code-python .cm-line span").first.wait_for()
+        expect(page.locator("#code-python .cm-gutters")).to_be_hidden()
+        ground, *colours = page.evaluate(COLOURS)
+        for colour in colours:
+            pale, dark = sorted(map(luminance, (colour, ground)), reverse=True)
+            assert (pale + 0.05) / (dark + 0.05) >= 4.5, (colour, ground)
+
+
+# Of what lies behind the code, and of each of its words.
+COLOURS = """() => {
+  let ground = document.querySelector("#code-python .cm-editor");
+  while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
+  const words = [...document.querySelectorAll("#code-python .cm-content *")];
+  return [getComputedStyle(ground).backgroundColor, ...new Set(words.map((word) => getComputedStyle(word).color))];
+}"""
+
+
+def luminance(colour: str) -> float:
+    """Of "rgb(30, 41, 59)", 0 to 1, as https://www.w3.org/TR/WCAG22/#dfn-relative-luminance defines it."""
+    shares = [int(number) / 255 for number in re.findall("[0-9]+", colour)[:3]]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def test_a_model_that_is_not_on_offer_is_refused_in_words(server):
+    client = Client(server, verbose=False, analytics_enabled=False)
+    with pytest.raises(AppError, match="nobody is not in the list of choices: .*ser-cnn-8"):  # and the log stays clean
+        client.predict(handle_file(CLIP), "nobody", api_name="/predict")
 
 
 def test_an_upload_is_gone_from_the_disk_after_the_stated_time(tmp_path):

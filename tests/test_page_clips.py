@@ -4,6 +4,7 @@ import asyncio
 import csv
 import gc
 import io
+import re
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -169,6 +170,7 @@ def open_clips(page: Page, count: int) -> None:
 def empty(page: Page) -> None:
     """Delete all, and wait until it is said."""
     page.locator("#clips-delete-all").click()
+    page.locator("#clips-delete-surely").click()
     expect(page.locator("#clips-happened")).to_contain_text("All your clips are deleted.")
     expect(page.locator("#clips-list")).to_contain_text("Nothing here yet.")
 
@@ -180,6 +182,8 @@ def test_list_listen_compare_download_and_delete(page, site):
     open_clips(page, 2)
     first_row = page.locator("#clips-list tbody tr").first
     expect(first_row).to_contain_text(LIVELY.name)
+    expect(page.locator("#clips-intro")).to_contain_text("within 70 minutes")  # as the foot of the page says
+    expect(page.locator("#clips-intro")).to_contain_text("Reloading the page empties this list")
     expect(page.locator("#clips-chosen-heard .bars dt")).to_have_count(8)
     expect(page.locator("#clips-beside-heard .bars dt")).to_have_count(0)
     page.locator("#clips-beside input").click()
@@ -187,14 +191,19 @@ def test_list_listen_compare_download_and_delete(page, site):
     expect(page.locator("#clips-beside-heard .bars dt")).to_have_count(8)
     expect(page.locator("#clips-beside-heard").get_by_role("img", name=CALM.name)).to_be_visible()
     expect(page.locator("#clips-chosen-heard").get_by_role("img", name=LIVELY.name)).to_be_visible()
+    for side in ("chosen", "beside"):  # two models are on offer
+        expect(page.locator(f"#clips-{side}-answer .model")).to_have_text("ser-cnn-8")
+    assert page.locator("#clips-beside input").input_value().endswith(" · ser-cnn-8")
     with page.expect_download() as downloading:
         page.locator("#clips-csv a").click()
     rows = list(csv.DictReader(io.StringIO(Path(downloading.value.path()).read_text("utf-8-sig"))))
     assert [row["name"] for row in rows] == [CALM.name, LIVELY.name]
     assert all(row["model"] == "ser-cnn-8" and float(row["confidence"]) > 0.1 for row in rows)
+    assert [row["note"] for row in rows] == ["" if float(row["confidence"]) >= 0.5 else "not sure" for row in rows]
 
     assert len(recordings(site)) == 4  # each as it was uploaded, and as the list plays it
     page.locator("#clips-delete").click()
+    expect(page.locator("#clips-happened")).to_have_text(f"“{LIVELY.name}” is deleted.")
     expect(page.locator("#clips-list tbody tr")).to_have_count(1)
     assert len(recordings(site)) == 2 and not any(path.name == LIVELY.name for path in recordings(site))
     empty(page)
@@ -253,7 +262,31 @@ def test_it_fits_a_phone(page):
     page.get_by_role("tab", name="My clips").click()
     expect(page.locator("#clips-chosen-heard .bars dt")).to_have_count(8)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    seen = [page.locator("#clips-chosen-heard .pictures svg")]
+    seen += [page.locator("#clips-list tbody td").nth(place) for place in range(3)]  # number, emotion and confidence
+    boxes = [element.bounding_box() for element in seen]
+    assert max(box["x"] + box["width"] for box in boxes) <= 390
+    expect(seen[-1]).to_have_text(re.compile("[0-9]+"))
     empty(page)
+
+
+@pytest.mark.browser
+def test_all_clips_go_only_when_asked_twice_and_no_keyboard_is_left_at_the_top(page):
+    analyse(page, CALM)
+    open_clips(page, 1)
+    every, surely, no = (page.locator(f"#clips-delete-{name}") for name in ("all", "surely", "not"))
+    every.focus()
+    for _ in range(2):  # asks, and the other answer takes it back
+        page.keyboard.press("Enter")
+        expect(no).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(every).to_be_focused()
+    expect(page.locator("#clips-list tbody tr")).to_have_count(1)
+    page.keyboard.press("Enter")
+    expect(no).to_be_focused()
+    surely.press("Enter")
+    expect(page.locator("#clips-happened")).to_contain_text("All your clips are deleted.")
+    expect(page.get_by_role("tab", name="My clips")).to_be_focused()
 
 
 @pytest.mark.browser

@@ -180,24 +180,26 @@ def column(page: Page, number: int) -> list[str]:
 
 
 @pytest.mark.browser
-def test_a_zip_and_a_file_become_a_table_that_sorts_and_a_csv(page, voices):
+def test_a_zip_and_a_file_become_a_table_that_sorts_and_a_csv(page, voices, recognizer):
     choose(page, voices, CALM)
-    assert run(page) == "Judged: 4. Not judged: 3."
+    sure = [heard for heard in map(recognizer, [CALM, LIVELY, LIVELY, CALM]) if heard.confidence >= 0.5]
+    assert run(page) == f"Sure: {len(sure)}. Not sure: {4 - len(sure)}. Not judged: 3."
+    expect(page.locator("#many-summary li")).to_have_count(len({heard.label for heard in sure}))
     names = ["Ordner/ruhig ü.flac", "録音.flac", "notes.txt", "broken.wav", "__MACOSX/._録音.flac", FORMULA, CALM.name]
     table = page.locator("#many-table")
     expect(table.get_by_role("row")).to_have_count(1 + len(names))
     assert column(page, 1) == names
-    assert column(page, 5)[2:5] == [
+    assert column(page, 3)[2:5] == [
         "Not a recording.",
         "This file cannot be read as a recording.",
         "A hidden system file, without sound.",
     ]
-    confidences = sorted(float(cell) for cell in column(page, 3) if cell)
-    table.locator("th .cell-menu-button").nth(2).click()
+    confidences = sorted(float(cell) for cell in column(page, 4) if cell)
+    table.locator("th .cell-menu-button").nth(3).click()
     page.get_by_role("menuitem", name="Sort descending").click()
     expect(page.get_by_role("menuitem")).to_have_count(0)
     expect(table.get_by_role("row").nth(1)).to_contain_text(str(confidences[-1]))
-    assert [float(cell) for cell in column(page, 3) if cell] == confidences[::-1] and len(confidences) == 4
+    assert [float(cell) for cell in column(page, 4) if cell] == confidences[::-1] and len(confidences) == 4
     link = page.locator("#many-csv a.download")
     with page.expect_download() as downloading:
         link.click()
@@ -207,6 +209,10 @@ def test_a_zip_and_a_file_become_a_table_that_sorts_and_a_csv(page, voices):
     rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
     assert [row["name"] for row in rows] == [*names[:5], f"'{FORMULA}", CALM.name]
     assert float(rows[0]["confidence"]) > 0.1 and rows[2]["error"] == REASONS["not_audio"]
+    assert rows[2]["note"] == "Not a recording." and {row["model"] for row in rows} == {"ser-cnn-8"}
+    page.locator("#many-files").get_by_label("Remove this file").first.click()
+    for gone in (page.locator("#many-summary .note"), table, link):  # results of other files than those chosen
+        expect(gone).to_have_count(0)
 
 
 @pytest.mark.browser
@@ -215,11 +221,15 @@ def test_the_threshold_rewords_the_table(page):
     run(page)
     open_settings(page)
     number = page.locator("#threshold input[type=number]")
-    cell = page.locator('#many-table [role=gridcell][aria-colindex="5"]')
-    for threshold, note in (("0", ""), ("100", "not sure")):
+    cell = page.locator('#many-table [role=gridcell][aria-colindex="3"]')
+    for threshold, note, counts in (("0", "", "Sure: 1. Not sure: 0."), ("100", "not sure", "Sure: 0. Not sure: 1.")):
         number.fill(threshold)
         number.press("Tab")
         expect(cell).to_have_text(note)
+        expect(page.locator("#many-summary .note")).to_contain_text(counts)
+        coded = page.locator("#many-csv a").get_attribute("href").partition("base64,")[2]
+        [row] = csv.DictReader(io.StringIO(base64.b64decode(coded).decode("utf-8-sig"), newline=""))
+        assert row["note"] == note
 
 
 @pytest.mark.browser
@@ -235,3 +245,5 @@ def test_it_fits_a_phone(page, voices):
     run(page)
     expect(page.locator("#many-table").get_by_role("row")).to_have_count(1 + 6)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    note = page.locator('#many-table [role=gridcell][aria-colindex="3"]').first.bounding_box()
+    assert note["x"] + note["width"] <= 390  # what says why there is no answer is seen without scrolling

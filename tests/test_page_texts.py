@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from serving import ROOT
+from playwright.sync_api import expect
+from serving import ROOT, upload, visit
 
 from ser_model.labels import EMOTIONS
 from ser_model.page import foot
@@ -80,6 +81,17 @@ def test_with_a_library_the_page_says_what_stays(language):
     say = Texts().speaker(language)
     with_one, without = (foot(say, 70, has_library=has_library) for has_library in (True, False))
     assert with_one == f"{without} {say('page.privacy_library')}" and "70" in without
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("locale", "unreadable"), [("de-DE", "lässt sich nicht"), ("en-GB", "cannot be read")])
+def test_a_reason_in_english_is_for_the_english_page(browser, server, tmp_path, locale, unreadable):
+    (tmp_path / "text.wav").write_text("no sound")
+    with visit(browser, server, locale=locale) as page:
+        upload(page, tmp_path / "text.wav")
+        page.locator("#submit").click()
+        expect(page.locator("#status .said")).to_contain_text(unreadable, timeout=30_000)
+        expect(page.locator("#status .reason")).to_be_visible(visible=locale == "en-GB")
 
 
 def test_numbers_have_the_decimal_mark_of_the_language():

@@ -59,6 +59,14 @@ class Listing:
     total: int
 
 
+@dataclass(frozen=True)
+class Exported:
+    """How many clips of each label were written, and how many were left out, for no person has said what they are."""
+
+    labels: dict[str, int]
+    unchecked: int
+
+
 class Library:
     """The clips behind one URL. Safe to share between threads; other processes may use the same database.
 
@@ -136,11 +144,16 @@ class Library:
         until: date | None = None,
         page: int = 0,
         page_size: int = 20,
+        unchecked: bool = False,
     ) -> Listing:
-        """Clips that count as `label`, added on the days (in UTC) from `since` to `until`, both included."""
+        """Clips that count as `label`, added on the days (in UTC) from `since` to `until`, both included; with
+        `unchecked` those alone of which no person has said what they are.
+        """
         found = select(Clip)
         if label:
             found = found.where(Clip.label == label)
+        if unchecked:
+            found = found.where(Clip.confirmed.is_(None))
         if since:
             found = found.where(Clip.added_at >= datetime.combine(since, time(), UTC))
         if until:
@@ -156,6 +169,11 @@ class Library:
         with self._reading() as session:
             return {label: count for label, count in session.execute(counted)}
 
+    def unchecked(self) -> int:
+        """How many clips there are of which no person has said what they are."""
+        with self._reading() as session:
+            return session.scalar(select(func.count()).where(Clip.confirmed.is_(None)))
+
     def get(self, clip_id: int) -> Clip:
         """One clip, without its sound."""
         with self._reading() as session:
@@ -167,12 +185,12 @@ class Library:
             return _one(session, select(Clip.audio).where(Clip.id == clip_id))
 
     def correct(self, clip_id: int, label: str | None) -> Clip:
-        """Say what a clip is; None, or what the model said, takes the model's word again."""
+        """Say what a clip is, be it what the model said; None takes that back, and the clip counts as unchecked."""
         if label is not None:
             label = _checked_label(label)
         with self._writing() as session:
             clip = _one(session, select(Clip).where(Clip.id == clip_id).with_for_update())
-            clip.corrected = None if label == clip.predicted else label
+            clip.confirmed = label
             return clip
 
     def delete(self, clip_id: int) -> None:
@@ -180,27 +198,26 @@ class Library:
         with self._writing() as session:
             session.delete(_one(session, select(Clip).where(Clip.id == clip_id).with_for_update()))
 
-    def export(self, file: BinaryIO) -> dict[str, int]:
-        """Write all clips as a zip that unpacks to a `folder` corpus, `library/<label>/<id>-<name>.flac`.
+    def export(self, file: BinaryIO) -> Exported:
+        """Write the clips that a person has labelled, as a zip that unpacks to a `folder` corpus,
+        `library/<label>/<id>-<name>.flac`. What a model said of a clip is no label to train the next one on.
 
         Unpacked in the data folder, it is what `configs/finetune_folder.yaml` reads once it is told that path, and the
-        labels, which are the keys of what is returned. One clip at a time is in memory.
-
-        Returns:
-            How many clips of each label were written.
+        labels, which are the keys of `Exported.labels`. One clip at a time is in memory.
         """
         counts: dict[str, int] = {}
         last_id = 0
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # FLAC is packed already
             while True:
-                next_one = select(Clip).options(undefer(Clip.audio)).where(Clip.id > last_id).order_by(Clip.id).limit(1)
+                checked = select(Clip).options(undefer(Clip.audio)).where(Clip.confirmed.is_not(None))
+                next_one = checked.where(Clip.id > last_id).order_by(Clip.id).limit(1)
                 with self._reading() as session:  # of its own for each, so that a slow disk holds up nobody
                     clip = session.scalar(next_one)
                 if clip is None:
-                    return dict(sorted(counts.items()))
+                    return Exported(dict(sorted(counts.items())), self.unchecked())
                 stem = re.sub(r"[^\w-]+", "_", PurePath(clip.name).stem)[:60]
-                archive.writestr(f"{EXPORT_FOLDER}/{clip.label}/{clip.id}-{stem}.flac", clip.audio)
-                counts[clip.label] = counts.get(clip.label, 0) + 1
+                archive.writestr(f"{EXPORT_FOLDER}/{clip.confirmed}/{clip.id}-{stem}.flac", clip.audio)
+                counts[clip.confirmed] = counts.get(clip.confirmed, 0) + 1
                 last_id = clip.id
 
     def _migrate(self) -> None:

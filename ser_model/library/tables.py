@@ -51,15 +51,22 @@ class Clip(Base):
     model: Mapped[str] = mapped_column(String(NAME_CHARS))
     predicted: Mapped[str] = mapped_column(String(LABEL_CHARS))
     scores: Mapped[dict[str, float]] = mapped_column(JSON)  # calibrated probability of every label of the model
-    corrected: Mapped[str | None] = mapped_column(String(LABEL_CHARS))  # by a person; the library has no accounts
+    # What a person says it is, be it what the model said; None while nobody has. The library has no accounts.
+    # The column is older: it held corrections alone, so of a row without one nobody is known to agree with the model.
+    confirmed: Mapped[str | None] = mapped_column("corrected", String(LABEL_CHARS))
     audio: Mapped[bytes] = mapped_column(LargeBinary, deferred=True, deferred_raiseload=True)  # read by `Library.audio`
+
+    @property
+    def confidence(self) -> float:
+        """Of the model, in what it said."""
+        return self.scores[self.predicted]
 
     @hybrid_property
     def label(self) -> str:
-        """What the clip counts as: the person's word before the model's."""
-        return self.corrected or self.predicted
+        """What the clip is found under: the person's word before the model's. Only `confirmed` is fit to learn from."""
+        return self.confirmed or self.predicted
 
     @label.inplace.expression
     @classmethod
     def _label(cls):
-        return func.coalesce(cls.corrected, cls.predicted)
+        return func.coalesce(cls.confirmed, cls.predicted)

@@ -7,7 +7,6 @@ is forgotten, or when the server stops.
 
 import atexit
 import logging
-import math
 import shutil
 import tempfile
 import threading
@@ -16,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
@@ -29,9 +29,10 @@ from ..library.errors import LibraryError
 from .answers import answer_html, bars_html, decimal
 from .context import Page
 from .figures import figure_svg
-from .library import failure
-from .tables import COLUMNS, csv_link_html, note, status_html, table_html
+from .library import asks_first, failure
+from .tables import note, results_link_html, status_html, table_html
 from .texts import Say, Texts, language
+from .theme import focus_js
 
 if TYPE_CHECKING:
     from ..inference import Prediction
@@ -170,63 +171,78 @@ def _remove(path: Path, upload: Path | None) -> None:
 def build(context: Page) -> None:
     """The tab's components and events."""
     texts = context.texts
+    several = len(context.models.names) > 1  # then a clip is told by its model too
 
     def refresh(clips: list[Clip], beside: str | None, threshold_percent: float, request: gr.Request):
         """-> list HTML, both choices, link to the CSV, everything that needs a clip."""
-        say = texts.speaker(language(request))
-        choices = [(_title(texts, say, clips, clip), clip.key) for clip in reversed(clips)]
+        say, threshold = texts.speaker(language(request)), threshold_percent / 100
+        choices = [(_title(texts, say, clips, clip, several), clip.key) for clip in reversed(clips)]
         keys = [key for _, key in choices]
         beside = beside if beside in keys else ""
         return (
-            _list_html(texts, say, clips, threshold_percent / 100),
+            _list_html(texts, say, clips, threshold),
             gr.Dropdown(choices, value=next(iter(keys), None)),
             gr.Dropdown([(say("clips.none"), ""), *choices], value=beside),
-            csv_link_html(say, "my_clips.csv", *_csv(clips)),
+            link_html(say, clips, threshold),
             gr.Column(visible=bool(clips)),
         )
 
     def show(clips: list[Clip], key: str | None, threshold_percent: float, request: gr.Request):
         """-> player, what was heard in one clip, its bars and picture."""
-        clip = next((clip for clip in clips if clip.key == key), None)
+        clip = _find(clips, key)
         if clip is None:
             return gr.Audio(None, visible=False), "", ""
         say = texts.speaker(language(request))
-        answer = answer_html(texts, say, clip.prediction, threshold_percent / 100)
+        answer = heard_html(say, clip, threshold_percent / 100)
         details = bars_html(texts, say, clip.prediction.scores or {}) + _picture_html(say, clip)
         return gr.Audio(str(clip.path), label=clip.name, visible=True), answer, details
 
     def reword(
         clips: list[Clip], chosen: str | None, beside: str | None, threshold_percent: float, request: gr.Request
     ):
-        """-> list HTML, what was heard in either clip, in the words of another threshold."""
+        """-> list HTML, link to the CSV, what was heard in either clip, in the words of another threshold."""
         say, threshold = texts.speaker(language(request)), threshold_percent / 100
-        predictions = {clip.key: clip.prediction for clip in clips}
-        answers = [
-            answer_html(texts, say, predictions[key], threshold) if key in predictions else ""
-            for key in (chosen, beside)
-        ]
-        return _list_html(texts, say, clips, threshold), *answers
+        found = [_find(clips, key) for key in (chosen, beside)]
+        answers = [heard_html(say, clip, threshold) if clip else "" for clip in found]
+        return _list_html(texts, say, clips, threshold), link_html(say, clips, threshold), *answers
+
+    def heard_html(say: Say, clip: Clip, threshold: float) -> str:
+        model = f'<p class="model">{escape(clip.model)}</p>' if several else ""
+        return model + answer_html(texts, say, clip.prediction, threshold)
+
+    def link_html(say: Say, clips: list[Clip], threshold: float) -> str:
+        results = [(clip.name, clip.model, clip.prediction) for clip in clips]
+        return results_link_html(texts, say, "my_clips.csv", results, threshold)
 
     def delete_one(clips: list[Clip], key: str | None, deleted: int, request: gr.Request):
         """-> this visitor's clips, how often some were deleted, what happened."""
-        forget(clips, [clip for clip in clips if clip.key == key])
-        return clips, deleted + 1, status_html(texts.say(request, "clips.deleted"))
+        clip = _find(clips, key)
+        if clip is None:  # gone already, at the second click of two
+            return gr.skip()
+        forget(clips, [clip])
+        return clips, deleted + 1, status_html(texts.say(request, "clips.deleted", name=clip.name))
 
     def delete_all(clips: list[Clip], deleted: int, request: gr.Request):
-        """-> as `delete_one`."""
+        """-> as `delete_one`; the button that asks first, the row that asks."""
         forget(clips)
-        return clips, deleted + 1, status_html(texts.say(request, "clips.all_deleted"))
+        return clips, deleted + 1, status_html(texts.say(request, "clips.all_deleted")), *asks_first(False)
+
+    def may_keep(clips: list[Clip], key: str | None, request: gr.Request):
+        """-> the button that keeps, what it does or why it cannot."""
+        clip = _find(clips, key)
+        can = clip is not None and clip.prediction.label is not None
+        words = texts.say(request, "clips.keep_publicly" if can else "clips.no_answer_to_keep")
+        return gr.Button(interactive=can), f'<p class="hint">{escape(words)}</p>'
 
     def keep(clips: list[Clip], key: str | None, request: gr.Request) -> str:
         """-> what happened."""
         say = texts.speaker(language(request))
-        return status_html(_keep(context.library, say, next((clip for clip in clips if clip.key == key), None)))
+        return status_html(_keep(context.library, say, _find(clips, key)))
 
-    minutes = math.ceil(context.clips.time_to_live / 60)
-    gr.Markdown(texts.rendered("clips.head", lambda say: say("clips.intro", minutes=minutes)))
+    minutes = context.minutes
+    gr.Markdown(texts.rendered("clips.head", lambda say: say("clips.intro", minutes=minutes)), elem_id="clips-intro")
     nothing = texts.rendered("clips.empty_list", lambda say: status_html(say("clips.empty")))
     listed = gr.HTML(nothing, elem_id="clips-list", elem_classes="plain")
-    happened = gr.HTML(elem_id="clips-happened", elem_classes="plain")
     with gr.Column(visible=False) as some:
         with gr.Row(equal_height=False):
             players = []
@@ -240,11 +256,17 @@ def build(context: Page) -> None:
                     heard = gr.HTML(elem_id=f"clips-{name}-heard", elem_classes="plain")
                 players.append((choice, player, answer, heard))
         link = gr.HTML(elem_id="clips-csv", elem_classes="plain")
+        if context.library:
+            hint = gr.HTML(elem_id="clips-keep-hint", elem_classes="plain")
         with gr.Row():
             if context.library:
                 keeper = gr.Button(texts.label("clips.keep"), elem_id="clips-keep")
             one = gr.Button(texts.label("clips.delete"), elem_id="clips-delete")
-            everything = gr.Button(texts.label("clips.delete_all"), variant="stop", elem_id="clips-delete-all")
+            everything = gr.Button(texts.label("clips.delete_all"), elem_id="clips-delete-all")
+        with gr.Row(visible=False) as asking:
+            sure = gr.Button(texts.label("clips.delete_all_surely"), variant="stop", elem_id="clips-delete-surely")
+            no = gr.Button(texts.label("clips.delete_not"), elem_id="clips-delete-not")
+    happened = gr.HTML(elem_id="clips-happened", elem_classes="plain")
 
     quietly = {"api_visibility": "private", "show_progress": "hidden"}
     chosen, beside = (choice for choice, *_ in players)
@@ -254,51 +276,51 @@ def build(context: Page) -> None:
         choice.change(show, [context.clips, choice, context.threshold], shown, **quietly)
     answers = [answer for *_, answer, _ in players]
     settings = [context.clips, chosen, beside, context.threshold]
-    context.threshold.change(reword, settings, [listed, *answers], queue=False, **quietly)
-    after = [context.clips, context.deleted, happened]
-    one.click(delete_one, [context.clips, chosen, context.deleted], after, **quietly)
-    everything.click(delete_all, [context.clips, context.deleted], after, **quietly)
+    context.threshold.change(reword, settings, [listed, link, *answers], queue=False, **quietly)
+    after, about = [context.clips, context.deleted, happened], [everything, asking]
+    own_tab = '[role="tab"][aria-selected="true"]'  # where nothing is left to press
+    deleted = one.click(delete_one, [context.clips, chosen, context.deleted], after, **quietly)
+    deleted.then(js=focus_js("#clips-delete", own_tab))
+    asked = everything.click(lambda: asks_first(True), None, about, **quietly)
+    asked.then(js=focus_js("#clips-delete-not"))
+    kept = no.click(lambda: asks_first(False), None, about, **quietly)
+    kept.then(js=focus_js("#clips-delete-all"))
+    all_deleted = sure.click(delete_all, [context.clips, context.deleted], [*after, *about], **quietly)
+    all_deleted.then(js=focus_js(own_tab))
     if context.library:
+        chosen.change(may_keep, [context.clips, chosen], [keeper, hint], **quietly)
         keeper.click(keep, [context.clips, chosen], happened, **quietly)
 
 
-def _title(texts: Texts, say: Say, clips: list[Clip], clip: Clip) -> str:
+def _find(clips: list[Clip], key: str | None) -> Clip | None:
+    return next((clip for clip in clips if clip.key == key), None)
+
+
+def _title(texts: Texts, say: Say, clips: list[Clip], clip: Clip, with_model: bool) -> str:
     """What tells a clip from the others, some of which may have its name."""
     label = clip.prediction.label
-    return f"{clips.index(clip) + 1}. {clip.name}" + (f" · {texts.emotion(say, label)}" if label else "")
+    parts = [clip.name, texts.emotion(say, label) if label else "", clip.model if with_model else ""]
+    return f"{clips.index(clip) + 1}. " + " · ".join(filter(None, parts))
 
 
 def _list_html(texts: Texts, say: Say, clips: list[Clip], threshold: float) -> str:
     if not clips:
         return status_html(say("clips.empty"))
-    columns = ["№", *(say(f"many.{column}") for column in COLUMNS), say("page.model")]
+    keys = ("emotion", "confidence", "note", "file", "length")  # first what a phone has room for
+    columns = ["№", *(say(f"many.{key}") for key in keys), say("page.model")]
     rows = [
         [
             str(number),
-            clip.name,
             texts.emotion(say, clip.prediction.label) if clip.prediction.label else "",
             f"{100 * clip.prediction.confidence:.0f}" if clip.prediction.label else "",
-            decimal(say, clip.prediction.duration_s, 1),
             note(texts, say, clip.prediction, threshold),
+            clip.name,
+            decimal(say, clip.prediction.duration_s, 1),
             clip.model,
         ]
         for number, clip in reversed(list(enumerate(clips, 1)))
     ]
     return table_html(say("clips.tab"), columns, rows)
-
-
-def _csv(clips: list[Clip]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows; clips of several models may have several sets of emotions."""
-    from ..inference import predicted_row
-
-    labels = list(dict.fromkeys(label for clip in clips for label in sorted(clip.prediction.scores or {})))
-    rows = []
-    for clip in clips:
-        own = clip.prediction.scores or {}
-        name, duration_s, label, confidence, *_, error = predicted_row(clip.name, clip.prediction, list(own))
-        shares = [f"{own[label]:.5f}" if label in own else "" for label in labels]
-        rows.append([name, clip.model, duration_s, label, confidence, *shares, error])
-    return ["name", "model", "duration_s", "label", "confidence", *labels, "error"], rows
 
 
 def _picture_html(say: Say, clip: Clip) -> str:

@@ -70,13 +70,14 @@ def mcp_is_on() -> bool:
 def build(context: Page) -> None:
     """The tab's components; they only show."""
     texts = context.texts
-    keys = ("intro", "endpoints", "mcp_on" if mcp_is_on() else "mcp_off")
+    keys = ("intro", "endpoints", "fields", "mcp_on" if mcp_is_on() else "mcp_off")
+    models = ", ".join(f"`{name}`" for name in context.models.names)
     snippets = SNIPPETS | ({"json": MCP} if mcp_is_on() else {})
 
     def text(say: Say) -> str:
-        return "\n\n".join(say(f"developers.{key}") for key in keys)
+        return "\n\n".join(say(f"developers.{key}", models=models) for key in keys)
 
-    gr.Markdown(texts.rendered("developers.text", text))
+    gr.Markdown(texts.rendered("developers.text", text), elem_id="developers-text")
     codes = [
         gr.Code(snippet, language=language, label=TITLES[language], interactive=False, elem_id=f"code-{language}")
         for language, snippet in snippets.items()

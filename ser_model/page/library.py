@@ -18,10 +18,12 @@ from .answers import bars_html, decimal
 from .context import Page
 from .tables import status_html, table_html
 from .texts import Say, Texts, language
+from .theme import focus_js
 
 PAGE_SIZE = 20  # clips; a phone shows about as many lines
 # Reasons of a `LibraryError` that a visitor can meet: keys below "library.reasons".
 REASONS = ("busy", "away", "full", "too_long", "gone", "label")
+UNCHECKED = "?"  # among the emotions to look for; no clip can have it as its label
 
 
 def build(context: Page) -> None:
@@ -29,34 +31,61 @@ def build(context: Page) -> None:
     texts, library = context.texts, context.library
 
     def find(
-        label: str | None, since: str | None, until: str | None, page: int, chosen: int | None, request: gr.Request
+        label: str | None,
+        since: str | None,
+        until: str | None,
+        page: int,
+        chosen: int | None,
+        threshold_percent: float,
+        request: gr.Request,
     ):
         """-> page number, list HTML, choice of a clip, choice of an emotion, the two buttons that turn the page."""
         say = texts.speaker(language(request))
+        searched = {"unchecked": True} if label == UNCHECKED else {"label": label or None}
+        for bound, text in (("since", since), ("until", until)):
+            try:
+                searched[bound] = _day(text)
+            except ValueError:
+                return page, *nothing(say("library.no_date", day=text.strip()))
         try:
-            days = _day(since), _day(until)
-        except ValueError:
-            return page, status_html(say("library.no_date")), *[gr.skip()] * 5
-        try:
-            found = library.find(label or None, *days, page=page, page_size=PAGE_SIZE)
+            found = library.find(**searched, page=page, page_size=PAGE_SIZE)
             if page and not found.clips:  # the last clip of the last page has gone
                 page = 0
-                found = library.find(label or None, *days, page_size=PAGE_SIZE)
-            labels = library.labels()
+                found = library.find(**searched, page_size=PAGE_SIZE)
+            labels, unchecked = library.labels(), library.unchecked()
         except LibraryError as error:
-            return page, status_html(failure(say, error)), *[gr.skip()] * 5
-        emotions = [(f"{texts.emotion(say, own)} ({count})", own) for own, count in labels.items()]
-        choices = [(f"{clip.id} · {clip.name} · {texts.emotion(say, clip.label)}", clip.id) for clip in found.clips]
+            return page, *nothing(failure(say, error))
+        kinds = [(say("library.all"), ""), (f"{say('library.unchecked')} ({unchecked})", UNCHECKED)]
+        kinds += [(f"{texts.emotion(say, own)} ({count})", own) for own, count in labels.items()]
+        choices = [(f"{clip.id} · {clip.name} · {_confirmed(texts, say, clip)}", clip.id) for clip in found.clips]
         ids = [clip.id for clip in found.clips]
         return (
             page,
-            _list_html(texts, say, found, page),
+            _list_html(texts, say, found, page, threshold_percent / 100),
             gr.Dropdown(choices, value=chosen if chosen in ids else next(iter(ids), None)),
-            gr.Dropdown([(say("library.all"), ""), *emotions], value=label if label in labels else ""),
+            gr.Dropdown(kinds, value=label if label in (UNCHECKED, *labels) else ""),
             gr.Row(visible=found.total > PAGE_SIZE),
             gr.Button(interactive=page > 0),
             gr.Button(interactive=(page + 1) * PAGE_SIZE < found.total),
         )
+
+    def nothing(why: str):
+        """-> what `find` gives beside the page number; no clip of an earlier search stays."""
+        return status_html(why), gr.Dropdown([], value=None), gr.skip(), gr.Row(visible=False), gr.skip(), gr.skip()
+
+    def reword(
+        label: str | None,
+        since: str | None,
+        until: str | None,
+        page: int,
+        chosen: int | None,
+        threshold_percent: float,
+        request: gr.Request,
+    ):
+        """The list again, in the words of another threshold."""
+        if chosen is None:  # the tab was never opened, or shows none
+            return gr.skip()
+        return find(label, since, until, page, chosen, threshold_percent, request)[1]
 
     def show(clip_id: int | None, request: gr.Request):
         """-> player and scores HTML, the label in its field, what can be done with a clip."""
@@ -67,17 +96,19 @@ def build(context: Page) -> None:
             clip, sound = library.get(clip_id), library.audio(clip_id)
         except LibraryError as error:
             return status_html(failure(say, error)), gr.skip(), gr.Column(visible=False)
-        choices = [(texts.emotion(say, label), label) for label in dict.fromkeys([*sorted(clip.scores), clip.label])]
-        return _clip_html(texts, say, clip, sound), gr.Dropdown(choices, value=clip.label), gr.Column(visible=True)
+        labels = dict.fromkeys([*sorted(clip.scores), clip.label])
+        choices = [(say("library.unchecked"), ""), *((texts.emotion(say, label), label) for label in labels)]
+        field = gr.Dropdown(choices, value=clip.confirmed or "")  # what the model said is nobody's word
+        return _clip_html(texts, say, clip, sound), field, gr.Column(visible=True)
 
     def correct(clip_id: int, label: str | None, request: gr.Request) -> str:
         """-> what happened."""
-        return done(request, lambda: library.correct(clip_id, label or None), "library.corrected")
+        key = "library.corrected" if label else "library.taken_back"
+        return done(request, lambda: library.correct(clip_id, label or None), key)
 
     def delete(clip_id: int, request: gr.Request):
         """-> what happened, the button that asks first, the row that asks."""
-        happened = done(request, lambda: library.delete(clip_id), "library.deleted")
-        return happened, gr.Button(visible=True), gr.Row(visible=False)
+        return done(request, lambda: library.delete(clip_id), "library.deleted"), *asks_first(False)
 
     def done(request: gr.Request, act: Callable[[], object], key: str) -> str:
         say = texts.speaker(language(request))
@@ -94,14 +125,19 @@ def build(context: Page) -> None:
             path = Path(folder) / "library.zip"
             try:
                 with path.open("wb") as file:
-                    labels = library.export(file)
+                    exported = library.export(file)
+                if not exported.labels:
+                    return gr.DownloadButton(visible=False), status_html(say("library.nothing_checked"))
                 held = save_file_to_cache(path, get_upload_folder())  # from where Gradio deletes it like an upload
             except LibraryError as error:
                 return gr.DownloadButton(visible=False), status_html(failure(say, error))
             except OSError as error:
                 return gr.DownloadButton(visible=False), status_html(say("library.failed", reason=error.strerror))
-        how = f"{escape(say('library.exported'))}<br><code>{escape(training_command(labels))}</code>"
-        return gr.DownloadButton(value=held, visible=True), f'<div class="note announced">{how}</div>'
+        total = exported.unchecked + sum(exported.labels.values())
+        left_out = say("library.left_out", unchecked=exported.unchecked, total=total) if exported.unchecked else ""
+        command = f"<br><code>{escape(training_command(exported.labels))}</code>"
+        how = f'<div class="note announced">{left_out} {escape(say("library.exported"))}{command}</div>'
+        return gr.DownloadButton(value=held, visible=True), how
 
     gr.Markdown(texts.label("library.intro"), elem_id="library-notice")
     with gr.Row():
@@ -119,7 +155,11 @@ def build(context: Page) -> None:
     with gr.Column(visible=False) as actions:
         with gr.Row():
             label = gr.Dropdown(
-                [], allow_custom_value=True, label=texts.label("library.label"), elem_id="library-label"
+                [],
+                allow_custom_value=True,
+                label=texts.label("library.label"),
+                info=texts.label("library.label_info"),
+                elem_id="library-label",
             )
             save = gr.Button(texts.label("library.correct"), elem_id="library-correct")
         ask = gr.Button(texts.label("library.delete"), elem_id="library-delete")
@@ -132,21 +172,31 @@ def build(context: Page) -> None:
 
     quietly = {"api_visibility": "private", "show_progress": "hidden"}
     outputs = [page, listed, chosen, emotion, turning, before, after]
-    finding = {"fn": find, "inputs": [emotion, since, until, page, chosen], "outputs": outputs} | quietly
+    finding = {"fn": find, "inputs": [emotion, since, until, page, chosen, context.threshold]}
+    finding |= {"outputs": outputs} | quietly
     showing = {"fn": show, "inputs": [chosen], "outputs": [clip, label, actions]} | quietly
     tab = Context.block  # the one that this is built in
-    gr.on([tab.select, search.click, emotion.input], lambda: 0, None, page, **quietly).then(**finding)
+    searches = [tab.select, search.click, emotion.input, since.submit, until.submit]
+    gr.on(searches, lambda: 0, None, page, **quietly).then(**finding)
+    context.threshold.change(reword, finding["inputs"], listed, queue=False, **quietly)
     before.click(lambda number: number - 1, page, page, **quietly).then(**finding)
     after.click(lambda number: number + 1, page, page, **quietly).then(**finding)
     chosen.change(**showing)
-    not_asking = {"fn": lambda: (gr.Button(visible=True), gr.Row(visible=False)), "outputs": [ask, asking]} | quietly
+    not_asking = {"fn": lambda: asks_first(False), "outputs": [ask, asking]} | quietly
     chosen.change(**not_asking)
-    no.click(**not_asking)
+    no.click(**not_asking).then(js=focus_js("#library-delete"))
     save.click(correct, [chosen, label], happened, **quietly).then(**finding).then(**showing)
     about = [asked, ask, asking]
-    ask.click(lambda clip_id: (clip_id, gr.Button(visible=False), gr.Row(visible=True)), chosen, about, **quietly)
-    sure.click(delete, [asked], [happened, ask, asking], **quietly).then(**finding)
+    begun = ask.click(lambda clip_id: (clip_id, *asks_first(True)), chosen, about, **quietly)
+    begun.then(js=focus_js("#library-delete-not"))
+    deleted = sure.click(delete, [asked], [happened, ask, asking], **quietly).then(**finding)
+    deleted.then(js=focus_js("#library-clip input"))
     make.click(export, None, [ready, how], api_visibility="private", show_progress_on=[how])
+
+
+def asks_first(asks: bool):
+    """-> the button for what cannot be undone, the row that asks for it a second time: one of them is seen."""
+    return gr.Button(visible=not asks), gr.Row(visible=asks)
 
 
 def training_command(labels: Iterable[str]) -> str:
@@ -161,28 +211,35 @@ def training_command(labels: Iterable[str]) -> str:
     )
 
 
-def _day_field(texts: Texts, name: str) -> gr.DateTime:
-    own = {"label": texts.label(f"library.{name}"), "elem_id": f"library-{name}"}
-    field = gr.DateTime(include_time=False, type="string", min_width=240, **own)
-    field.preprocess = lambda text: text  # Gradio's fails at "nowhere", for which there is a sentence: see `_day`
-    return field
+def _day_field(texts: Texts, name: str) -> gr.Textbox:
+    """Not Gradio's DateTime, which keeps the day before where what is written is none, and says nothing."""
+    own = {"label": texts.label(f"library.{name}"), "elem_id": f"library-{name}", "placeholder": "YYYY-MM-DD"}
+    return gr.Textbox(max_lines=1, max_length=20, min_width=160, **own)
 
 
 def _day(text: str | None) -> date | None:
     """ "2026-11-20" -> that day; ValueError for other texts."""
-    return date.fromisoformat(text.strip()[:10]) if text and text.strip() else None
+    return date.fromisoformat(text.strip()) if text and text.strip() else None
 
 
-def _list_html(texts: Texts, say: Say, found, page: int) -> str:
+def _confirmed(texts: Texts, say: Say, clip) -> str:
+    """What a person says a clip is, or that nobody has."""
+    return texts.emotion(say, clip.confirmed) if clip.confirmed else say("library.unchecked")
+
+
+def _list_html(texts: Texts, say: Say, found, page: int, threshold: float) -> str:
     if not found.total:
         return status_html(say("library.nothing"))
-    columns = [say(key) for key in ("many.file", "many.emotion", "library.said", "many.length", "library.added")]
+    keys = ("library.said", "many.confidence", "library.label", "many.file", "many.length", "library.added")
+    columns = [say(key) for key in keys]
+    unsure = f" ({say('many.unsure')})"
     rows = [
         [
             str(clip.id),
-            clip.name,
-            texts.emotion(say, clip.label),
             texts.emotion(say, clip.predicted),
+            f"{100 * clip.confidence:.0f}{unsure if clip.confidence < threshold else ''}",
+            _confirmed(texts, say, clip),
+            clip.name,
             decimal(say, clip.duration_s, 1),
             f"{clip.added_at:%Y-%m-%d %H:%M} UTC",
         ]

@@ -1,5 +1,6 @@
 """The tab "Many files": several recordings, or zips of them, to one table. One bad file does not spoil the rest."""
 
+import json
 import os
 import time
 from collections import Counter
@@ -13,18 +14,19 @@ from typing import BinaryIO
 import gradio as gr
 
 from ..archives import REASONS, TOO_MANY, ArchiveError, Limits, Skipped, count, recordings
-from .answers import UNREADABLE, emoji
+from .answers import UNREADABLE, emoji, state
 from .clips import begin_clips, remember
 from .context import Page
 from .models import on_gpu
 from .server import MAX_UPLOAD_MB
-from .tables import COLUMNS, csv_link_html, note, status_html
+from .tables import note, results_link_html, status_html
 from .texts import Say, Texts, language
 
 MAX_RECORDINGS = 500  # of one go; other visitors wait meanwhile
 MAX_ROWS = 2 * MAX_RECORDINGS  # of one go; a zip may list tens of thousands of files that are no recordings
 MAX_HEARD_S = 4 * 3600  # in one go: the recording that passes it is the last to be heard
 RENEW_S = 10  # between two renewals of what waits; the server forgets uploads after an hour or so
+COLUMNS = ("file", "emotion", "note", "confidence", "length")  # keys below "many"; a phone has room for three
 PERCENT_DECIMALS = 1  # enough to sort by; more would feign what no model knows
 
 
@@ -46,6 +48,7 @@ class Shown:
     """What this visitor sees now, kept so that other words for it need no second hearing: rows are name, prediction."""
 
     files: list[str]
+    model: str
     labels: list[str]
     rows: list[tuple[str, object]]
 
@@ -159,7 +162,6 @@ def build(context: Page) -> None:
     ):
         """-> summary HTML, table, link to the CSV, this visitor's clips, what is shown."""
         from ..audio import AudioError
-        from ..inference import header, predicted_row
 
         say = texts.speaker(language(request))
         if not files:
@@ -182,19 +184,21 @@ def build(context: Page) -> None:
                 )
         if not all_kept:
             gr.Warning(say("clips.no_room"))
-        shown = Shown(files, recognizer.labels, rows)
-        csv_rows = [predicted_row(name, prediction, recognizer.labels) for name, prediction in rows]
+        shown = Shown(files, model, recognizer.labels, rows)
+        return *results_of(say, shown, threshold_percent / 100), clips, shown
+
+    def results_of(say: Say, shown: Shown, threshold: float):
+        """-> summary HTML, table, link to the CSV."""
+        results = [(name, shown.model, prediction) for name, prediction in shown.rows]
         return (
-            summary_html(texts, say, summary([prediction for _, prediction in rows])),
-            table_of(texts, say, shown, threshold_percent / 100),
-            csv_link_html(say, "emotions.csv", ["name", *header(recognizer)[1:]], csv_rows),
-            clips,
-            shown,
+            summary_html(texts, say, [prediction for _, prediction in shown.rows], threshold),
+            table_of(texts, say, shown, threshold),
+            results_link_html(texts, say, "emotions.csv", results, threshold),
         )
 
     def reword(shown: Shown | None, threshold_percent: float, request: gr.Request):
-        """The table again, in the words of another threshold."""
-        return table_of(texts, texts.speaker(language(request)), shown, threshold_percent / 100) if shown else gr.skip()
+        """The results again, in the words of another threshold."""
+        return results_of(texts.speaker(language(request)), shown, threshold_percent / 100) if shown else gr.skip()
 
     def forget_deleted(shown: Shown | None):
         """Files that the visitor has deleted cannot be analysed again, and their results go with them."""
@@ -217,12 +221,13 @@ def build(context: Page) -> None:
         label=texts.label("many.table"),
         show_search="none",
         wrap=False,
+        column_widths=["26%", 110, "36%"],  # of the table's; a long name would push all else off the screen
         elem_id="many-table",
     )
     shown = gr.State(time_to_live=context.clips.time_to_live)
     results = [status, table, link]
     begin_clips(context.clips, [start.click])
-    start.click(
+    started = start.click(
         show,
         [files, context.choice, context.threshold, context.clips],
         [*results, context.clips, shown],
@@ -231,21 +236,29 @@ def build(context: Page) -> None:
     )
     quick = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     context.deleted.change(forget_deleted, shown, [files, *results, shown], **quick)
-    context.threshold.change(reword, [shown, context.threshold], table, **quick)
+    context.threshold.change(reword, [shown, context.threshold], results, **quick)
+    # Old results never stand beside other files. In the browser alone, so that they are never late either.
+    blank = json.dumps(["", {"visible": False, "__type__": "update"}, ""])
+    for new in (files.upload, files.delete, files.clear):
+        new(None, None, results, js=f"() => {blank}", cancels=[started])
+        new(lambda: None, None, shown, **quick)
     # Components, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.
     result = gr.JSON(visible=False)
     asked = gr.Dropdown(context.models.names, value=context.models.default, label="model", visible=False)
     gr.Button(visible=False).click(batch, [files, asked], result, api_name="batch")
 
 
-def summary_html(texts: Texts, say: Say, counts: Summary) -> str:
-    """One sentence, and how often each emotion was heard."""
+def summary_html(texts: Texts, say: Say, predictions: Sequence, threshold: float) -> str:
+    """One sentence, and how often each emotion was heard for sure."""
+    states = [state(prediction, threshold) for prediction in predictions]
+    unsure = states.count("unsure")
+    counts = summary([one for one, kind in zip(predictions, states, strict=True) if kind != "unsure"])
     emotions = "".join(
         f'<li><span class="emoji" aria-hidden="true">{emoji(label)}</span> '
         f"{escape(texts.emotion(say, label))}: {number}</li>"
         for label, number in counts.emotions.items()
     )
-    said = status_html(say("many.summary", judged=counts.judged, failed=counts.failed))
+    said = status_html(say("many.summary", sure=counts.judged, unsure=unsure, failed=counts.failed))
     return f'{said}<ul class="counts">{emotions}</ul>'
 
 
@@ -253,7 +266,7 @@ def table_of(texts: Texts, say: Say, shown: Shown, threshold: float) -> gr.Dataf
     """A row a file; numbers stay numbers, so that a click sorts by them."""
     names = [say(f"many.{column}") for column in COLUMNS]
     names += [f"{texts.emotion(say, label)} (%)" for label in shown.labels]
-    kinds = ["str", "str", "number", "number", "str", *["number"] * len(shown.labels)]
+    kinds = ["str", "str", "str", "number", "number", *["number"] * len(shown.labels)]
     rows = [_row(texts, say, name, prediction, shown.labels, threshold) for name, prediction in shown.rows]
     return gr.Dataframe({"headers": names, "data": rows}, headers=names, datatype=kinds, visible=True)
 
@@ -266,7 +279,7 @@ def _row(texts: Texts, say: Say, name: str, prediction, labels: Sequence[str], t
         confidence = round(100 * prediction.confidence, PERCENT_DECIMALS)
         percentages = [round(100 * prediction.scores[label], PERCENT_DECIMALS) for label in labels]
     remark = note(texts, say, prediction, threshold)
-    return [name, emotion, confidence, length_s, remark, *percentages]
+    return [name, emotion, remark, confidence, length_s, *percentages]
 
 
 def _heard(path: Path, name: str, source: Path | BinaryIO, recognize: Callable) -> Judged:

@@ -92,6 +92,8 @@ class UploadsOnly(gr.Blocks):
             raise refusal from error
         except ValidationError as error:
             raise gr.Error(NO_FILE, print_exception=False) from error
+        except gr.Error as error:  # a model that is not on offer, say: Gradio's sentence says which are
+            raise gr.Error(error.message, print_exception=False) from error
 
         def expect(file: dict) -> dict:
             if not Path(file["path"]).exists():  # deleted while the page still showed it

@@ -9,8 +9,6 @@ from ..spreadsheet import csv_bytes
 from .answers import sentences, state
 from .texts import Say, Texts
 
-COLUMNS = ("file", "emotion", "confidence", "length", "note")  # keys below "many"
-
 
 def note(texts: Texts, say: Say, prediction, threshold: float) -> str:
     """Why there is no answer, or that it is not sure; empty beside a good one."""
@@ -34,6 +32,25 @@ def table_html(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table class="rows">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def results_link_html(
+    texts: Texts, say: Say, filename: str, results: Iterable[tuple[str, str, object]], threshold: float
+) -> str:
+    """`csv_link_html` of a name, a model and its prediction each; several models may have several sets of emotions."""
+    from ..inference import predicted_row
+
+    results = list(results)
+    labels = list(dict.fromkeys(label for *_, prediction in results for label in sorted(prediction.scores or {})))
+    rows = []
+    for name, model, prediction in results:
+        own = prediction.scores or {}
+        _, duration_s, label, confidence, *_, error = predicted_row(name, prediction, list(own))
+        shares = [f"{own[label]:.5f}" if label in own else "" for label in labels]
+        remark = note(texts, say, prediction, threshold)
+        rows.append([name, model, duration_s, label, confidence, remark, *shares, error])
+    columns = ["name", "model", "duration_s", "label", "confidence", "note", *labels, "error"]
+    return csv_link_html(say, filename, columns, rows)
 
 
 def csv_link_html(say: Say, filename: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

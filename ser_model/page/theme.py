@@ -53,7 +53,7 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .answer .said { font-size: var(--text-lg); font-weight: 500; line-height: 1.35; }
 .answer.voice .said { font-size: clamp(1.1rem, 4.5vw, 1.4rem); font-weight: 600; }
 .answer .heard, .answer .reason { color: var(--body-text-color-subdued); font-size: var(--text-md); }
-.answer .reason:empty { display: none; }
+.answer .reason:empty, html:not([lang="en"]) .answer .reason { display: none; }  /* it is in English */
 .answer .warning { margin-top: .5rem; padding-left: .6rem; border-left: 3px solid #b45309; font-size: var(--text-md); }
 
 .bars { display: grid; grid-template-columns: max-content 1fr max-content; gap: .45rem .75rem; align-items: center;
@@ -70,7 +70,7 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .over-time h2 { font-size: var(--text-xl); margin: .5rem 0 .25rem; }
 .over-time .hint { color: var(--body-text-color-subdued); margin: 0 0 .5rem; }
 .over-time .plot { position: relative; cursor: pointer; touch-action: pan-y; user-select: none; }
-.over-time svg, #pictures svg, #saliency svg { display: block; width: 100%; height: auto; }
+:is(.over-time, #pictures, #saliency, [id^="clips-"] .pictures) svg { display: block; width: 100%; height: auto; }
 .over-time .area { position: absolute; pointer-events: none; }
 .over-time .chosen, .over-time .now { position: absolute; top: 0; bottom: 0; display: none; }
 .over-time .chosen { background: var(--primary-500); opacity: .3; }
@@ -109,6 +109,7 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .scroll .rows :is(tr, th, td) { border-width: 0 0 1px !important;
   border-color: var(--border-color-primary) !important; }
 .rows :is(th, td) { padding: .4rem .75rem .4rem 0; text-align: start; vertical-align: top; }
+.rows td { max-width: 16rem; overflow: hidden; text-overflow: ellipsis; }
 .rows th { white-space: nowrap; }
 .plain { padding: 0; border: 0; }
 .plain .html-container { padding: 0; }
@@ -123,7 +124,8 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 #limits { border-top: 1px solid var(--border-color-primary); padding-top: 1rem; }
 #limits p { max-width: 60rem; }
 :is(#live-status, #live-scores, #live-track) .html-container { padding: 0; }
-footer .divider { display: none; }
+.cm-editor .cm-content * { color: inherit !important; }  /* CodeMirror's colours are too pale to read, */
+.cm-editor .cm-gutters { display: none !important; }  /* its numbers, measured in a hidden tab, misplaced */
 #announcer { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 
 .no-course { color: var(--body-text-color-subdued); font-size: var(--text-md); margin: 0; }
@@ -175,19 +177,26 @@ SPEAK_ONE_LANGUAGE = f"""
 """
 
 # Screen readers announce what changes in a region that was there before, and Gradio draws each answer anew. So what is
-# marked as said is repeated in one region that stays.
+# marked as said is repeated in one region that stays, below what was said before: an action's message is heard although
+# the list that it changes is announced right after.
 ANNOUNCE = """
   const region = document.body.appendChild(document.createElement("div"));
   region.id = "announcer";
   region.className = "sr-only";
   region.setAttribute("role", "status");
+  region.setAttribute("aria-atomic", "false");  // only what is new
   const announced = ".announced";
   new MutationObserver((changes) => {
+    const told = new Set();
     for (const { target, addedNodes } of changes) {
       const within = (target.closest ? target : target.parentElement)?.closest(announced);
       const added = [...addedNodes].map((node) => node.matches?.(announced) ? node : node.querySelector?.(announced));
       const said = within ?? added.find(Boolean);
-      if (said?.checkVisibility()) region.textContent = said.innerText;
+      if (said?.checkVisibility()) told.add(said.innerText);
+    }
+    for (const words of told) {
+      region.append(Object.assign(document.createElement("p"), { textContent: words }));
+      if (region.childElementCount > 3) region.firstChild.remove();
     }
   }).observe(document.body, { childList: true, characterData: true, subtree: true });
 """
@@ -263,6 +272,23 @@ PLAY_PARTS = """
     if (section) section.querySelector(".unplayable").hidden = false;
   }, true);
 """
+
+
+def focus_js(*selectors: str) -> str:
+    """For an event that takes the pressed button away: whoever goes by keyboard goes on at the first of `selectors`
+    that is there, not at the top of the page.
+    """
+    return f"""() => {{
+      const pressed = document.activeElement;
+      const move = (frames) => {{
+        if (![pressed, document.body].includes(document.activeElement)) return;  // gone elsewhere meanwhile
+        const places = {list(selectors)}.map((selector) => document.querySelector(selector));
+        const place = places.find((element) => element?.checkVisibility());
+        if (place && document.activeElement === document.body) place.focus();
+        else if (frames) requestAnimationFrame(() => move(frames - 1));  // the button is still there
+      }};
+      move(60);
+    }}"""
 
 
 # Runs once, when the page is there.
