@@ -16,6 +16,7 @@ from .predictions import Predictions
 from .reports import (
     class_table,
     confusion_picture,
+    drawn_words,
     interval_words,
     protocol_words,
     reliability_picture,
@@ -213,8 +214,8 @@ def headline(summary: dict) -> str:
     low, high = interval["uar"]
     return (
         f"{summary['protocol']}, {len(summary['folds'])} folds, {protocol_words(summary)}: {spread} (mean ± standard "
-        f"deviation over folds); pooled UAR {summary['pooled']['uar']:.3f}, 95 % interval over {interval['speakers']} "
-        f"speakers {low:.3f} to {high:.3f}"
+        f"deviation over folds); pooled UAR {summary['pooled']['uar']:.3f}, 95 % interval over "
+        f"{drawn_words(interval)} {low:.3f} to {high:.3f}"
     )
 
 

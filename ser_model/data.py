@@ -4,7 +4,7 @@
 
 Columns: path, corpus, speaker, sex, emotion, intensity, text, channel, duration_s, sampling_rate, content, label,
 index, and waveform (T,) float32, mono, at the model's rate. `sampling_rate` and `duration_s` are the file's own;
-`index` is the clip's number in this data set, which keys its augmentation.
+`index` is the clip's number in this data set, which keys its augmentation; a speaker whom nobody names is None.
 """
 
 import csv
@@ -352,6 +352,7 @@ def _columns(utterances: Sequence[Utterance], sounds: Sequence[Sound], labels: S
     """Every column but the waveform, as lists."""
     columns = {key: [getattr(utterance, key) for utterance in utterances] for key in TEXT_COLUMNS}
     columns["path"] = [str(path) for path in columns["path"]]
+    columns["speaker"] = [utterance.speaker if utterance.speaker_known else None for utterance in utterances]
     columns |= {key: [getattr(sound, key) for sound in sounds] for key in ("duration_s", "sampling_rate", "content")}
     index_of = {name: index for index, name in enumerate(names)}
     return {**columns, "label": [index_of[label] for label in labels], "index": list(range(len(labels)))}

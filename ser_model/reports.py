@@ -275,12 +275,14 @@ def interval_words(interval: dict) -> str:
     """ "95 % intervals over 24 speakers: UAR 0.61 to 0.68, ..." """
     named = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "macro F1", "f1_weighted": "weighted F1"}
     ranges = ", ".join(f"{name} {interval[key][0]:.3f} to {interval[key][1]:.3f}" for key, name in named.items())
+    if "speakers" not in interval:
+        return f"95 % intervals over {drawn_words(interval)}; they say nothing of another voice: {ranges}."
     count = interval["speakers"]
     if interval["resampled"] == "clips":
         return f"95 % intervals over the clips of the one speaker, about no other voice: {ranges}."
     corpora = interval.get("speakers_of", {})
     each = ", ".join(f"{own} of {corpus}" for corpus, own in corpora.items())
-    drawn = f"{count} speakers ({each}, drawn apart)" if len(corpora) > 1 else f"{count} speakers"
+    drawn = f"{drawn_words(interval)} ({each}, drawn apart)" if len(corpora) > 1 else drawn_words(interval)
     scarce = [corpus for corpus, own in corpora.items() if own < FEW_SPEAKERS]
     few = ""
     if count < FEW_SPEAKERS or len(scarce) == len(corpora) > 0:
@@ -288,6 +290,13 @@ def interval_words(interval: dict) -> str:
     elif scarce:
         few = f"; of {' and '.join(scarce)} there are too few, which makes them too narrow"
     return f"95 % intervals over {drawn}, drawn anew with all their clips: {ranges}{few}."
+
+
+def drawn_words(interval: dict) -> str:
+    """What an interval is over: "24 speakers"."""
+    if "speakers" in interval:
+        return f"{interval['speakers']} speaker{'s' * (interval['speakers'] > 1)}"
+    return f"{interval['clips']} clips whose speakers are not named"
 
 
 def class_table(result: dict, names: Sequence[str]) -> str:

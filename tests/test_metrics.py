@@ -183,6 +183,16 @@ def test_interval_of_one_speaker_is_about_its_clips_and_says_so():
     assert low == pytest.approx(0.7 - 1.96 * 0.046, abs=0.02) and high == pytest.approx(0.7 + 1.96 * 0.046, abs=0.02)
 
 
+def test_where_a_speaker_is_unknown_clips_are_drawn_and_no_speakers_counted():
+    probabilities, references, speakers = answers(right=[20, 0], wrong=[0, 20])
+    for unknown in (None, ""):
+        interval = speaker_intervals(probabilities, references, [*speakers[:-1], unknown], ["mine"] * 40)
+        assert (interval["clips"], interval["resampled"]) == (40, "clips")
+        assert not interval.keys() & {"speakers", "speakers_of"}
+        low, high = interval["accuracy"]
+        assert 0.3 < low < 0.4 and 0.6 < high < 0.7
+
+
 def test_interval_is_that_of_figures_worked_out_for_every_draw_by_scikit_learn(monkeypatch):
     rng = np.random.default_rng(1)
     probabilities, references = rng.dirichlet([1, 1, 1], 60), rng.integers(0, 3, 60)
