@@ -530,12 +530,33 @@ def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingSettings, 
     return schedules.ConstantLR(optimizer, factor=1.0)
 
 
+class EvenCrossEntropy(torch.nn.CrossEntropyLoss):
+    """Every label counts alike, however many clips it has: a clip as much as its label, a blend as much as its two.
+
+    Clips are weighted as a whole. torch's own weights multiply the smoothed share of each label, so that the likeliest
+    answer to any clip would be the rarest label.
+
+    Args:
+        counts: clips of each label (num_labels,); one that does not occur counts for nothing.
+        label_smoothing: as torch has it.
+    """
+
+    def __init__(self, counts: torch.Tensor, label_smoothing: float):
+        super().__init__(reduction="none", label_smoothing=label_smoothing)
+        occurring = counts > 0
+        even = counts.sum() / occurring.sum()  # clips of each label, had they as many; the mean weight of a clip is 1
+        self.register_buffer("weight_of", torch.where(occurring, even / counts.clamp(min=1), 0.0))
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Logits and targets (B, num_labels) -> ()."""
+        return (targets @ self.weight_of * super().forward(logits, targets)).mean()
+
+
 def make_criterion(data: EmotionData, training: TrainingSettings) -> torch.nn.CrossEntropyLoss:
-    weights = None
-    if training.class_weights:
-        counts = torch.tensor(data.rows("train")["label"]).bincount(minlength=len(data.scheme.names))
-        weights = counts.sum() / (len(counts) * counts.clamp(min=1))
-    return torch.nn.CrossEntropyLoss(weights, label_smoothing=training.label_smoothing)
+    if not training.class_weights:
+        return torch.nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
+    counts = torch.tensor(data.rows("train")["label"]).bincount(minlength=len(data.scheme.names))
+    return EvenCrossEntropy(counts, training.label_smoothing)
 
 
 def batch_loss(
