@@ -517,9 +517,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingSettings, 
     if training.schedule == "one_cycle":
         rates = [group["lr"] for group in optimizer.param_groups]
         cycled = training.optimizer == "adamw"  # its beta1, on which published figures rest; SGD keeps what is set
-        return schedules.OneCycleLR(
-            optimizer, rates, total_steps=steps, pct_start=training.warmup, cycle_momentum=cycled
-        )
+        # A warm-up of exactly one step torch divides by its length, which it counts as none.
+        warmup = training.warmup if training.warmup * steps != 1 else 1.001 * training.warmup
+        return schedules.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=warmup, cycle_momentum=cycled)
     if training.schedule == "cosine":
         return schedules.CosineAnnealingLR(optimizer, steps)
     if training.schedule == "cosine_restarts":

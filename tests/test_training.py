@@ -30,6 +30,12 @@ def test_one_cycle_rises_to_the_rate_asked_for_and_falls_to_nothing():
     assert 8 < seen.index(max(seen)) < 16
 
 
+@pytest.mark.parametrize(("steps", "warmup"), [(2, 0.5), (3, 1 / 3), (10, 0.1)])
+def test_one_cycle_takes_a_warm_up_of_a_single_step(steps, warmup):
+    seen = rates(steps, schedule="one_cycle", warmup=warmup)
+    assert seen[0] < 0.1 and seen[-1] < 0.01
+
+
 def test_one_cycle_leaves_the_momentum_of_sgd_as_it_is_set_and_swings_that_of_adamw():
     assert set(rates(key="momentum", optimizer="sgd", momentum=0.5)) == {0.5}
     beta1, beta2 = zip(*rates(key="betas", optimizer="adamw"), strict=True)
