@@ -230,6 +230,8 @@ def train(
         options = {"frame_ms": extractor.frame_ms, "progress": accelerator.is_main_process}
         data = load_data(settings, data_dir, extractor.sampling_rate, **options)
     split_manifest, origin = describe_split(data, base)
+    if judged:  # the folds tested somebody, this split nobody
+        origin |= judged.origin
     share = (accelerator.num_processes, training.accumulation_steps)
     batches = EvenBatches(len(data.split.train), training.batch_size, settings.seed, *share)
     loaders = make_loaders(data, batches, training.batch_size)
@@ -352,8 +354,7 @@ def train(
     results |= {"training_voices_refused": refused} if training.outlier_sounds else {}
     if judged:
         predictions = judged.predictions
-        results |= {"speaker_disjoint": judged.summary["speaker_disjoint"], "cross_validation": judged.summary}
-        results["test"] = predictions.figures()
+        results |= {"cross_validation": judged.summary, "test": predictions.figures()}
     else:
         run = run_columns(settings, split_manifest["hash"], results["temperature"])
         results["validation_speaker_disjoint"] = is_speaker_disjoint(

@@ -27,6 +27,7 @@ from .settings import Settings, SettingsError, SplitSettings, load_settings
 from .splits import FOLDS, SplitError
 
 RANDOM = re.compile(r"random-([1-9]\d*)")
+ORIGIN = ("speaker_disjoint", "speaker_disjoint_because")  # in metrics.json; the second of a run with a base model
 SUMMARISED = {
     "uar": "UAR",
     "accuracy": "accuracy",
@@ -134,12 +135,14 @@ class Judgement:
     """What a finished cross-validation says of a model of the same recipe that is trained on everything.
 
     summary: its cv.json.
+    origin: whether its test speakers were new to the models, and why; of the fold of which least can be said.
     predictions: of all its test clips, each by a model that had not heard it, `cross_calibrated`.
     temperature: calibrates the model's logits; fitted on those answers, of all folds.
     refused: the mean share of a fold's training voices that its model calls unlike them; None without that score.
     """
 
     summary: dict
+    origin: dict
     predictions: Predictions
     temperature: float
     refused: float | None
@@ -174,15 +177,19 @@ def judgement(folder: Path, settings: Settings) -> Judgement:
         raise SettingsError(
             f"{folder} holds no finished cross-validation ({error}); run train.py --cv first"
         ) from error
+    origins = []
     for number in range(1, len(summary["folds"]) + 1):
         fold = folder / f"fold-{number}"
         own = load_settings(fold / SETTINGS)
         alike = settings.model_copy(update={"seed": own.seed, "split": own.split})
         if not is_finished(fold, alike, resume=True, overwrite=False):
             raise SettingsError(f"{fold} is not finished; run train.py --cv {summary['protocol']} to its end first")
+        metrics = json.loads((fold / METRICS).read_text())
+        origins.append({key: metrics[key] for key in ORIGIN if key in metrics})
+    origin = min(origins, key=lambda own: (False, None, True).index(own["speaker_disjoint"]))
     predictions = Predictions.read(folder / PREDICTIONS)
     temperature = fit_temperature(predictions.logits(), predictions.labels)
-    return Judgement(summary, cross_calibrated(predictions), temperature, refused_share(summary))
+    return Judgement(summary, origin, cross_calibrated(predictions), temperature, refused_share(summary))
 
 
 def refused_share(summary: Mapping) -> float | None:

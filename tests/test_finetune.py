@@ -250,6 +250,26 @@ def test_a_run_says_that_its_base_heard_the_test_speakers(synthetic_corpora, tmp
     assert split_hash == SERConfig.from_pretrained(tmp_path / "tuned").training_split
 
 
+def test_a_fine_tuned_model_of_every_clip_says_of_the_folds_whether_their_speakers_were_new(
+    synthetic_corpora, tmp_path, capsys
+):
+    small = ["--model.backbone_options={widths: [8, 8, 8, 8], hidden_size: 16}", "--training.outlier_sounds=0"]
+    common = [f"--data-dir={synthetic_corpora}", "--training.epochs=1", "--training.keep=last"]
+    common += ["--training.mixed_precision=no"]  # as in every run of this process: Accelerate allows one
+    ravdess = ["--config=configs/ravdess_tess_cnn.yaml", "--data.corpora=[{name: ravdess}]", *common]
+    split = ["--split.test=[ravdess-01, ravdess-02]", "--split.validation=[ravdess-03]"]
+    main([*ravdess, *split, *small, f"--output-dir={tmp_path / 'base'}"])
+    tess = ["--config=configs/tess_speakers.yaml", *common, "--training.outlier_sounds=0"]
+    tess += [f"--model={tmp_path / 'base'}"]
+    main([*tess, "--cv=tess-speakers", f"--output-dir={tmp_path / 'cv'}"])
+    capsys.readouterr()
+    main([*tess, f"--after={tmp_path / 'cv'}", f"--output-dir={tmp_path / 'all'}"])
+    because = "none of these speakers was heard in training or validation"
+    assert f"\nunseen speakers: {because}\n" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "all" / "metrics.json").read_text())
+    assert metrics["speaker_disjoint"] is True and metrics["speaker_disjoint_because"] == because
+
+
 def test_what_the_base_heard_goes_into_the_split_or_is_called_unknown(synthetic_corpora, tmp_path):
     utterances = find_utterances(synthetic_corpora, [{"name": "ravdess"}]).utterances
     labels = [utterance.emotion for utterance in utterances]
