@@ -39,12 +39,14 @@ from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter, BatchAugmentation
 from ser_model.build import build_extractor, build_network
 from ser_model.checkpoints import (
+    SOUND,
     Checkpoint,
     CheckpointError,
     Progress,
     alone,
     identity_of,
     is_finished,
+    refuse_other_clips,
     refuse_single_run,
     remove_run,
 )
@@ -153,7 +155,8 @@ def main(arguments: list[str] | None = None) -> None:
                 judged = judgement(args.after, settings) if args.after else None
                 settings = after_all(settings) if judged else settings
                 with only_run(places[1]):
-                    train(settings, *places, signals, args.resume, args.overwrite, judged)
+                    beside = args.after / "fold-1" if judged else None
+                    train(settings, *places, signals, args.resume, args.overwrite, judged, beside=beside)
     except (SettingsError, HubError, *DATA_ERRORS) as error:
         sys.exit(f"train.py: {error}")
     except (CheckpointError, DivergedError, PredictionsError) as error:
@@ -189,8 +192,9 @@ def cross_validate(
     state.print(f"{protocol}: {len(folds)} folds, {finished} of them finished before")
     for fold, run_dir in runs:
         begun = forget_others if overwrite and run_dir == run_dirs[0] else None
+        beside = next((own for other, own in runs if is_finished(own, other, not overwrite, overwrite)), None)
         with only_run(run_dir):
-            train(fold, data_dir, run_dir, signals, not overwrite, overwrite, begun=begun)
+            train(fold, data_dir, run_dir, signals, not overwrite, overwrite, begun=begun, beside=beside)
     if state.is_main_process:
         print(f"{headline(summarise(protocol, run_dirs, output_dir))}; saved to {output_dir}")
     state.wait_for_everyone()
@@ -205,11 +209,13 @@ def train(
     overwrite: bool = False,
     judged: Judgement | None = None,
     begun: Callable[[], None] | None = None,
+    beside: Path | None = None,
 ) -> None:
     """One run; one that trains on everything is `judged` by the cross-validation before it.
 
     Between two steps it ends where `signals` were received.
-    `begun` is called, on the main process, once nothing is left that could refuse the run.
+    `begun` is called, on the main process, once nothing is left that could refuse the run. `beside` is the folder of a
+    finished run that must have heard the same clips.
     """
     training = settings.training
     check_trackers(training.trackers)
@@ -265,6 +271,8 @@ def train(
     base_features = base.extractor.to_json_string() if base else None
     heard = (data.dataset["content"], augmenter.recordings, base_features)
     identity = identity_of(settings, split_manifest["hash"], *heard, accelerator)
+    if beside:
+        refuse_other_clips(beside, identity["sound of the clips"])
     checkpoint = Checkpoint(output_dir, accelerator, identity, training.checkpoint_minutes, parts)
     progress = checkpoint.start(resume)
     if accelerator.is_main_process:  # nothing is left that could refuse the run
@@ -365,7 +373,7 @@ def train(
             predictions = Predictions.of(data.rows(part), data.scheme.names, labels, softmax(logits), data.folders, run)
             results[part] = predictions.figures()
     results |= {"train_seconds": round(time.monotonic() - progress.started_s), "history": progress.history}
-    results["split_hash"] = split_manifest["hash"]
+    results |= {"split_hash": split_manifest["hash"], SOUND: identity["sound of the clips"]}
     if accelerator.is_main_process:
         write_run(output_dir, settings, data.scheme, results, predictions, split_manifest)
         checkpoint.forget()  # nothing is left to go on with

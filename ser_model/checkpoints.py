@@ -37,6 +37,7 @@ from .settings import Settings, load_settings
 LOCK_FILE = ".lock"
 RUN = "run"  # the metadata's only key
 TENSOR = "tensor"  # stands in the JSON where a tensor was
+SOUND = "sound_hash"  # in metrics.json, of all clips that a run was given
 MAY_CHANGE = (  # without effect on the weights
     "data.num_proc",
     "data.strict",
@@ -253,6 +254,18 @@ def refuse_single_run(folder: Path) -> None:
         raise CheckpointError(
             f"{folder} holds a run, whose card and predictions --cv would replace; give another --output-dir, or "
             "--overwrite, which removes it"
+        )
+
+
+def refuse_other_clips(folder: Path, sound_hash: str) -> None:
+    """Raises CheckpointError where the finished run in `folder` heard clips of other sound than a run that stands
+    beside it or on it; runs of earlier versions do not tell.
+    """
+    before = json.loads((folder / METRICS).read_text()).get(SOUND, sound_hash)
+    if before != sound_hash:
+        raise CheckpointError(
+            f"{folder} heard other clips: the hash of their sound was {before[:12]} and is {sound_hash[:12]} now; give "
+            "the --data-dir that it was run with, or run --cv on these data in another --output-dir first"
         )
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from test_readme import COMMANDS
 from transformers import AutoModelForAudioClassification
 
+from ser_model.checkpoints import refuse_other_clips
 from ser_model.crossvalidation import after_all, fold_settings
 from ser_model.data import load_data
 from ser_model.faults import Stopped
@@ -47,7 +49,7 @@ def test_starting_over_leaves_no_old_fold_to_go_on_with(all_synthetic_actors, tm
         (folder / "metrics.json").write_text("{}")
     (tmp_path / "cv.json").write_text("{}")
 
-    def stopped(*_, begun):
+    def stopped(*_, begun, beside):
         assert (tmp_path / "cv.json").exists()  # as long as the run may be refused
         begun()
         raise Stopped("stopped by SIGINT", 130)
@@ -153,6 +155,36 @@ def test_folds_of_other_settings_are_not_mixed(six_folds, all_synthetic_actors):
     sentence = "fold-1 is of another run: training.epochs was 1 and is 2 now; resume it as it was"
     with pytest.raises(SystemExit, match=sentence):
         cross_validate(all_synthetic_actors, six_folds, "--cv=ravdess-speakers", "--training.epochs=2")
+
+
+@pytest.fixture(scope="module")
+def one_clip_another(all_synthetic_actors, tmp_path_factory) -> Path:
+    """The same names, but another sound behind one of them."""
+    data_dir = Path(shutil.copytree(all_synthetic_actors, tmp_path_factory.mktemp("other") / "data"))
+    clip = min(data_dir.rglob("*.wav"))
+    samples, rate = soundfile.read(clip)
+    soundfile.write(clip, samples[::-1], rate)
+    return data_dir
+
+
+def test_folds_of_other_clips_are_not_mixed(six_folds, one_clip_another, tmp_path):
+    output_dir = Path(shutil.copytree(six_folds, tmp_path / "cv"))
+    (output_dir / "fold-2" / "metrics.json").unlink()
+    (output_dir / "cv.json").unlink()
+    with pytest.raises(SystemExit, match="fold-1 heard other clips: the hash of their sound was .*--data-dir"):
+        cross_validate(one_clip_another, output_dir, "--cv=ravdess-speakers")
+    assert not (output_dir / "cv.json").exists()
+
+
+def test_a_model_of_other_clips_is_not_called_one_of_the_same_recipe(six_folds, one_clip_another, tmp_path):
+    with pytest.raises(SystemExit, match="fold-1 heard other clips.*or run --cv on these data"):
+        cross_validate(one_clip_another, tmp_path / "out", "--after", str(six_folds))
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_earlier_versions_do_not_tell_what_they_heard_and_are_taken(tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")
+    refuse_other_clips(tmp_path, "1a2b")
 
 
 def test_after_it_everything_trains_and_the_card_gives_the_figures_of_the_folds(
