@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", required=True, help="a YAML file of configs/")
     parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     parser.add_argument("--output-dir", required=True, help="where the model, its card and its figures go")
-    parser.add_argument("--cv", metavar="PROTOCOL", help=f"every fold of {', '.join(FOLDS)} or random-5")
+    parser.add_argument("--cv", metavar="PROTOCOL", help=f"every fold of {', '.join(FOLDS)}, speakers-5 or random-5")
     parser.add_argument(
         "--after", metavar="CV", type=Path, help="train on everything; figures are those of this --cv run"
     )
@@ -190,6 +190,11 @@ def cross_validate(
 
     finished = sum(is_finished(run_dir, fold, not overwrite, overwrite) for fold, run_dir in runs)
     state.print(f"{protocol}: {len(folds)} folds, {finished} of them finished before")
+    if folds[0].split.kind == "random" and settings.split.kind not in ("random", "all"):
+        state.print(
+            f"{protocol} draws clips in place of the config's split, {settings.split.kind}: training knows the voices "
+            f"that are tested; for unseen ones take --cv speakers-{len(folds)}"
+        )
     for fold, run_dir in runs:
         begun = forget_others if overwrite and run_dir == run_dirs[0] else None
         beside = next((own for other, own in runs if is_finished(own, other, not overwrite, overwrite)), None)

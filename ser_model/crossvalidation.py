@@ -10,7 +10,8 @@ import numpy as np
 
 from .checkpoints import is_finished
 from .corpora import find_utterances
-from .labels import nearest
+from .data import label_utterances
+from .labels import label_scheme, nearest
 from .metrics import fit_temperature, softmax
 from .predictions import Predictions
 from .reports import (
@@ -24,9 +25,9 @@ from .reports import (
 )
 from .run_files import CARD, CONFUSION, CV, METRICS, PREDICTIONS, RELIABILITY, REPORT, SETTINGS
 from .settings import Settings, SettingsError, SplitSettings, load_settings
-from .splits import FOLDS, SplitError
+from .splits import FOLDS, SplitError, speaker_folds
 
-RANDOM = re.compile(r"random-([1-9]\d*)")
+COUNTED = re.compile(r"(random|speakers)-([1-9]\d*)")
 ORIGIN = ("speaker_disjoint", "speaker_disjoint_because")  # in metrics.json; the second of a run with a base model
 SUMMARISED = {
     "uar": "UAR",
@@ -43,14 +44,16 @@ def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> li
 
     Args:
         settings: what all runs share; its split gives the validation part, and for random splits the test share.
-        protocol: one of `splits.FOLDS`, a run a fold; or "random-5", five random splits, where seed (of split and
-            network) counts up from that of `settings`.
+        protocol: one of `splits.FOLDS`, a run a fold; "speakers-5", five folds that share out the data's own speakers,
+            see `splits.speaker_folds`; or "random-5", five random splits, where seed (of split and network) counts up
+            from that of `settings`.
         data_dir: the folder that holds the corpora.
 
     Raises:
         SettingsError: an unknown protocol, or settings that cannot serve for every run.
-        SplitError: the corpora lack a speaker that the protocol tests, or hold one's songs.
-        CorpusError: see `find_utterances`.
+        SplitError: the corpora lack a speaker that the protocol tests, or hold one's songs; or they have too few
+            speakers for so many folds, or do not name them.
+        CorpusError, LabelError: see `find_utterances` and `label_scheme`.
     """
     if settings.training.push_to_hub:
         raise SettingsError(
@@ -62,19 +65,33 @@ def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> li
         own = {"kind": "published", "name": protocol, "validation": settings.split.validation}
         splits = [SplitSettings(**own, fold=number) for number in range(1, len(FOLDS[protocol]) + 1)]
         return [settings.model_copy(update={"split": split}) for split in splits]
-    count = RANDOM.fullmatch(protocol)
-    if not count:
+    match = COUNTED.fullmatch(protocol)
+    if not match:
         hint = nearest(protocol, FOLDS)
-        raise SettingsError(f"--cv {protocol} is unknown{hint}; known: {', '.join(FOLDS)}, and random-5 or the like")
-    if int(count[1]) < 2:
-        raise SettingsError("--cv random-1 is a single run; ask for at least random-2, or leave --cv out")
+        raise SettingsError(
+            f"--cv {protocol} is unknown{hint}; known: {', '.join(FOLDS)}, and speakers-5, random-5 or the like"
+        )
+    kind, count = match[1], int(match[2])
+    if count < 2:
+        raise SettingsError(f"--cv {protocol} is a single run; ask for at least {kind}-2, or leave --cv out")
+    if kind == "speakers":
+        if isinstance(settings.split.validation, list):
+            raise SettingsError(
+                f"--cv {protocol} tests every speaker in one fold or another, so split.validation cannot name any; "
+                "give a share: --split.validation 0.15"
+            )
+        scan = find_utterances(data_dir, settings.data.corpora)
+        own = label_utterances(scan.utterances, label_scheme(settings.labels))
+        folds = speaker_folds(own.utterances, own.labels, count, seed=settings.seed)
+        splits = [SplitSettings(test=list(tested), validation=settings.split.validation) for tested in folds]
+        return [settings.model_copy(update={"split": split}) for split in splits]
     if not (isinstance(settings.split.test, float) and isinstance(settings.split.validation, float)):
         raise SettingsError(
             f"--cv {protocol} draws clips, but split.test or split.validation names or counts speakers; give shares: "
             "--split.test 0.2 --split.validation 0.1"
         )
     split = SplitSettings(kind="random", test=settings.split.test, validation=settings.split.validation)
-    return [settings.model_copy(update={"split": split, "seed": settings.seed + run}) for run in range(int(count[1]))]
+    return [settings.model_copy(update={"split": split, "seed": settings.seed + run}) for run in range(count)]
 
 
 def _check_speakers(settings: Settings, protocol: str, data_dir: str | Path) -> None:
