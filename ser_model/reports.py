@@ -37,9 +37,9 @@ FEW_SPEAKERS = 20  # below, an interval over speakers comes out too narrow; see 
 DOTS_PER_INCH = 120  # sharp on a laptop at about 50 kB a picture
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # Okabe & Ito's: told apart with any kind of colour vision
 CONDITIONS_IN_WORDS = {  # those of conditions.py
-    "noise_20db": "pink noise, 20 dB below the clip",
-    "noise_10db": "pink noise, 10 dB below the clip",
-    "noise_0db": "pink noise, as loud as the clip",
+    "noise_20db": "pink noise, 20 dB below the clip (above 20 Hz 23)",
+    "noise_10db": "pink noise, 10 dB below the clip (above 20 Hz 13)",
+    "noise_0db": "pink noise, as strong as the clip (above 20 Hz 3 dB below)",
     "telephone": "300 to 3400 Hz alone, without a telephone's codec",
     "small_room": "reverberation of 0.4 s, 3 dB below the direct sound",
     "mp3_32kbit": "MP3 of 32 kbit/s",
