@@ -67,6 +67,10 @@ It names the emotion that a voice expresses, as actors express it, for research,
 to judge people: not in hiring, medicine, insurance, education, policing or border control. How somebody sounds is not
 how somebody feels.
 """
+MEASURED = """\
+Every clip was heard as a whole, and none refused. `EmotionRecognizer` and the page average windows of 4 s where a
+recording is longer than 6 s, and give no answer to what they take for no voice or an unlike one.
+"""
 ACTED = "acted emotion: a few sentences, by a few dozen speakers, in quiet rooms"
 LIMITS = """\
 ## Limits
@@ -138,6 +142,7 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], nam
         "## How good it is\n",
         figures_table(results),
         *([interval_words(result["test"]["interval"]) + "\n"] if "interval" in result["test"] else []),
+        MEASURED,
         f"Each emotion, {protocol_words(result)}:\n",
         class_table(result, scheme.names),
         f"![Confusion matrix: rows are true, columns are answered, with the share of the row]({CONFUSION})\n",

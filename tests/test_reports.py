@@ -138,6 +138,7 @@ def test_commonest_mistake_comes_first_with_its_count(settings, results):
         "must not be used\nto judge people: not in hiring, medicine, insurance, education, policing",
         "Test: ravdess-01, tess-YAF. Validation: ravdess-02.",
         "Epoch 5 of 50 was chosen",
+        "Every clip was heard as a whole, and none refused.",
         "temperature (1.25) fitted on validation",
         "Training: 50 epochs of adamw in batches of 32 clips, rate ",
         "The\npipeline answers to anything, silence and music too.",
