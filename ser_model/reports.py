@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from .corpora import CORPORA, Corpus
 from .disk import write_whole
 from .labels import LabelScheme
-from .metrics import PRECISION
+from .metrics import PRECISION, TEMPERATURES
 from .predictions import GROUPS, Predictions
 from .run_files import (
     CARD,
@@ -357,7 +357,14 @@ def calibration(result: dict) -> str:
             f" Of a single run, on its own test speakers, it is {low} to {high} points: what they err on either side "
             "cancels out."
         )
-    if "coverage" in result["test"]:
+    if "temperature" in result and np.isclose(result["temperature"], TEMPERATURES, rtol=1e-3).any():
+        end = (
+            "lowest, as if every answer were right" if result["temperature"] < 1 else "highest, as if all were guessed"
+        )
+        lines[-1] += f" It is the {end}: those clips tell no more, so take no score at its word."
+    if result["test"].get("coverage") == 0:
+        lines[-1] += f" Not even of its surest answers {PRECISION:.0%} are right."
+    elif "coverage" in result["test"]:
         lines[-1] += (
             f" Of the surest {result['test']['coverage']:.0%} of the answers {PRECISION:.0%} are right; the confidence "
             "that parts them from the others was found on these very answers."

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ser_model.metrics import (
+    TEMPERATURES,
     EmotionMetrics,
     coverage_at_precision,
     emotion_metrics,
@@ -67,6 +68,13 @@ def test_a_few_clips_without_a_mistake_do_not_make_it_certain_of_everything():
     logits = np.array([[2.0, 0.0], [0.0, 2.0]] * 9)
     temperature = fit_temperature(logits, np.array([0, 1] * 9))
     assert softmax(logits / temperature).max() == pytest.approx(19 / 20, abs=1e-3)  # the rule of succession
+
+
+def test_temperature_stays_within_its_bounds():
+    labels = np.arange(30) % 3
+    sure = np.eye(3)[labels]
+    assert fit_temperature(10 * sure, (labels + 1) % 3) == pytest.approx(TEMPERATURES[1], rel=1e-3)
+    assert fit_temperature(sure / 1000, labels) == pytest.approx(TEMPERATURES[0], rel=1e-3)
 
 
 def test_temperature_undoes_overconfidence():

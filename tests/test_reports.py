@@ -163,6 +163,25 @@ def test_weights_are_non_commercial_only_where_the_data_are(settings, results):
     assert data.license == "other" and data.license_name
 
 
+@pytest.mark.parametrize(
+    ("temperature", "says"),
+    [(19.9999, "highest, as if all were guessed"), (0.05, "lowest, as if every answer"), (1.2, "")],
+)
+def test_a_temperature_that_clips_could_not_tell_is_not_passed_off_as_one(settings, results, temperature, says):
+    card = model_card(settings, label_scheme(settings.labels), [results[0] | {"temperature": temperature}])
+    assert says in card and ("take no score at its word" in card) == bool(says)
+
+
+def test_at_chance_level_the_card_does_not_say_that_of_none_ninety_in_a_hundred_are_right(settings, results):
+    chance = results[0] | {"test": results[0]["test"] | {"coverage": 0.0}}
+    card = model_card(settings, label_scheme(settings.labels), [chance])
+    assert "Not even of its surest answers 90% are right." in card and "surest 0%" not in card
+    better = results[0] | {"test": results[0]["test"] | {"coverage": 0.25}}
+    assert "Of the surest 25% of the answers 90% are right" in model_card(
+        settings, label_scheme(settings.labels), [better]
+    )
+
+
 def test_pictures_named_in_the_card_lie_beside_it(settings, results, tmp_path):
     write_card(tmp_path, settings, label_scheme(settings.labels), results)
     named = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (tmp_path / "README.md").read_text())
