@@ -221,19 +221,28 @@ def feature_names(settings: Settings) -> list[str]:
     return [features] if isinstance(features, str) else list(features)
 
 
+def demanded_licences(corpora: Sequence[type[Corpus]], base_licence: str | None = None) -> dict[str, str]:
+    """Those that go over to the weights, from corpora and base model: in words -> the Hub's name."""
+    of_base = {"its own" if base_licence == "other" else base_licence.upper(): base_licence} if base_licence else {}
+    return of_base | {corpus.licence: corpus.imposes for corpus in corpora if corpus.imposes}
+
+
 def weights_licence(corpora: Sequence[type[Corpus]], base_licence: str | None = None) -> str:
-    """The Hub's name for it: "non-commercial, share alike" goes over from any corpus, and so does a base model's."""
-    return "cc-by-nc-sa-4.0" if any("NC" in corpus.licence for corpus in corpora) else base_licence or "other"
+    """The Hub's name for it: the one that is demanded; "other" for none or several, all of which must be kept."""
+    names = set(demanded_licences(corpora, base_licence).values())
+    return names.pop() if len(names) == 1 else "other"
 
 
 def licences(corpora: Sequence[type[Corpus]], result: dict) -> str:
     """Of weights and code, in words."""
     licence = weights_licence(corpora, result.get("base_licence"))
+    demanded = demanded_licences(corpora, result.get("base_licence"))
+    each = f": {'; '.join(demanded)}" if len(demanded) > 1 else ""
     if base := result.get("base_model"):
-        inherited = licence.upper() if licence != "other" else "as that model and the data above demand"
+        inherited = licence.upper() if licence != "other" else f"as that model and the data above demand{each}"
         return f"Weights, which started from {base}: {inherited}. Code: {CODE_LICENCE}.\n"
     if licence == "other":
-        return f"Weights: as the data above demand. Code: {CODE_LICENCE}.\n"
+        return f"Weights: as the data above demand{each}. Code: {CODE_LICENCE}.\n"
     text = f"Weights: {licence.upper()}, as the corpora demand: no commercial use. Code: {CODE_LICENCE}.\n"
     if unchanged := [corpus.title for corpus in corpora if "ND" in corpus.licence]:
         text += f"{' and '.join(unchanged)} must not be passed on in a changed form; no recording is in this folder.\n"

@@ -182,6 +182,36 @@ def test_at_chance_level_the_card_does_not_say_that_of_none_ninety_in_a_hundred_
     )
 
 
+@pytest.mark.parametrize(
+    ("corpora", "base", "licence", "says"),
+    [
+        (["folder"], "apache-2.0", "apache-2.0", "base/model: APACHE-2.0."),
+        (["folder"], None, "other", "base/model: as that model and the data above demand."),
+        (["ravdess", "tess"], "cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0", "base/model: CC-BY-NC-SA-4.0."),
+        (["savee"], "apache-2.0", "other", "demand: APACHE-2.0; free for research after registration."),
+        (["cremad"], "apache-2.0", "other", "demand: APACHE-2.0; ODbL 1.0, contents DbCL 1.0."),
+        (["ravdess"], "cc-by-nc-nd-4.0", "other", "demand: CC-BY-NC-ND-4.0; CC BY-NC-SA 4.0."),
+        (["folder"], "cc-by-nc-nd-4.0", "cc-by-nc-nd-4.0", "base/model: CC-BY-NC-ND-4.0."),
+        (["folder"], "other", "other", "base/model: as that model and the data above demand."),
+    ],
+)
+def test_a_tuned_models_card_keeps_to_the_licences_of_base_and_data(settings, results, corpora, base, licence, says):
+    own = settings.model_copy(
+        update={"data": settings.data.model_copy(update={"corpora": [{"name": c} for c in corpora]})}
+    )
+    result = results[0] | {"base_model": "base/model", "base_licence": base, "speaker_disjoint_because": "so it is"}
+    card = model_card(own, label_scheme(own.labels), [result])
+    assert ModelCard(card).data.license == licence and says in card
+
+
+def test_several_licences_of_the_data_are_all_named(settings, results):
+    corpora = [{"name": name} for name in ("ravdess", "tess", "cremad", "savee")]
+    own = settings.model_copy(update={"data": settings.data.model_copy(update={"corpora": corpora})})
+    card = model_card(own, label_scheme(own.labels), results)
+    assert ModelCard(card).data.license == "other"
+    assert "demand: CC BY-NC-SA 4.0; CC BY-NC-ND 4.0; ODbL 1.0, contents DbCL 1.0; free for research" in card
+
+
 def test_pictures_named_in_the_card_lie_beside_it(settings, results, tmp_path):
     write_card(tmp_path, settings, label_scheme(settings.labels), results)
     named = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (tmp_path / "README.md").read_text())
