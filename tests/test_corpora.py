@@ -1,6 +1,7 @@
 """Corpus readers, on real naming: empty files made here, and the real corpora."""
 
 import json
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -374,6 +375,19 @@ def test_tables_give_speaker_sex_and_split(tmp_path, name):
     assert [utterance.speaker_known for utterance in found.utterances] == [True, False, True]
     assert {utterance.corpus for utterance in found.utterances} == {"home"}
     assert found.utterances[0].speaker == "home-ann"
+
+
+@pytest.mark.parametrize("name", ["clips.csv", "clips.jsonl"])
+def test_a_speaker_spelt_in_two_ways_is_one_person_and_one_in_two_cases_is_asked_about(tmp_path, name):
+    names = [unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD")] + ["zoë"]
+    assert len(set(names)) == 3
+    rows = [row | {"speaker": said, "recording": f"take {said}"} for row, said in zip(ROWS, names, strict=True)]
+    found = scan(write_table(tmp_path / name, rows).parent, "folder", path=name)
+    assert {utterance.speaker for utterance in found.utterances} == {"folder-Zoë", "folder-zoë"}
+    assert {utterance.recording for utterance in found.utterances} == {"folder-take Zoë", "folder-take zoë"}
+    assert any("the speakers Zoë and zoë differ by case alone" in note for note in found.notes)
+    one = scan(write_table(tmp_path / name, rows[:2]).parent, "folder", path=name)
+    assert not any("by case" in note for note in one.notes)
 
 
 @pytest.mark.parametrize(

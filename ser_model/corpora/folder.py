@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
@@ -66,6 +67,16 @@ class Folder(Corpus):
                 f"{self.name}: {unknown} of {len(scan.utterances)} clips name no speaker; each counts as a speaker of "
                 "its own, so whether a split is speaker-disjoint cannot be checked"
             )
+        spellings = defaultdict(set)
+        for utterance in scan.utterances:
+            if utterance.speaker_known:
+                spellings[utterance.speaker.casefold()].add(utterance.speaker.removeprefix(f"{self.name}-"))
+        scan.notes += [
+            f"{self.name}: the speakers {' and '.join(sorted(alike))} differ by case alone and count as different "
+            "people; if they are one, spell them alike"
+            for alike in spellings.values()
+            if len(alike) > 1
+        ]
         return scan
 
     def _scan_folder(self, root: Path) -> Scan:
@@ -119,10 +130,10 @@ class Folder(Corpus):
         return Utterance(
             path=path,
             corpus=self.name,
-            speaker=f"{self.name}-{speaker or relative_path(path, folder)}",
+            speaker=f"{self.name}-{composed(speaker) if speaker else relative_path(path, folder)}",
             sex=_SEXES[row.get("sex", "").lower()],
             emotion=composed(row["label"]),
-            recording=f"{self.name}-{row.get('recording') or clip}",
+            recording=f"{self.name}-{composed(row.get('recording') or clip)}",
             split=_SPLITS[row.get("split", "").lower()],
             speaker_known=bool(speaker),
         )
