@@ -377,6 +377,19 @@ def test_tables_give_speaker_sex_and_split(tmp_path, name):
     assert found.utterances[0].speaker == "home-ann"
 
 
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_a_table_within_a_folder_of_labels_is_pointed_at_and_read_as_others_make_it(tmp_path, name):
+    rows = [{"file_name": row.pop("path"), **row} for row in map(dict, ROWS)]
+    write_table(tmp_path / "both" / name, rows)
+    write(tmp_path, "both/joy/1.wav")
+    [note] = [note for note in scan(tmp_path, "folder", path="both").notes if "TABLE" in note]
+    assert f"THERE IS A TABLE {name}, AND IT IS NOT USED" in note and f"give path: both/{name} to use it" in note
+    found = scan(tmp_path, "folder", path=f"both/{name}")
+    assert [utterance.path.name for utterance in found.utterances] == ["a.wav", "c.m4a", "b.flac"]
+    assert found.utterances[0].speaker == "folder-ann" and not found.problems
+    assert not any("columns not used" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("name", ["clips.csv", "clips.jsonl"])
 def test_a_speaker_spelt_in_two_ways_is_one_person_and_one_in_two_cases_is_asked_about(tmp_path, name):
     names = [unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD")] + ["zoë"]

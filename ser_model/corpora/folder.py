@@ -14,6 +14,8 @@ from .base import Corpus, CorpusError, NamingError, Problem, Scan, Utterance, li
 
 COLUMNS = ("path", "label", "speaker", "sex", "split", "recording")
 
+TABLES = (".csv", ".jsonl")
+_PATH_TOO = "file_name"  # what an audiofolder of Hugging Face calls the path
 _SEXES = {"female": "female", "f": "female", "male": "male", "m": "male", "": None}
 _SPLITS = {
     "train": "train",
@@ -28,8 +30,9 @@ _SPLITS = {
 class Folder(Corpus):
     """Reads `path` (absolute, or below the data folder): `<label>/**/<clip>`, or a table with COLUMNS.
 
-    A table needs path (absolute, or beside the table) and label. `recording` names the take that a clip was cut or made
-    from, so that its parts and copies stay together. `corpus` is what to call the data when a run has several folders.
+    A table needs path (or file_name; absolute, or beside the table) and label. `recording` names the take that a clip
+    was cut or made from, so that its parts and copies stay together. `corpus` is what to call the data when a run has
+    several folders.
     """
 
     name = "folder"
@@ -81,6 +84,12 @@ class Folder(Corpus):
 
     def _scan_folder(self, root: Path) -> Scan:
         scan = Scan()
+        tables = sorted(file.name for file in root.iterdir() if file.suffix.lower() in TABLES)
+        if tables := [name for name in tables if not name.startswith(".")]:
+            scan.notes.append(
+                f"{self.name}: THERE IS A TABLE {tables[0]}, AND IT IS NOT USED, nor the speakers that it may name; "
+                f"give path: {(self.path / tables[0]).as_posix()} to use it in place of the folders' names"
+            )
         for path in list_audio(root, AUDIO_SUFFIXES):
             relative = path.relative_to(root)
             if len(relative.parts) < 2:
@@ -141,7 +150,7 @@ class Folder(Corpus):
 
 def _rows(table: Path) -> Iterator[tuple[int, dict[str, str], str]]:
     """Line number, row as stripped strings, and what is wrong with it ("" for nothing) of a CSV or JSONL table."""
-    if table.suffix.lower() not in (".csv", ".jsonl"):
+    if table.suffix.lower() not in TABLES:
         raise CorpusError(f"{table}: wanted a folder, a .csv or a .jsonl file")
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:  # Excel writes the signature
@@ -155,7 +164,10 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, str], str]]:
 
 def _csv_rows(file: TextIO, table: Path) -> Iterator[tuple[int, dict, str]]:
     reader = csv.DictReader(file)
-    columns = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]  # as people type them
+    columns = [name.strip().lower() for name in reader.fieldnames or ()]  # as people type them
+    if "path" not in columns:
+        columns = ["path" if name == _PATH_TOO else name for name in columns]
+    reader.fieldnames = columns
     if missing := {"path", "label"} - set(columns):
         raise CorpusError(f"{table}: no column {' and '.join(sorted(missing))}; columns, by comma: {columns}")
     if doubled := [name for name in COLUMNS if columns.count(name) > 1]:
@@ -173,6 +185,8 @@ def _json_rows(file: TextIO) -> Iterator[tuple[int, dict, str]]:
             row, fault = json.loads(line), ""
         except json.JSONDecodeError as error:
             row, fault = {}, f"not JSON: {error}"
+        if isinstance(row, dict) and "path" not in row and _PATH_TOO in row:
+            row["path"] = row.pop(_PATH_TOO)
         if not isinstance(row, dict):
             row, fault = {}, "not a JSON object"
         elif strange := [column for column in COLUMNS if isinstance(row.get(column), dict | list | bool)]:
