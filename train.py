@@ -113,7 +113,12 @@ def stoppable() -> Iterator[None]:
 @stoppable()
 def main(arguments: list[str] | None = None) -> None:
     signals = StopSignals()  # before all else, for it notes who launched this process
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Any setting of the config can be changed here too: --training.epochs 5 --split.kind random\n"
+        "ser_model/settings.py says what each one does; OUT/settings.yaml lists them all with what the run has.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", required=True, help="a YAML file of configs/")
     parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     parser.add_argument("--output-dir", required=True, help="where the model, its card and its figures go")
