@@ -51,7 +51,7 @@ from ser_model.checkpoints import (
     remove_run,
 )
 from ser_model.crossvalidation import Judgement, after_all, fold_settings, headline, judgement, summarise
-from ser_model.data import DATA_ERRORS, EmotionData, EvenBatches, load_data, write_left_out
+from ser_model.data import DATA_ERRORS, DataError, EmotionData, EvenBatches, load_data, write_left_out
 from ser_model.disk import whole_files
 from ser_model.distributed import (
     LONGEST_WAIT,
@@ -245,6 +245,7 @@ def train(
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         options = {"frame_ms": extractor.frame_ms, "progress": accelerator.is_main_process}
         data = load_data(settings, data_dir, extractor.sampling_rate, **options)
+    check_labels(data)
     split_manifest, origin = describe_split(data, base)
     if judged:  # the folds tested somebody, this split nobody
         origin |= judged.origin
@@ -480,6 +481,15 @@ def make_loaders(data: EmotionData, batches: EvenBatches, batch_size: int) -> di
     judging = [name for name in ("validation", "test") if getattr(data.split, name)]  # "all" leaves none
     loaders = {name: data.loader(name, 2 * batch_size) for name in judging}
     return loaders | {"train": data.loader("train", batches), "statistics": data.loader("train", 2 * batch_size)}
+
+
+def check_labels(data: EmotionData) -> None:
+    """Raises DataError where a run would have nothing to tell apart."""
+    if len(labels := set(data.rows("train")["label"])) == 1:
+        raise DataError(
+            f"every clip to train on is {data.scheme.names[labels.pop()]}: there is nothing to tell apart; wanted two "
+            f"or more of {', '.join(data.scheme.names)}: add clips, or see that `labels` has the names of the data"
+        )
 
 
 def describe_split(data: EmotionData, base: Base | None) -> tuple[dict, dict]:

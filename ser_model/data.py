@@ -235,7 +235,8 @@ def load_data(
     ]
     dropped = Counter(utterance.emotion for utterance in labelled.dropped)
     notes = [f"{count} clips are {emotion}, which the labels drop" for emotion, count in sorted(dropped.items())]
-    notes = [*scan.notes, *notes, *_remarks(problems, warnings, scheme, labels)]
+    own_names = isinstance(settings.labels, dict) and "names" in settings.labels
+    notes = [*scan.notes, *notes, *_remarks(problems, warnings, scheme, labels, own_names)]
     split = make_split(utterances, labels, settings.split, settings.seed)
     check_split(split, utterances, [sound.content for sound in sounds])
     columns = _columns(utterances, sounds, labels, scheme.names)
@@ -330,10 +331,16 @@ def _refuse(problems: Sequence[Problem], scan: Scan, kept: Sequence[Utterance], 
 
 
 def _remarks(
-    problems: Sequence[Problem], warnings: Sequence[Problem], scheme: LabelScheme, labels: Sequence[str]
+    problems: Sequence[Problem],
+    warnings: Sequence[Problem],
+    scheme: LabelScheme,
+    labels: Sequence[str],
+    own_names: bool,
 ) -> list[str]:
+    """`own_names`: the labels were made up for these data, so that each should occur."""
     present = set(labels)
-    notes = [f"no clip is {name}" for name in scheme.names if name not in present]
+    absent = "NO CLIP IS {}, which the labels name" if own_names else "no clip is {}"
+    notes = [absent.format(name) for name in scheme.names if name not in present]
     if warnings:
         first = f"{warnings[0].path}: {warnings[0].reason}"
         notes.append(f"{len(warnings)} files are used in spite of a fault; the first is {first}")

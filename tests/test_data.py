@@ -422,6 +422,12 @@ def test_what_the_labels_drop_and_lack_is_noted(synthetic_corpora, cache):
     assert "6 clips are sad, which the labels drop" in notes and "no clip is calm" in notes
 
 
+def test_a_label_of_ones_own_that_no_clip_has_is_told_loudly(tmp_path, cache):
+    own = settings([write_table(tmp_path / "mine", own_rows())], {"kind": "all"}, {"names": ["joy", "anger", "Joy"]})
+    notes = load_data(own, tmp_path, RATE, cache_dir=cache).notes
+    assert "NO CLIP IS Joy, which the labels name" in notes
+
+
 # splits
 
 
