@@ -216,7 +216,10 @@ def check_split(split: Split, utterances: Sequence[Utterance], contents: Sequenc
     if split.kind != "random":
         rest = _speakers(utterances, split.train + split.validation)
         allowed = rest - _speakers(utterances, split.test) if len(rest) == 1 else set()
-        _refuse_shared(split, [utterance.speaker for utterance in utterances], "speaker", allowed)
+        remedy = (
+            "; put all clips of a speaker into one part, or take split.kind: random, which says that voices are shared"
+        )
+        _refuse_shared(split, [utterance.speaker for utterance in utterances], "speaker", allowed, remedy)
     if split.speaker_disjoint != is_speaker_disjoint(utterances, split.train + split.validation, split.test):
         raise LeakError(f"the split says speaker_disjoint={split.speaker_disjoint}, the utterances say otherwise")
 
@@ -482,7 +485,9 @@ def _check_indices(split: Split, utterances: int) -> None:
         raise LeakError(f"{len(lost)} utterances are in no part: {_some(lost)}")
 
 
-def _refuse_shared(split: Split, values: Sequence[str], what: str, allowed: Collection[str] = ()) -> None:
+def _refuse_shared(
+    split: Split, values: Sequence[str], what: str, allowed: Collection[str] = (), remedy: str = ""
+) -> None:
     """Raise LeakError when one of the utterances' `values` stands in two parts, unless it is among `allowed`."""
     first: dict[str, str] = {}
     shared = defaultdict(set)
@@ -493,7 +498,7 @@ def _refuse_shared(split: Split, values: Sequence[str], what: str, allowed: Coll
                 shared[value] |= {first[value], part}
     if shared:
         shown = _some(f"{value} (in {' and '.join(sorted(parts))})" for value, parts in shared.items())
-        raise LeakError(f"{len(shared)} {what}{'s' * (len(shared) > 1)} in more than one part: {shown}")
+        raise LeakError(f"{len(shared)} {what}{'s' * (len(shared) > 1)} in more than one part: {shown}{remedy}")
 
 
 def _speakers(utterances: Sequence[Utterance], indices: Sequence[int]) -> set[str]:

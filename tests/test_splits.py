@@ -331,6 +331,14 @@ def test_corpus_split_refuses_absent_corpora_and_labels_nobody_trains():
         corpus_split(utterances, labels(utterances), test_corpora=["ravdess"], validation=1, seed=0)
 
 
+def test_a_column_split_that_shares_a_speaker_is_refused_with_a_remedy():
+    own = [replace(clip, split=PARTS[number % 3]) for number, clip in enumerate(SAVEE)]
+    with pytest.raises(
+        LeakError, match="speakers? in more than one part: savee-.*one part, or take split.kind: random"
+    ):
+        column_split(own)
+
+
 def test_column_split_is_taken_as_given_and_checked():
     given = [replace(clip, split=("train", "validation", "test")[int(clip.speaker[-2:]) % 3]) for clip in RAVDESS]
     split = column_split(given)
