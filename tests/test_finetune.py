@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import Wav2Vec2Config
 
@@ -70,6 +71,15 @@ def test_settings_that_contradict_the_base_are_refused(sections, key):
 def test_settings_that_agree_with_the_base_or_have_no_weights_are_taken():
     agreeing = settings(features={"features": ["mfcc"], "n_mfcc": 80}, model={"backbone": "cnn", "dropout": 0.5})
     assert load_base(agreeing).network(agreeing, ("a", "b")).dropout.p == 0.5
+
+
+def test_a_base_that_is_no_folder_here_is_not_blamed_on_the_network_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)  # where `checkpoints/ser-cnn-8` of a config is none
+    with pytest.raises(
+        HubError, match=f"^no model at your/model: there is no folder {tmp_path / 'your' / 'model'}, and"
+    ):
+        load_base(settings("your/model"))
 
 
 def test_what_cannot_be_a_base_is_refused_in_one_sentence(tmp_path):
