@@ -39,17 +39,19 @@ from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter, BatchAugmentation
 from ser_model.build import build_extractor, build_network
 from ser_model.checkpoints import (
+    SOUND,
     Checkpoint,
     CheckpointError,
     Progress,
     alone,
     identity_of,
     is_finished,
+    refuse_other_clips,
     refuse_single_run,
     remove_run,
 )
 from ser_model.crossvalidation import Judgement, after_all, fold_settings, headline, judgement, summarise
-from ser_model.data import DATA_ERRORS, EmotionData, EvenBatches, load_data, write_left_out
+from ser_model.data import DATA_ERRORS, DataError, EmotionData, EvenBatches, load_data, write_left_out
 from ser_model.disk import whole_files
 from ser_model.distributed import (
     LONGEST_WAIT,
@@ -112,12 +114,16 @@ def stoppable() -> Iterator[None]:
 def main(arguments: list[str] | None = None) -> None:
     signals = StopSignals()  # before all else, for it notes who launched this process
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )  # or --data={...}, a setting, were --data-dir
+        description=__doc__,
+        epilog="Any setting of the config can be changed here too: --training.epochs 5 --split.kind random\n"
+        "ser_model/settings.py says what each one does; OUT/settings.yaml lists them all with what the run has.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # or --data={...}, a setting, were --data-dir
+    )
     parser.add_argument("--config", required=True, help="a YAML file of configs/")
     parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     parser.add_argument("--output-dir", required=True, help="where the model, its card and its figures go")
-    parser.add_argument("--cv", metavar="PROTOCOL", help=f"every fold of {', '.join(FOLDS)} or random-5")
+    parser.add_argument("--cv", metavar="PROTOCOL", help=f"every fold of {', '.join(FOLDS)}, speakers-5 or random-5")
     parser.add_argument(
         "--after", metavar="CV", type=Path, help="train on everything; figures are those of this --cv run"
     )
@@ -155,7 +161,8 @@ def main(arguments: list[str] | None = None) -> None:
                 judged = judgement(args.after, settings) if args.after else None
                 settings = after_all(settings) if judged else settings
                 with only_run(places[1]):
-                    train(settings, *places, signals, args.resume, args.overwrite, judged)
+                    beside = args.after / "fold-1" if judged else None
+                    train(settings, *places, signals, args.resume, args.overwrite, judged, beside=beside)
     except (SettingsError, HubError, *DATA_ERRORS) as error:
         sys.exit(f"train.py: {error}")
     except (CheckpointError, DivergedError, PredictionsError) as error:
@@ -189,10 +196,16 @@ def cross_validate(
 
     finished = sum(is_finished(run_dir, fold, not overwrite, overwrite) for fold, run_dir in runs)
     state.print(f"{protocol}: {len(folds)} folds, {finished} of them finished before")
+    if folds[0].split.kind == "random" and settings.split.kind not in ("random", "all"):
+        state.print(
+            f"{protocol} draws clips in place of the config's split, {settings.split.kind}: training knows the voices "
+            f"that are tested; for unseen ones take --cv speakers-{len(folds)}"
+        )
     for fold, run_dir in runs:
         begun = forget_others if overwrite and run_dir == run_dirs[0] else None
+        beside = next((own for other, own in runs if is_finished(own, other, not overwrite, overwrite)), None)
         with only_run(run_dir):
-            train(fold, data_dir, run_dir, signals, not overwrite, overwrite, begun=begun)
+            train(fold, data_dir, run_dir, signals, not overwrite, overwrite, begun=begun, beside=beside)
     if state.is_main_process:
         print(f"{headline(summarise(protocol, run_dirs, output_dir))}; saved to {output_dir}")
     state.wait_for_everyone()
@@ -207,11 +220,13 @@ def train(
     overwrite: bool = False,
     judged: Judgement | None = None,
     begun: Callable[[], None] | None = None,
+    beside: Path | None = None,
 ) -> None:
     """One run; one that trains on everything is `judged` by the cross-validation before it.
 
     Between two steps it ends where `signals` were received.
-    `begun` is called, on the main process, once nothing is left that could refuse the run.
+    `begun` is called, on the main process, once nothing is left that could refuse the run. `beside` is the folder of a
+    finished run that must have heard the same clips.
     """
     training = settings.training
     check_trackers(training.trackers)
@@ -231,7 +246,10 @@ def train(
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         options = {"frame_ms": extractor.frame_ms, "progress": accelerator.is_main_process}
         data = load_data(settings, data_dir, extractor.sampling_rate, **options)
+    check_labels(data)
     split_manifest, origin = describe_split(data, base)
+    if judged:  # the folds tested somebody, this split nobody
+        origin |= judged.origin
     share = (accelerator.num_processes, training.accumulation_steps)
     batches = EvenBatches(len(data.split.train), training.batch_size, settings.seed, *share)
     loaders = make_loaders(data, batches, training.batch_size)
@@ -265,6 +283,8 @@ def train(
     base_features = base.extractor.to_json_string() if base else None
     heard = (data.dataset["content"], augmenter.recordings, base_features)
     identity = identity_of(settings, split_manifest["hash"], *heard, accelerator)
+    if beside:
+        refuse_other_clips(beside, identity["sound of the clips"])
     checkpoint = Checkpoint(output_dir, accelerator, identity, training.checkpoint_minutes, parts)
     progress = checkpoint.start(resume)
     if accelerator.is_main_process:  # nothing is left that could refuse the run
@@ -354,8 +374,7 @@ def train(
     results |= {"training_voices_refused": refused} if training.outlier_sounds else {}
     if judged:
         predictions = judged.predictions
-        results |= {"speaker_disjoint": judged.summary["speaker_disjoint"], "cross_validation": judged.summary}
-        results["test"] = predictions.figures()
+        results |= {"cross_validation": judged.summary, "test": predictions.figures()}
     else:
         run = run_columns(settings, split_manifest["hash"], results["temperature"])
         results["validation_speaker_disjoint"] = is_speaker_disjoint(
@@ -366,7 +385,7 @@ def train(
             predictions = Predictions.of(data.rows(part), data.scheme.names, labels, softmax(logits), data.folders, run)
             results[part] = predictions.figures()
     results |= {"train_seconds": round(time.monotonic() - progress.started_s), "history": progress.history}
-    results["split_hash"] = split_manifest["hash"]
+    results |= {"split_hash": split_manifest["hash"], SOUND: identity["sound of the clips"]}
     if accelerator.is_main_process:
         write_run(output_dir, settings, data.scheme, results, predictions, split_manifest)
         checkpoint.forget()  # nothing is left to go on with
@@ -465,6 +484,15 @@ def make_loaders(data: EmotionData, batches: EvenBatches, batch_size: int) -> di
     return loaders | {"train": data.loader("train", batches), "statistics": data.loader("train", 2 * batch_size)}
 
 
+def check_labels(data: EmotionData) -> None:
+    """Raises DataError where a run would have nothing to tell apart."""
+    if len(labels := set(data.rows("train")["label"])) == 1:
+        raise DataError(
+            f"every clip to train on is {data.scheme.names[labels.pop()]}: there is nothing to tell apart; wanted two "
+            f"or more of {', '.join(data.scheme.names)}: add clips, or see that `labels` has the names of the data"
+        )
+
+
 def describe_split(data: EmotionData, base: Base | None) -> tuple[dict, dict]:
     """The split's manifest; and, for metrics.json, whether test speakers are new to the model, its base included."""
     content = data.manifest()
@@ -519,9 +547,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingSettings, 
     if training.schedule == "one_cycle":
         rates = [group["lr"] for group in optimizer.param_groups]
         cycled = training.optimizer == "adamw"  # its beta1, on which published figures rest; SGD keeps what is set
-        return schedules.OneCycleLR(
-            optimizer, rates, total_steps=steps, pct_start=training.warmup, cycle_momentum=cycled
-        )
+        # A warm-up of exactly one step torch divides by its length, which it counts as none.
+        warmup = training.warmup if training.warmup * steps != 1 else 1.001 * training.warmup
+        return schedules.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=warmup, cycle_momentum=cycled)
     if training.schedule == "cosine":
         return schedules.CosineAnnealingLR(optimizer, steps)
     if training.schedule == "cosine_restarts":
@@ -532,12 +560,33 @@ def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingSettings, 
     return schedules.ConstantLR(optimizer, factor=1.0)
 
 
+class EvenCrossEntropy(torch.nn.CrossEntropyLoss):
+    """Every label counts alike, however many clips it has: a clip as much as its label, a blend as much as its two.
+
+    Clips are weighted as a whole. torch's own weights multiply the smoothed share of each label, so that the likeliest
+    answer to any clip would be the rarest label.
+
+    Args:
+        counts: clips of each label (num_labels,); one that does not occur counts for nothing.
+        label_smoothing: as torch has it.
+    """
+
+    def __init__(self, counts: torch.Tensor, label_smoothing: float):
+        super().__init__(reduction="none", label_smoothing=label_smoothing)
+        occurring = counts > 0
+        even = counts.sum() / occurring.sum()  # clips of each label, had they as many; the mean weight of a clip is 1
+        self.register_buffer("weight_of", torch.where(occurring, even / counts.clamp(min=1), 0.0))
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Logits and targets (B, num_labels) -> ()."""
+        return (targets @ self.weight_of * super().forward(logits, targets)).mean()
+
+
 def make_criterion(data: EmotionData, training: TrainingSettings) -> torch.nn.CrossEntropyLoss:
-    weights = None
-    if training.class_weights:
-        counts = torch.tensor(data.rows("train")["label"]).bincount(minlength=len(data.scheme.names))
-        weights = counts.sum() / (len(counts) * counts.clamp(min=1))
-    return torch.nn.CrossEntropyLoss(weights, label_smoothing=training.label_smoothing)
+    if not training.class_weights:
+        return torch.nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
+    counts = torch.tensor(data.rows("train")["label"]).bincount(minlength=len(data.scheme.names))
+    return EvenCrossEntropy(counts, training.label_smoothing)
 
 
 def batch_loss(

@@ -64,9 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
         "evaluate", parents=[running], help="how good a model is on the data that a config names"
     )
     command.add_argument("model", metavar="MODEL", help="a local folder or a Hub id")
-    command.add_argument("--config", required=True, help="a YAML file of configs/: its data, labels and split are used")
+    used = "its data, labels and split are used; --split.test 0.3 and the like, given last, change it"
+    command.add_argument("--config", required=True, help=f"a YAML file of configs/: {used}")
     command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
-    command.add_argument("--part", choices=["train", "validation", "test"], default="test")
+    command.add_argument("--part", choices=["train", "validation", "test", "all"], default="test")
     command.add_argument("--condition", default="clean", help="that clips are heard under: noise_10db, telephone, ...")
     command.add_argument("--output", type=Path, metavar="JSON", help="where all figures go")
     command.add_argument("--predictions", type=Path, metavar="CSV", help="where one row a clip goes")
@@ -114,7 +115,9 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--depth", type=positive, default=3, help="how many modules within one another are opened")
     command.set_defaults(run=draw)
 
-    args = parser.parse_args(arguments)
+    args, args.overrides = parser.parse_known_args(arguments)
+    if args.overrides and args.run is not evaluate_model:
+        parser.error(f"unrecognized arguments: {' '.join(args.overrides)}")
     disable_progress_bar()  # Transformers draws one for weights that are there in a moment
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names go out as they came, in whatever encoding
@@ -228,7 +231,7 @@ def evaluate_model(args: argparse.Namespace) -> int:
     for path in filter(None, (args.output, args.predictions)):
         if not path.parent.is_dir():
             sys.exit(f"evaluate: there is no folder {path.parent} to write {path.name} to; make it first")
-    settings = load_settings(args.config)
+    settings = load_settings(args.config, args.overrides)
     with processes(args) as own:
         recognizer = load_recognizer(args)
         options = {"part": args.part, "condition": args.condition, "progress": own.is_main_process}

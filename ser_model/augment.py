@@ -271,7 +271,11 @@ def noise_recordings(folder: str | None, sampling_rate: int) -> list[np.ndarray]
 
 
 def coloured(noise: Tensor, slope: float) -> Tensor:
-    """White noise (T,) -> noise whose power falls with frequency to the power of `slope`."""
+    """White noise (T,) -> noise whose power falls with frequency to the power of `slope`.
+
+    It reaches down to the lowest frequency that fits: of pink noise (slope 1) of 2 to 4 s almost half the power lies
+    below 20 Hz, where nobody hears it, and what is heard is some 3 dB weaker than all of it.
+    """
     n_fft = 1 << (len(noise) - 1).bit_length()  # a length whose FFT is quick
     spectrum = torch.fft.rfft(noise, n=n_fft)
     frequency = torch.arange(len(spectrum), device=noise.device).clamp(min=1)

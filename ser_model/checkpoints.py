@@ -37,11 +37,12 @@ from .settings import Settings, load_settings
 LOCK_FILE = ".lock"
 RUN = "run"  # the metadata's only key
 TENSOR = "tensor"  # stands in the JSON where a tensor was
+SOUND = "sound_hash"  # in metrics.json, of all clips that a run was given
 MAY_CHANGE = (  # without effect on the weights
     "data.num_proc",
     "data.strict",
     "training.checkpoint_minutes",
-    "training.cpu_threads",
+    "training.cpu_threads",  # but for the last bits: other threads sum in another order, which is noted
     "training.push_private",
     "training.push_to_hub",
     "training.trackers",
@@ -154,6 +155,7 @@ class Checkpoint:
             tensors: dict[str, Tensor] = {}
             state = {
                 "identity": self.identity,
+                "threads": torch.get_num_threads(),
                 "progress": asdict(progress)
                 | {"loss": None}
                 | {name: getattr(progress, name) - now_s for name in CLOCKS},
@@ -174,6 +176,7 @@ class Checkpoint:
             with safe_open(self.path, framework="pt") as file:
                 state = json.loads(file.metadata()[RUN])
                 _refuse_differences(self.path, self.identity | state["identity"], self.identity)  # it may be older
+                self._note_threads(state.get("threads"))
                 return self._lay_out(_with_tensors(state, file))
         except CheckpointError:
             raise
@@ -193,6 +196,16 @@ class Checkpoint:
         now_s = time.monotonic()
         clocks = {name: now_s + state["progress"][name] for name in CLOCKS}
         return Progress(**state["progress"] | clocks | {"loss": loss})
+
+    def _note_threads(self, before: int | None) -> None:
+        """`before` is None in checkpoints of earlier versions."""
+        now = torch.get_num_threads()
+        if before not in (None, now) and self.accelerator.device.type == "cpu":
+            self.accelerator.print(
+                f"the run had {before} CPU thread{'s' * (before > 1)} a process and goes on with {now}, which sum in "
+                f"another order: its weights will differ in their last digits; --training.cpu_threads {before} gives "
+                "the same ones"
+            )
 
     def _agreed(self, *numbers: int) -> list[int]:
         """The largest of each over all processes: whatever is decided on them, all decide alike."""
@@ -241,6 +254,18 @@ def refuse_single_run(folder: Path) -> None:
         raise CheckpointError(
             f"{folder} holds a run, whose card and predictions --cv would replace; give another --output-dir, or "
             "--overwrite, which removes it"
+        )
+
+
+def refuse_other_clips(folder: Path, sound_hash: str) -> None:
+    """Raises CheckpointError where the finished run in `folder` heard clips of other sound than a run that stands
+    beside it or on it; runs of earlier versions do not tell.
+    """
+    before = json.loads((folder / METRICS).read_text(encoding="utf-8")).get(SOUND, sound_hash)
+    if before != sound_hash:
+        raise CheckpointError(
+            f"{folder} heard other clips: the hash of their sound was {before[:12]} and is {sound_hash[:12]} now; give "
+            "the --data-dir that it was run with, or run --cv on these data in another --output-dir first"
         )
 
 

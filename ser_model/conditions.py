@@ -23,7 +23,9 @@ QUIET_DB = -20.0
 
 
 def _noise(waveform: Tensor, sampling_rate: int, generator: torch.Generator, snr_db: float) -> Tensor:
-    """Pink; the signal-to-noise ratio is that of the whole clip, its pauses included."""
+    """Pink; the signal-to-noise ratio is that of the whole clip, its pauses included, and of the whole noise, almost
+    half of which lies below 20 Hz (see `coloured`): to the ear the ratio is some 3 dB higher.
+    """
     return add_noise(waveform, coloured(torch.randn(len(waveform), generator=generator), slope=1.0), snr_db)
 
 

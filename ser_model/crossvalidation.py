@@ -10,12 +10,14 @@ import numpy as np
 
 from .checkpoints import is_finished
 from .corpora import find_utterances
-from .labels import nearest
+from .data import label_utterances
+from .labels import label_scheme, nearest
 from .metrics import fit_temperature, softmax
 from .predictions import Predictions
 from .reports import (
     class_table,
     confusion_picture,
+    drawn_words,
     interval_words,
     protocol_words,
     reliability_picture,
@@ -23,9 +25,10 @@ from .reports import (
 )
 from .run_files import CARD, CONFUSION, CV, METRICS, PREDICTIONS, RELIABILITY, REPORT, SETTINGS
 from .settings import Settings, SettingsError, SplitSettings, load_settings
-from .splits import FOLDS, SplitError
+from .splits import FOLDS, SplitError, speaker_folds
 
-RANDOM = re.compile(r"random-([1-9]\d*)")
+COUNTED = re.compile(r"(random|speakers)-([1-9]\d*)")
+ORIGIN = ("speaker_disjoint", "speaker_disjoint_because")  # in metrics.json; the second of a run with a base model
 SUMMARISED = {
     "uar": "UAR",
     "accuracy": "accuracy",
@@ -41,14 +44,16 @@ def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> li
 
     Args:
         settings: what all runs share; its split gives the validation part, and for random splits the test share.
-        protocol: one of `splits.FOLDS`, a run a fold; or "random-5", five random splits, where seed (of split and
-            network) counts up from that of `settings`.
+        protocol: one of `splits.FOLDS`, a run a fold; "speakers-5", five folds that share out the data's own speakers,
+            see `splits.speaker_folds`; or "random-5", five random splits, where seed (of split and network) counts up
+            from that of `settings`.
         data_dir: the folder that holds the corpora.
 
     Raises:
         SettingsError: an unknown protocol, or settings that cannot serve for every run.
-        SplitError: the corpora lack a speaker that the protocol tests, or hold one's songs.
-        CorpusError: see `find_utterances`.
+        SplitError: the corpora lack a speaker that the protocol tests, or hold one's songs; or they have too few
+            speakers for so many folds, or do not name them.
+        CorpusError, LabelError: see `find_utterances` and `label_scheme`.
     """
     if settings.training.push_to_hub:
         raise SettingsError(
@@ -60,19 +65,33 @@ def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> li
         own = {"kind": "published", "name": protocol, "validation": settings.split.validation}
         splits = [SplitSettings(**own, fold=number) for number in range(1, len(FOLDS[protocol]) + 1)]
         return [settings.model_copy(update={"split": split}) for split in splits]
-    count = RANDOM.fullmatch(protocol)
-    if not count:
+    match = COUNTED.fullmatch(protocol)
+    if not match:
         hint = nearest(protocol, FOLDS)
-        raise SettingsError(f"--cv {protocol} is unknown{hint}; known: {', '.join(FOLDS)}, and random-5 or the like")
-    if int(count[1]) < 2:
-        raise SettingsError("--cv random-1 is a single run; ask for at least random-2, or leave --cv out")
+        raise SettingsError(
+            f"--cv {protocol} is unknown{hint}; known: {', '.join(FOLDS)}, and speakers-5, random-5 or the like"
+        )
+    kind, count = match[1], int(match[2])
+    if count < 2:
+        raise SettingsError(f"--cv {protocol} is a single run; ask for at least {kind}-2, or leave --cv out")
+    if kind == "speakers":
+        if isinstance(settings.split.validation, list):
+            raise SettingsError(
+                f"--cv {protocol} tests every speaker in one fold or another, so split.validation cannot name any; "
+                "give a share: --split.validation 0.15"
+            )
+        scan = find_utterances(data_dir, settings.data.corpora)
+        own = label_utterances(scan.utterances, label_scheme(settings.labels))
+        folds = speaker_folds(own.utterances, own.labels, count, seed=settings.seed)
+        splits = [SplitSettings(test=list(tested), validation=settings.split.validation) for tested in folds]
+        return [settings.model_copy(update={"split": split}) for split in splits]
     if not (isinstance(settings.split.test, float) and isinstance(settings.split.validation, float)):
         raise SettingsError(
             f"--cv {protocol} draws clips, but split.test or split.validation names or counts speakers; give shares: "
             "--split.test 0.2 --split.validation 0.1"
         )
     split = SplitSettings(kind="random", test=settings.split.test, validation=settings.split.validation)
-    return [settings.model_copy(update={"split": split, "seed": settings.seed + run}) for run in range(int(count[1]))]
+    return [settings.model_copy(update={"split": split, "seed": settings.seed + run}) for run in range(count)]
 
 
 def _check_speakers(settings: Settings, protocol: str, data_dir: str | Path) -> None:
@@ -133,12 +152,14 @@ class Judgement:
     """What a finished cross-validation says of a model of the same recipe that is trained on everything.
 
     summary: its cv.json.
+    origin: whether its test speakers were new to the models, and why; of the fold of which least can be said.
     predictions: of all its test clips, each by a model that had not heard it, `cross_calibrated`.
     temperature: calibrates the model's logits; fitted on those answers, of all folds.
     refused: the mean share of a fold's training voices that its model calls unlike them; None without that score.
     """
 
     summary: dict
+    origin: dict
     predictions: Predictions
     temperature: float
     refused: float | None
@@ -173,15 +194,19 @@ def judgement(folder: Path, settings: Settings) -> Judgement:
         raise SettingsError(
             f"{folder} holds no finished cross-validation ({error}); run train.py --cv first"
         ) from error
+    origins = []
     for number in range(1, len(summary["folds"]) + 1):
         fold = folder / f"fold-{number}"
         own = load_settings(fold / SETTINGS)
         alike = settings.model_copy(update={"seed": own.seed, "split": own.split})
         if not is_finished(fold, alike, resume=True, overwrite=False):
             raise SettingsError(f"{fold} is not finished; run train.py --cv {summary['protocol']} to its end first")
+        metrics = json.loads((fold / METRICS).read_text(encoding="utf-8"))
+        origins.append({key: metrics[key] for key in ORIGIN if key in metrics})
+    origin = min(origins, key=lambda own: (False, None, True).index(own["speaker_disjoint"]))
     predictions = Predictions.read(folder / PREDICTIONS)
     temperature = fit_temperature(predictions.logits(), predictions.labels)
-    return Judgement(summary, cross_calibrated(predictions), temperature, refused_share(summary))
+    return Judgement(summary, origin, cross_calibrated(predictions), temperature, refused_share(summary))
 
 
 def refused_share(summary: Mapping) -> float | None:
@@ -213,8 +238,8 @@ def headline(summary: dict) -> str:
     low, high = interval["uar"]
     return (
         f"{summary['protocol']}, {len(summary['folds'])} folds, {protocol_words(summary)}: {spread} (mean ± standard "
-        f"deviation over folds); pooled UAR {summary['pooled']['uar']:.3f}, 95 % interval over {interval['speakers']} "
-        f"speakers {low:.3f} to {high:.3f}"
+        f"deviation over folds); pooled UAR {summary['pooled']['uar']:.3f}, 95 % interval over "
+        f"{drawn_words(interval)} {low:.3f} to {high:.3f}"
     )
 
 

@@ -4,7 +4,7 @@
 
 Columns: path, corpus, speaker, sex, emotion, intensity, text, channel, duration_s, sampling_rate, content, label,
 index, and waveform (T,) float32, mono, at the model's rate. `sampling_rate` and `duration_s` are the file's own;
-`index` is the clip's number in this data set, which keys its augmentation.
+`index` is the clip's number in this data set, which keys its augmentation; a speaker whom nobody names is None.
 """
 
 import csv
@@ -240,7 +240,8 @@ def load_data(
     ]
     dropped = Counter(utterance.emotion for utterance in labelled.dropped)
     notes = [f"{count} clips are {emotion}, which the labels drop" for emotion, count in sorted(dropped.items())]
-    notes = [*scan.notes, *notes, *_remarks(problems, warnings, scheme, labels)]
+    own_names = isinstance(settings.labels, dict) and "names" in settings.labels
+    notes = [*scan.notes, *notes, *_remarks(problems, warnings, scheme, labels, own_names)]
     split = make_split(utterances, labels, settings.split, settings.seed)
     check_split(split, utterances, [sound.content for sound in sounds])
     columns = _columns(utterances, sounds, labels, scheme.names)
@@ -335,10 +336,16 @@ def _refuse(problems: Sequence[Problem], scan: Scan, kept: Sequence[Utterance], 
 
 
 def _remarks(
-    problems: Sequence[Problem], warnings: Sequence[Problem], scheme: LabelScheme, labels: Sequence[str]
+    problems: Sequence[Problem],
+    warnings: Sequence[Problem],
+    scheme: LabelScheme,
+    labels: Sequence[str],
+    own_names: bool,
 ) -> list[str]:
+    """`own_names`: the labels were made up for these data, so that each should occur."""
     present = set(labels)
-    notes = [f"no clip is {name}" for name in scheme.names if name not in present]
+    absent = "WARNING: no clip is {}, which the labels name" if own_names else "no clip is {}"
+    notes = [absent.format(name) for name in scheme.names if name not in present]
     if warnings:
         first = f"{warnings[0].path}: {warnings[0].reason}"
         notes.append(f"{len(warnings)} files are used in spite of a fault; the first is {first}")
@@ -357,6 +364,7 @@ def _columns(utterances: Sequence[Utterance], sounds: Sequence[Sound], labels: S
     """Every column but the waveform, as lists."""
     columns = {key: [getattr(utterance, key) for utterance in utterances] for key in TEXT_COLUMNS}
     columns["path"] = [str(path) for path in columns["path"]]
+    columns["speaker"] = [utterance.speaker if utterance.speaker_known else None for utterance in utterances]
     columns |= {key: [getattr(sound, key) for sound in sounds] for key in ("duration_s", "sampling_rate", "content")}
     index_of = {name: index for index, name in enumerate(names)}
     return {**columns, "label": [index_of[label] for label in labels], "index": list(range(len(labels)))}

@@ -15,7 +15,7 @@ from .inference import EmotionRecognizer
 from .labels import nearest
 from .predictions import CLEAN, Predictions, run_columns
 from .run_files import SPLIT
-from .settings import Settings
+from .settings import Settings, SplitSettings
 from .splits import SplitError, speakers_heard
 
 BATCH_SIZE = 32
@@ -41,9 +41,9 @@ def evaluate(
 
     Args:
         recognizer: around a model whose labels are those of `settings`.
-        settings: `data`, `labels` and `split` are read.
+        settings: `data`, `labels` and `split` are read; the split not for the part "all".
         data_dir: the folder that holds the corpora.
-        part: of the split, "train", "validation" or "test".
+        part: of the split, "train", "validation" or "test"; "all" for every clip, as of a test set of one's own.
         condition: one of `conditions.CONDITIONS` that the clips are heard under, or CLEAN.
         split_manifest: of the split that the model was trained on, see `split_file`.
 
@@ -58,13 +58,16 @@ def evaluate(
     if condition not in (CLEAN, *CONDITIONS):
         known = ", ".join((CLEAN, *CONDITIONS))
         raise EvaluationError(f"unknown condition {condition!r}{nearest(condition, CONDITIONS)}; known: {known}")
+    if part == "all":
+        settings = settings.model_copy(update={"split": SplitSettings(kind="all")})
     accelerator = Accelerator(cpu=recognizer.model.device.type == "cpu")
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         frame_ms = getattr(recognizer.extractor, "frame_ms", 0.0)  # of ours, as in training
         data = load_data(settings, data_dir, recognizer.sampling_rate, frame_ms=frame_ms, progress=progress)
-    if not getattr(data.split, part):
+    rows = "train" if part == "all" else part  # where such a split puts every clip
+    if not getattr(data.split, rows):
         raise EvaluationError(
-            f"the split of the config, {data.split.kind}, has no {part} part; take another config or part"
+            f"the split of the config, {data.split.kind}, has no {part} part; take another config, or --part all"
         )
     names = list(data.scheme.names)
     if sorted(names) != sorted(recognizer.labels):
@@ -73,7 +76,7 @@ def evaluate(
             "config to those of the model"
         )
     order = [recognizer.labels.index(name) for name in names]
-    loader = accelerator.prepare_data_loader(data.loader(part, BATCH_SIZE), device_placement=False)
+    loader = accelerator.prepare_data_loader(data.loader(rows, BATCH_SIZE), device_placement=False)
     gathered = []
     for batch in tqdm(loader, disable=not progress, unit="batch"):
         columns = (batch["waveforms"].numpy(), batch["lengths"].tolist(), batch["indices"].tolist())
@@ -87,7 +90,7 @@ def evaluate(
     probabilities = scores.astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)  # float32 sums are off by 1e-7
     trained_on = getattr(recognizer.model.config, "training_split", None)
-    disjoint, because = unseen(trained_on, split_manifest, data, part)
+    disjoint, because = unseen(trained_on, split_manifest, data, rows)
     figures = {
         "part": part,
         "condition": condition,
@@ -97,7 +100,7 @@ def evaluate(
     }
     temperature = getattr(recognizer.model.config, "calibration_temperature", 1.0)
     run = run_columns(settings, data.manifest()["hash"], temperature, condition)
-    predictions = Predictions.of(data.rows(part), names, labels, probabilities, data.folders, run)
+    predictions = Predictions.of(data.rows(rows), names, labels, probabilities, data.folders, run)
     return figures | predictions.figures(), predictions
 
 

@@ -180,7 +180,10 @@ def load_pretrained(load: Callable[..., Loaded], source: str | Path, **options) 
     try:
         return load(source, **options)
     except OSError as error:
-        raise HubError(f"no model at {source}: {first_line(error).removeprefix(f'{source}: ')}") from error
+        reason = first_line(error).removeprefix(f"{source}: ")
+        if not Path(source).exists():
+            reason = f"there is no folder {Path(source).absolute()}, and of the Hub one hears: {reason}"
+        raise HubError(f"no model at {source}: {reason}") from error
 
 
 def find_file(source: str | Path, name: str, revision: str | None = None) -> Path | None:

@@ -14,6 +14,7 @@ CALIBRATION_BINS = 15  # as in Guo et al. 2017, arXiv 1706.04599
 CONFIDENCE_LEVEL = 0.95
 BY_CLASS = ("precision", "recall", "f1")  # in scikit-learn's order
 PRECISION = 0.9  # that coverage is told at
+TEMPERATURES = (0.05, 20.0)  # lowest and highest that are fitted
 RESAMPLES = 2000  # for 24 speakers of 60 clips the ends then differ by 0.0015 (standard deviation) from seed to seed
 
 
@@ -82,7 +83,7 @@ def fit_temperature(logits: np.ndarray, references: np.ndarray) -> float:
     def loss(log_temperature: float) -> float:
         return -float((targets * log_softmax(logits / np.exp(log_temperature), axis=1)).sum(axis=1).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
 
 
 def emotion_metrics(probabilities: np.ndarray, references: np.ndarray, names: list[str]) -> dict:
@@ -141,7 +142,7 @@ def metrics_by_group(
 def speaker_intervals(
     probabilities: np.ndarray,
     references: np.ndarray,
-    speakers: Sequence[str],
+    speakers: Sequence[str | None],
     corpora: Sequence[str] | None = None,
     parts: Sequence[str] | None = None,
     seed: int = 0,
@@ -152,25 +153,30 @@ def speaker_intervals(
     (percentiles of the cluster bootstrap: Davison & Hinkley 1997, section 3.8). Drawn clips would count every clip as
     a voice of its own, and the interval would be too narrow. With fewer than about 20 speakers this one is too narrow
     as well (Cameron, Gelbach & Miller 2008), so their number stands beside it. From a single speaker nothing can be
-    said of others: its clips are drawn then, `resampled` says so, and the interval is about that voice alone. Of
-    several corpora each keeps its number of speakers: two actresses with half of the clips would else come up by chance
-    never or four times, and the interval would be about that.
+    said of others: its clips are drawn then, `resampled` says so, and the interval is about that voice alone; so too
+    where any speaker is unknown, for nobody can tell then which clips are of one voice. Of several corpora each keeps
+    its number of speakers: two actresses with half of the clips would else come up by chance never or four times, and
+    the interval would be about that.
 
     Args:
         probabilities: (N, num_labels).
         references: class indices (N,).
-        speakers: of each clip (N,); a clip of unknown speaker counts as a speaker.
+        speakers: of each clip (N,); None or "" where unknown.
         corpora: of each clip (N,); one corpus if left out.
         parts: of each clip (N,), such as its fold: intervals of the mean over parts; of all clips together if left out.
         seed: of the draws.
 
     Returns:
-        speakers, how many; speakers_of, of each corpus, if corpora are given; resampled, "speakers" or "clips"; and
-        [low, high] of uar, accuracy, f1_macro, f1_weighted.
+        speakers, how many; speakers_of, of each corpus, if corpora are given; in place of both, where any speaker is
+        unknown, clips; resampled, "speakers" or "clips"; and [low, high] of uar, accuracy, f1_macro, f1_weighted.
     """
-    distinct, first, owners = np.unique(speakers, return_index=True, return_inverse=True)
-    speakers_corpora = None if corpora is None else np.asarray(corpora)[first].tolist()
-    resampled = "speakers" if len(distinct) > 1 else "clips"
+    counted = {"clips": len(references)}
+    if all(speakers):
+        distinct, first, owners = np.unique(speakers, return_index=True, return_inverse=True)
+        counted = {"speakers": len(distinct)}
+        if corpora is not None:
+            counted["speakers_of"] = dict(sorted(Counter(np.asarray(corpora)[first].tolist()).items()))
+    resampled = "speakers" if counted.get("speakers", 1) > 1 else "clips"
     if resampled == "clips":
         first = owners = np.arange(len(references))
     num_labels = probabilities.shape[1]
@@ -189,8 +195,7 @@ def speaker_intervals(
     means = {key: values.reshape(RESAMPLES, -1).sum(axis=1) / heard for key, values in figures.items()}
     tail = 50 * (1 - CONFIDENCE_LEVEL)
     ends = {key: np.percentile(values, [tail, 100 - tail]).round(5).tolist() for key, values in means.items()}
-    of_corpora = {} if corpora is None else {"speakers_of": dict(sorted(Counter(speakers_corpora).items()))}
-    return {"speakers": len(distinct), **of_corpora, "resampled": resampled, **ends}
+    return {**counted, "resampled": resampled, **ends}
 
 
 def _figures_of(confusions: np.ndarray) -> dict[str, np.ndarray]:

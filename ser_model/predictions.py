@@ -47,7 +47,8 @@ class Predictions:
     """Of N clips.
 
     names: emotion of each class index.
-    clips: what is known of each clip by the names in CLIP, and of its run by those in RUN.
+    clips: what is known of each clip by the names in CLIP, and of its run by those in RUN; a speaker whom nobody names
+        is None, or "" once read from a file.
     labels: class indices (N,).
     probabilities: (N, num_labels); rows add up to 1, but for the rounding of a file.
     """

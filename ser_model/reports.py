@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from .corpora import CORPORA, Corpus
 from .disk import write_whole
 from .labels import LabelScheme
-from .metrics import PRECISION
+from .metrics import PRECISION, TEMPERATURES
 from .predictions import GROUPS, Predictions
 from .run_files import (
     CARD,
@@ -37,9 +37,9 @@ FEW_SPEAKERS = 20  # below, an interval over speakers comes out too narrow; see 
 DOTS_PER_INCH = 120  # sharp on a laptop at about 50 kB a picture
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # Okabe & Ito's: told apart with any kind of colour vision
 CONDITIONS_IN_WORDS = {  # those of conditions.py
-    "noise_20db": "pink noise, 20 dB below the clip",
-    "noise_10db": "pink noise, 10 dB below the clip",
-    "noise_0db": "pink noise, as loud as the clip",
+    "noise_20db": "pink noise, 20 dB below the clip (above 20 Hz 23)",
+    "noise_10db": "pink noise, 10 dB below the clip (above 20 Hz 13)",
+    "noise_0db": "pink noise, as strong as the clip (above 20 Hz 3 dB below)",
     "telephone": "300 to 3400 Hz alone, without a telephone's codec",
     "small_room": "reverberation of 0.4 s, 3 dB below the direct sound",
     "mp3_32kbit": "MP3 of 32 kbit/s",
@@ -68,6 +68,10 @@ the training.
 It names the emotion that a voice expresses, as actors express it, for research, teaching and art. It must not be used
 to judge people: not in hiring, medicine, insurance, education, policing or border control. How somebody sounds is not
 how somebody feels.
+"""
+MEASURED = """\
+Every clip was heard as a whole, and none refused. `EmotionRecognizer` and the page average windows of 4 s where a
+recording is longer than 6 s, and give no answer to what they take for no voice or an unlike one.
 """
 ACTED = "acted emotion: a few sentences, by a few dozen speakers, in quiet rooms"
 LIMITS = """\
@@ -140,6 +144,7 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], nam
         "## How good it is\n",
         figures_table(results),
         *([interval_words(result["test"]["interval"]) + "\n"] if "interval" in result["test"] else []),
+        MEASURED,
         f"Each emotion, {protocol_words(result)}:\n",
         class_table(result, scheme.names),
         f"![Confusion matrix: rows are true, columns are answered, with the share of the row]({CONFUSION})\n",
@@ -218,19 +223,28 @@ def feature_names(settings: Settings) -> list[str]:
     return [features] if isinstance(features, str) else list(features)
 
 
+def demanded_licences(corpora: Sequence[type[Corpus]], base_licence: str | None = None) -> dict[str, str]:
+    """Those that go over to the weights, from corpora and base model: in words -> the Hub's name."""
+    of_base = {"its own" if base_licence == "other" else base_licence.upper(): base_licence} if base_licence else {}
+    return of_base | {corpus.licence: corpus.imposes for corpus in corpora if corpus.imposes}
+
+
 def weights_licence(corpora: Sequence[type[Corpus]], base_licence: str | None = None) -> str:
-    """The Hub's name for it: "non-commercial, share alike" goes over from any corpus, and so does a base model's."""
-    return "cc-by-nc-sa-4.0" if any("NC" in corpus.licence for corpus in corpora) else base_licence or "other"
+    """The Hub's name for it: the one that is demanded; "other" for none or several, all of which must be kept."""
+    names = set(demanded_licences(corpora, base_licence).values())
+    return names.pop() if len(names) == 1 else "other"
 
 
 def licences(corpora: Sequence[type[Corpus]], result: dict) -> str:
     """Of weights and code, in words."""
     licence = weights_licence(corpora, result.get("base_licence"))
+    demanded = demanded_licences(corpora, result.get("base_licence"))
+    each = f": {'; '.join(demanded)}" if len(demanded) > 1 else ""
     if base := result.get("base_model"):
-        inherited = licence.upper() if licence != "other" else "as that model and the data above demand"
+        inherited = licence.upper() if licence != "other" else f"as that model and the data above demand{each}"
         return f"Weights, which started from {base}: {inherited}. Code: {CODE_LICENCE}.\n"
     if licence == "other":
-        return f"Weights: as the data above demand. Code: {CODE_LICENCE}.\n"
+        return f"Weights: as the data above demand{each}. Code: {CODE_LICENCE}.\n"
     text = f"Weights: {licence.upper()}, as the corpora demand: no commercial use. Code: {CODE_LICENCE}.\n"
     if unchanged := [corpus.title for corpus in corpora if "ND" in corpus.licence]:
         text += f"{' and '.join(unchanged)} must not be passed on in a changed form; no recording is in this folder.\n"
@@ -277,12 +291,14 @@ def interval_words(interval: dict) -> str:
     """ "95 % intervals over 24 speakers: UAR 0.61 to 0.68, ..." """
     named = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "macro F1", "f1_weighted": "weighted F1"}
     ranges = ", ".join(f"{name} {interval[key][0]:.3f} to {interval[key][1]:.3f}" for key, name in named.items())
+    if "speakers" not in interval:
+        return f"95 % intervals over {drawn_words(interval)}; they say nothing of another voice: {ranges}."
     count = interval["speakers"]
     if interval["resampled"] == "clips":
         return f"95 % intervals over the clips of the one speaker, about no other voice: {ranges}."
     corpora = interval.get("speakers_of", {})
     each = ", ".join(f"{own} of {corpus}" for corpus, own in corpora.items())
-    drawn = f"{count} speakers ({each}, drawn apart)" if len(corpora) > 1 else f"{count} speakers"
+    drawn = f"{drawn_words(interval)} ({each}, drawn apart)" if len(corpora) > 1 else drawn_words(interval)
     scarce = [corpus for corpus, own in corpora.items() if own < FEW_SPEAKERS]
     few = ""
     if count < FEW_SPEAKERS or len(scarce) == len(corpora) > 0:
@@ -290,6 +306,13 @@ def interval_words(interval: dict) -> str:
     elif scarce:
         few = f"; of {' and '.join(scarce)} there are too few, which makes them too narrow"
     return f"95 % intervals over {drawn}, drawn anew with all their clips: {ranges}{few}."
+
+
+def drawn_words(interval: dict) -> str:
+    """What an interval is over: "24 speakers"."""
+    if "speakers" in interval:
+        return f"{interval['speakers']} speaker{'s' * (interval['speakers'] > 1)}"
+    return f"{interval['clips']} clips whose speakers are not named"
 
 
 def class_table(result: dict, names: Sequence[str]) -> str:
@@ -345,7 +368,14 @@ def calibration(result: dict) -> str:
             f" Of a single run, on its own test speakers, it is {low} to {high} points: what they err on either side "
             "cancels out."
         )
-    if "coverage" in result["test"]:
+    if "temperature" in result and np.isclose(result["temperature"], TEMPERATURES, rtol=1e-3).any():
+        end = (
+            "lowest, as if every answer were right" if result["temperature"] < 1 else "highest, as if all were guessed"
+        )
+        lines[-1] += f" It is the {end}: those clips tell no more, so take no score at its word."
+    if result["test"].get("coverage") == 0:
+        lines[-1] += f" Not even of its surest answers {PRECISION:.0%} are right."
+    elif "coverage" in result["test"]:
         lines[-1] += (
             f" Of the surest {result['test']['coverage']:.0%} of the answers {PRECISION:.0%} are right; the confidence "
             "that parts them from the others was found on these very answers."

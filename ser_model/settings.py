@@ -86,7 +86,10 @@ class _Distortion(_Section):
 
 
 class NoiseSettings(_Distortion):
-    """Coloured noise, or recordings from a folder, at a signal-to-noise ratio drawn evenly in dB."""
+    """Coloured noise, or recordings from a folder, at a signal-to-noise ratio drawn evenly in dB.
+
+    Of pink noise almost half the power, which the ratio counts, lies below 20 Hz.
+    """
 
     probability: float = Field(default=0.3, ge=0, le=1)
     snr_db: Range[Decibels] = (5.0, 30.0)

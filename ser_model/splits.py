@@ -100,12 +100,38 @@ def speaker_split(
     Raises SplitError when a speaker is unknown, or a label would be tested but not trained on.
     """
     _check_labels(utterances, labels)
-    if unknown := [utterance for utterance in utterances if not utterance.speaker_known]:
-        raise SplitError(
-            f"{len(unknown)} utterances name no speaker, the first is {unknown[0].path}: whether a split is "
-            "speaker-disjoint cannot be checked. Give a speaker column, or ask for a random split"
-        )
+    _refuse_unnamed(utterances)
     return _finish(utterances, _speaker_parts(utterances, labels, test, validation, seed), "speakers", seed, labels)
+
+
+def speaker_folds(
+    utterances: Sequence[Utterance], labels: Sequence[str], folds: int, *, seed: int
+) -> list[tuple[str, ...]]:
+    """The test speakers of each of so many folds: every speaker in one of them, drawn as `speaker_split` draws.
+
+    The speakers of each corpus are shared out evenly, in its balance of sexes and, as far as they allow, with all its
+    labels in each fold. Raises SplitError when a speaker is unknown, or there are fewer than folds, or than three: one
+    to test, one to validate and one to train on.
+    """
+    _check_labels(utterances, labels)
+    _refuse_unnamed(utterances)
+    by_corpus, labels_of = _speakers_of(utterances, labels)
+    if (count := len(labels_of)) < max(folds, 3):
+        raise SplitError(
+            f"{folds} folds of unseen speakers were asked for, but the data have {count} speakers; ask for "
+            + (f"{count} folds or fewer" if count >= 3 else "a random split, or add speakers: three at least")
+        )
+    tested: list[list[str]] = [[] for _ in range(folds)]
+    for _, speakers in sorted(by_corpus.items()):
+        each, more = divmod(len(speakers), folds)
+        smallest_first = sorted(range(folds), key=lambda fold: len(tested[fold]))
+        rest, *drawn = [(fold, each + (place < more)) for place, fold in enumerate(smallest_first)]
+        counts = {str(fold): number for fold, number in drawn if number}
+        sexes = {speaker: speakers[speaker] for speaker in sorted(speakers)}
+        fold_of = _draw_speakers(sexes, counts, labels_of, random.Random(seed))
+        for speaker in sexes:
+            tested[int(fold_of.get(speaker, rest[0]))].append(speaker)
+    return [tuple(sorted(speakers)) for speakers in tested]
 
 
 def published_split(
@@ -190,7 +216,10 @@ def check_split(split: Split, utterances: Sequence[Utterance], contents: Sequenc
     if split.kind != "random":
         rest = _speakers(utterances, split.train + split.validation)
         allowed = rest - _speakers(utterances, split.test) if len(rest) == 1 else set()
-        _refuse_shared(split, [utterance.speaker for utterance in utterances], "speaker", allowed)
+        remedy = (
+            "; put all clips of a speaker into one part, or take split.kind: random, which says that voices are shared"
+        )
+        _refuse_shared(split, [utterance.speaker for utterance in utterances], "speaker", allowed, remedy)
     if split.speaker_disjoint != is_speaker_disjoint(utterances, split.train + split.validation, split.test):
         raise LeakError(f"the split says speaker_disjoint={split.speaker_disjoint}, the utterances say otherwise")
 
@@ -275,6 +304,14 @@ def _finish(
     return split
 
 
+def _refuse_unnamed(utterances: Sequence[Utterance]) -> None:
+    if unknown := [utterance for utterance in utterances if not utterance.speaker_known]:
+        raise SplitError(
+            f"{len(unknown)} utterances name no speaker, the first is {unknown[0].path}: whether a split is "
+            "speaker-disjoint cannot be checked. Give a speaker column, or ask for a random split"
+        )
+
+
 def _takes_by_label(
     utterances: Sequence[Utterance], labels: Sequence[str], indices: Sequence[int], rng: random.Random
 ) -> dict[str, list[list[int]]]:
@@ -322,11 +359,7 @@ def _speaker_parts(
     utterances: Sequence[Utterance], labels: Sequence[str], test: Amount, validation: Amount, seed: int
 ) -> list[str]:
     """The part of each utterance, speakers whole; see `speaker_split`."""
-    by_corpus: dict[str, dict[str, str | None]] = defaultdict(dict)
-    labels_of: dict[str, set[str]] = defaultdict(set)
-    for utterance, label in zip(utterances, labels, strict=True):
-        by_corpus[utterance.corpus][utterance.speaker] = utterance.sex
-        labels_of[utterance.speaker].add(label)
+    by_corpus, labels_of = _speakers_of(utterances, labels)
     amounts = {"test": test, "validation": validation}
     part_of = _named_speakers(amounts, {speaker for speakers in by_corpus.values() for speaker in speakers})
     for speakers in by_corpus.values():
@@ -337,6 +370,18 @@ def _speaker_parts(
             continue
         part_of |= _draw_speakers(free, counts, labels_of, rng)
     return [part_of.get(utterance.speaker, "train") for utterance in utterances]
+
+
+def _speakers_of(
+    utterances: Sequence[Utterance], labels: Sequence[str]
+) -> tuple[dict[str, dict[str, str | None]], dict[str, set[str]]]:
+    """Corpus -> speaker -> sex, and speaker -> labels."""
+    by_corpus: dict[str, dict[str, str | None]] = defaultdict(dict)
+    labels_of: dict[str, set[str]] = defaultdict(set)
+    for utterance, label in zip(utterances, labels, strict=True):
+        by_corpus[utterance.corpus][utterance.speaker] = utterance.sex
+        labels_of[utterance.speaker].add(label)
+    return by_corpus, labels_of
 
 
 def _named_speakers(amounts: Mapping[str, Amount], known: Collection[str]) -> dict[str, str]:
@@ -440,7 +485,9 @@ def _check_indices(split: Split, utterances: int) -> None:
         raise LeakError(f"{len(lost)} utterances are in no part: {_some(lost)}")
 
 
-def _refuse_shared(split: Split, values: Sequence[str], what: str, allowed: Collection[str] = ()) -> None:
+def _refuse_shared(
+    split: Split, values: Sequence[str], what: str, allowed: Collection[str] = (), remedy: str = ""
+) -> None:
     """Raise LeakError when one of the utterances' `values` stands in two parts, unless it is among `allowed`."""
     first: dict[str, str] = {}
     shared = defaultdict(set)
@@ -451,7 +498,7 @@ def _refuse_shared(split: Split, values: Sequence[str], what: str, allowed: Coll
                 shared[value] |= {first[value], part}
     if shared:
         shown = _some(f"{value} (in {' and '.join(sorted(parts))})" for value, parts in shared.items())
-        raise LeakError(f"{len(shared)} {what}{'s' * (len(shared) > 1)} in more than one part: {shown}")
+        raise LeakError(f"{len(shared)} {what}{'s' * (len(shared) > 1)} in more than one part: {shown}{remedy}")
 
 
 def _speakers(utterances: Sequence[Utterance], indices: Sequence[int]) -> set[str]:

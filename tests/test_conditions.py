@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ser_model.conditions import CONDITIONS, heard_under
+from ser_model.reports import CONDITIONS_IN_WORDS
 
 RATE = 16_000
 NOISES = {"noise_20db": 20, "noise_10db": 10, "noise_0db": 0}
@@ -37,6 +38,15 @@ def test_a_clip_keeps_its_length_and_sounds_the_same_whenever_it_is_heard(condit
 @pytest.mark.parametrize("condition", [*NOISES, "small_room"])
 def test_another_clip_hears_another_draw(condition):
     assert np.abs(heard_under(condition, voice(), RATE, "a") - heard_under(condition, voice(), RATE, "b")).max() > 1e-3
+
+
+def test_what_is_heard_of_the_noise_is_as_much_weaker_as_cards_say():
+    clip = voice(3.0)
+    for condition, snr_db in NOISES.items():
+        noise = np.concatenate([heard_under(condition, clip, RATE, f"{seed}") - clip for seed in range(20)])
+        whole, audible = (band_db(noise, low_hz, RATE) for low_hz in (0, 20))
+        assert whole - audible == pytest.approx(3, abs=0.5)
+        assert str(snr_db + 3) in CONDITIONS_IN_WORDS[condition].partition("above 20 Hz")[2]
 
 
 def test_clean_is_the_clip_itself():

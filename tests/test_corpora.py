@@ -1,6 +1,7 @@
 """Corpus readers, on real naming: empty files made here, and the real corpora."""
 
 import json
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -390,6 +391,32 @@ def test_a_table_made_on_windows_finds_its_clips(tmp_path, name):
     names = [utterance.path.relative_to(tmp_path).as_posix() for utterance in found.utterances]
     assert names == ["a.wav", "c.m4a", "own\\name.wav", "sub/b.flac"]
     assert found.utterances[-1].recording == "folder-sub/b.flac"
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_a_table_within_a_folder_of_labels_is_pointed_at_and_read_as_others_make_it(tmp_path, name):
+    rows = [{"file_name": row.pop("path"), **row} for row in map(dict, ROWS)]
+    write_table(tmp_path / "both" / name, rows)
+    write(tmp_path, "both/joy/1.wav")
+    [note] = [note for note in scan(tmp_path, "folder", path="both").notes if "WARNING" in note]
+    assert f"{name} lies there, but is not used" in note and f"give path: both/{name} to use it" in note
+    found = scan(tmp_path, "folder", path=f"both/{name}")
+    assert [utterance.path.name for utterance in found.utterances] == ["a.wav", "c.m4a", "b.flac"]
+    assert found.utterances[0].speaker == "folder-ann" and not found.problems
+    assert not any("columns not used" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("name", ["clips.csv", "clips.jsonl"])
+def test_a_speaker_spelt_in_two_ways_is_one_person_and_one_in_two_cases_is_asked_about(tmp_path, name):
+    names = [unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD")] + ["zoë"]
+    assert len(set(names)) == 3
+    rows = [row | {"speaker": said, "recording": f"take {said}"} for row, said in zip(ROWS, names, strict=True)]
+    found = scan(write_table(tmp_path / name, rows).parent, "folder", path=name)
+    assert {utterance.speaker for utterance in found.utterances} == {"folder-Zoë", "folder-zoë"}
+    assert {utterance.recording for utterance in found.utterances} == {"folder-take Zoë", "folder-take zoë"}
+    assert any("the speakers Zoë and zoë differ by case alone" in note for note in found.notes)
+    one = scan(write_table(tmp_path / name, rows[:2]).parent, "folder", path=name)
+    assert not any("by case" in note for note in one.notes)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from test_readme import COMMANDS
 from training_runs import TINY
 from transformers import AutoModelForAudioClassification
 
+from ser_model.checkpoints import refuse_other_clips
 from ser_model.crossvalidation import after_all, fold_settings
 from ser_model.data import load_data
 from ser_model.faults import Stopped
@@ -46,7 +48,7 @@ def test_starting_over_leaves_no_old_fold_to_go_on_with(all_synthetic_actors, tm
         (folder / "metrics.json").write_text("{}")
     (tmp_path / "cv.json").write_text("{}")
 
-    def stopped(*_, begun):
+    def stopped(*_, begun, beside):
         assert (tmp_path / "cv.json").exists()  # as long as the run may be refused
         begun()
         raise Stopped("stopped by SIGINT", 130)
@@ -154,6 +156,36 @@ def test_folds_of_other_settings_are_not_mixed(six_folds, all_synthetic_actors):
         cross_validate(all_synthetic_actors, six_folds, "--cv=ravdess-speakers", "--training.epochs=2")
 
 
+@pytest.fixture(scope="module")
+def one_clip_another(all_synthetic_actors, tmp_path_factory) -> Path:
+    """The same names, but another sound behind one of them."""
+    data_dir = Path(shutil.copytree(all_synthetic_actors, tmp_path_factory.mktemp("other") / "data"))
+    clip = min(data_dir.rglob("*.wav"))
+    samples, rate = soundfile.read(clip)
+    soundfile.write(clip, samples[::-1], rate)
+    return data_dir
+
+
+def test_folds_of_other_clips_are_not_mixed(six_folds, one_clip_another, tmp_path):
+    output_dir = Path(shutil.copytree(six_folds, tmp_path / "cv"))
+    (output_dir / "fold-2" / "metrics.json").unlink()
+    (output_dir / "cv.json").unlink()
+    with pytest.raises(SystemExit, match="fold-1 heard other clips: the hash of their sound was .*--data-dir"):
+        cross_validate(one_clip_another, output_dir, "--cv=ravdess-speakers")
+    assert not (output_dir / "cv.json").exists()
+
+
+def test_a_model_of_other_clips_is_not_called_one_of_the_same_recipe(six_folds, one_clip_another, tmp_path):
+    with pytest.raises(SystemExit, match="fold-1 heard other clips.*or run --cv on these data"):
+        cross_validate(one_clip_another, tmp_path / "out", "--after", str(six_folds))
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_earlier_versions_do_not_tell_what_they_heard_and_are_taken(tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")
+    refuse_other_clips(tmp_path, "1a2b")
+
+
 def test_after_it_everything_trains_and_the_card_gives_the_figures_of_the_folds(
     six_folds, all_synthetic_actors, tmp_path, capsys
 ):
@@ -217,6 +249,22 @@ def test_nothing_that_waits_for_validation_clips_trains_on_everything(training, 
         after_all(settings)
 
 
+def test_own_speakers_are_shared_out_to_folds_and_each_is_tested_once(all_synthetic_actors, tmp_path, capsys):
+    rows = [
+        f"{clip},{clip.stem.split('-')[2]},{'ada bo cy di'.split()[number // 2 % 4]}"
+        for number, clip in enumerate(sorted(all_synthetic_actors.glob("RAVDESS/*/03-01-0[35]-*.wav")))
+    ]
+    (tmp_path / "mine.csv").write_text("\n".join(["path,label,speaker", *rows]))
+    own = ["--data.corpora=[{name: folder, path: mine.csv}]", "--split.kind=speakers", "--split.validation=1"]
+    own += ['--labels={names: ["03", "05"]}', "--training.outlier_sounds=0"]
+    cross_validate(tmp_path, tmp_path / "cv", "--cv=speakers-2", *own)
+    tested = [{row["speaker"] for row in rows_of(tmp_path / "cv" / f"fold-{n}" / "predictions.csv")} for n in (1, 2)]
+    assert [len(speakers) for speakers in tested] == [2, 2] and not tested[0] & tested[1]
+    summary = json.loads((tmp_path / "cv" / "cv.json").read_text())
+    assert summary["speaker_disjoint"] is True and summary["pooled"]["count"] == len(rows)
+    assert "speakers-2, 2 folds, unseen speakers" in capsys.readouterr().out
+
+
 def test_random_splits_are_repeated_with_other_seeds_and_say_that_voices_are_shared(
     all_synthetic_actors, tmp_path, capsys
 ):
@@ -228,7 +276,9 @@ def test_random_splits_are_repeated_with_other_seeds_and_say_that_voices_are_sha
     assert summary["speaker_disjoint"] is False
     assert {(row["seed"], row["fold"]) for row in rows_of(tmp_path / "predictions.csv")} == {("5", "1"), ("6", "2")}
     assert "random split, speakers shared with training" in (tmp_path / "README.md").read_text()
-    assert "random split, speakers shared with training" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "random-2 draws clips in place of the config's split, published: training knows the voices" in said
+    assert "random split, speakers shared with training" in said
 
 
 def test_two_processes_share_the_folds_of_tess_and_the_card_says_where_the_epoch_was_chosen(
@@ -275,6 +325,9 @@ def test_more_corpora_train_but_only_the_protocols_speakers_are_tested(synthetic
     [
         ("ravdes-speakers", [], "did you mean 'ravdess-speakers'.*random-5"),
         ("random-1", [], "at least random-2"),
+        ("speakers-1", [], "at least speakers-2"),
+        ("speakers-9", [], "9 folds of unseen speakers were asked for, but the data have 8 speakers"),
+        ("speakers-2", ["--split.kind=speakers", "--split.validation=[ravdess-03]"], "give a share"),
         ("random-5", ["--split.kind=speakers", "--split.test=[ravdess-01]"], "give shares"),
         ("ravdess-speakers", [], "of whom 16 are not in the data, ravdess-09 for one; add ravdess to data.corpora"),
         ("tess-speakers", [], "of whom 2 are not in the data, tess-OAF for one; add tess to data.corpora"),

@@ -18,6 +18,7 @@ from ser_model.audio import load_audio
 from ser_model.data import DataError, EvenBatches, load_data, write_left_out
 from ser_model.labels import EMOTIONS
 from ser_model.predictions import Predictions
+from ser_model.reports import interval_words
 from ser_model.settings import Settings
 from ser_model.splits import PARTS, LeakError, Split, check_split
 
@@ -421,6 +422,12 @@ def test_what_the_labels_drop_and_lack_is_noted(synthetic_corpora, cache):
     assert "6 clips are sad, which the labels drop" in notes and "no clip is calm" in notes
 
 
+def test_a_label_of_ones_own_that_no_clip_has_is_told_loudly(tmp_path, cache):
+    own = settings([write_table(tmp_path / "mine", own_rows())], {"kind": "all"}, {"names": ["joy", "anger", "Joy"]})
+    notes = load_data(own, tmp_path, RATE, cache_dir=cache).notes
+    assert "WARNING: no clip is Joy, which the labels name" in notes
+
+
 # splits
 
 
@@ -501,5 +508,23 @@ def test_what_others_may_read_tells_nothing_of_folders_beyond_the_data(synthetic
     assert len(set(ids)) == 24 and (as_table or "folder/calm/0.wav" in ids)
     rows, shares = data.rows("test"), np.full((len(data.rows("test")), 2), 0.5)
     answers = Predictions.of(rows, data.scheme.names, np.array(rows["label"]), shares, data.folders, {})
-    told = [*ids, *(clip[key] for clip in answers.clips for key in ("path", "speaker"))]
+    told = [*ids, *(str(clip[key]) for clip in answers.clips for key in ("path", "speaker"))]
     assert not any(".." in name or "alice" in name or str(tmp_path) in name for name in told)
+
+
+@pytest.mark.parametrize("named", [0, 11, 12])
+def test_a_clip_whose_speaker_nobody_names_is_not_counted_as_a_speaker(tmp_path, cache, named):
+    rows = [row | ({} if index < named else {"speaker": ""}) for index, row in enumerate(own_rows())]
+    own = settings([write_table(tmp_path / "mine", rows)], {"kind": "all"}, NAMES)
+    data = load_data(own, tmp_path, RATE, cache_dir=cache)
+    rows, shares = data.rows("train"), np.full((12, 2), 0.5)
+    run = dict.fromkeys(("seed", "fold", "split_hash", "temperature"), 1)
+    answers = Predictions.of(rows, data.scheme.names, np.array(rows["label"]), shares, tmp_path, run)
+    answers.write(tmp_path / "p.csv")
+    assert sum(clip["speaker"] is not None for clip in answers.clips) == named
+    for one in (answers, Predictions.read(tmp_path / "p.csv")):
+        interval = one.figures()["interval"]
+        assert interval["resampled"] == ("speakers" if named == 12 else "clips")
+        assert (interval.get("speakers"), interval.get("clips")) == ((6, None) if named == 12 else (None, 12))
+    said = "over 6 speakers, drawn anew" if named == 12 else "over 12 clips whose speakers are not named; they say"
+    assert said in interval_words(interval)

@@ -200,6 +200,35 @@ def test_command_line_says_first_whether_the_speakers_are_unseen(model_dir, synt
         main([*command[:1], str(tmp_path / "absent"), *command[2:]])
 
 
+def test_a_test_set_of_ones_own_is_evaluated_whole_without_a_split(model_dir, synthetic_corpora, tmp_path, capsys):
+    """One of the two actors that the model has not heard, sad and fearful alone, which no split could be made of."""
+    shutil.copytree(synthetic_corpora / "RAVDESS" / "Actor_01", tmp_path / "data" / "RAVDESS" / "Actor_01")
+    (tmp_path / "c.yaml").write_text(json.dumps(settings().model_dump(mode="json")))
+    command = ["evaluate", str(model_dir), f"--config={tmp_path / 'c.yaml'}", f"--data-dir={tmp_path / 'data'}"]
+    with pytest.raises(SystemExit, match="test speaker 'ravdess-02' is not in the data"):
+        main(command)
+    clips = sorted((tmp_path / "data").rglob("*.wav"))
+    for clip in clips:
+        if clip.name.split("-")[2] not in ("04", "06"):
+            clip.unlink()
+    assert main([*command, "--part=all", f"--output={tmp_path / 'f.json'}", "--data.strict", "true"]) == 0
+    assert capsys.readouterr().out.startswith("unseen speakers: none of these speakers was heard")
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert (figures["part"], figures["split"]) == ("all", "all")
+    assert figures["count"] == len(list((tmp_path / "data").rglob("*.wav"))) > 0
+    assert set(figures["recall"]) == {"sad", "fearful"} and figures["interval"]["speakers"] == 1
+
+
+def test_settings_can_be_changed_where_a_config_is_evaluated_and_nowhere_else(model_dir, tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text(json.dumps(settings().model_dump(mode="json")))
+    command = ["evaluate", str(model_dir), f"--config={tmp_path / 'c.yaml'}", f"--data-dir={tmp_path}"]
+    with pytest.raises(SystemExit, match="unknown key 'split.tset'; did you mean 'test'"):
+        main([*command, "--split.tset", "0.3"])
+    with pytest.raises(SystemExit):
+        main(["draw", str(model_dir), f"--output={tmp_path / 'n.svg'}", "--split.test=0.3"])
+    assert "unrecognized arguments: --split.test=0.3" in capsys.readouterr().err
+
+
 def test_the_default_checkpoint_says_whom_it_heard(data_dir):
     test = ["ravdess-01", "ravdess-11", "ravdess-20", "ravdess-21"]
     figures, _ = judge(CHECKPOINT, settings({"kind": "speakers", "test": test, "validation": ["ravdess-06"]}), data_dir)

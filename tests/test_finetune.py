@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import Wav2Vec2Config
 
@@ -70,6 +71,15 @@ def test_settings_that_contradict_the_base_are_refused(sections, key):
 def test_settings_that_agree_with_the_base_or_have_no_weights_are_taken():
     agreeing = settings(features={"features": ["mfcc"], "n_mfcc": 80}, model={"backbone": "cnn", "dropout": 0.5})
     assert load_base(agreeing).network(agreeing, ("a", "b")).dropout.p == 0.5
+
+
+def test_a_base_that_is_no_folder_here_is_not_blamed_on_the_network_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)  # where `checkpoints/ser-cnn-8` of a config is none
+    with pytest.raises(
+        HubError, match=f"^no model at your/model: there is no folder {tmp_path / 'your' / 'model'}, and"
+    ):
+        load_base(settings("your/model"))
 
 
 def test_what_cannot_be_a_base_is_refused_in_one_sentence(tmp_path):
@@ -258,6 +268,26 @@ def test_a_run_says_that_its_base_heard_the_test_speakers(synthetic_corpora, tmp
     split_hash, heard = speakers_heard(tmp_path / "tuned" / "split.json", utterances, synthetic_corpora)
     assert {"ravdess-01", "tess-YAF"} <= heard
     assert split_hash == SERConfig.from_pretrained(tmp_path / "tuned").training_split
+
+
+def test_a_fine_tuned_model_of_every_clip_says_of_the_folds_whether_their_speakers_were_new(
+    synthetic_corpora, tmp_path, capsys
+):
+    small = ["--model.backbone_options={widths: [8, 8, 8, 8], hidden_size: 16}", "--training.outlier_sounds=0"]
+    common = [f"--data-dir={synthetic_corpora}", "--training.epochs=1", "--training.keep=last"]
+    common += ["--training.mixed_precision=no"]  # as in every run of this process: Accelerate allows one
+    ravdess = ["--config=configs/ravdess_tess_cnn.yaml", "--data.corpora=[{name: ravdess}]", *common]
+    split = ["--split.test=[ravdess-01, ravdess-02]", "--split.validation=[ravdess-03]"]
+    main([*ravdess, *split, *small, f"--output-dir={tmp_path / 'base'}"])
+    tess = ["--config=configs/tess_speakers.yaml", *common, "--training.outlier_sounds=0"]
+    tess += [f"--model={tmp_path / 'base'}"]
+    main([*tess, "--cv=tess-speakers", f"--output-dir={tmp_path / 'cv'}"])
+    capsys.readouterr()
+    main([*tess, f"--after={tmp_path / 'cv'}", f"--output-dir={tmp_path / 'all'}"])
+    because = "none of these speakers was heard in training or validation"
+    assert f"\nunseen speakers: {because}\n" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "all" / "metrics.json").read_text())
+    assert metrics["speaker_disjoint"] is True and metrics["speaker_disjoint_because"] == because
 
 
 def test_what_the_base_heard_goes_into_the_split_or_is_called_unknown(synthetic_corpora, tmp_path):

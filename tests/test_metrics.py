@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ser_model.metrics import (
+    TEMPERATURES,
     EmotionMetrics,
     coverage_at_precision,
     emotion_metrics,
@@ -67,6 +68,13 @@ def test_a_few_clips_without_a_mistake_do_not_make_it_certain_of_everything():
     logits = np.array([[2.0, 0.0], [0.0, 2.0]] * 9)
     temperature = fit_temperature(logits, np.array([0, 1] * 9))
     assert softmax(logits / temperature).max() == pytest.approx(19 / 20, abs=1e-3)  # the rule of succession
+
+
+def test_temperature_stays_within_its_bounds():
+    labels = np.arange(30) % 3
+    sure = np.eye(3)[labels]
+    assert fit_temperature(10 * sure, (labels + 1) % 3) == pytest.approx(TEMPERATURES[1], rel=1e-3)
+    assert fit_temperature(sure / 1000, labels) == pytest.approx(TEMPERATURES[0], rel=1e-3)
 
 
 def test_temperature_undoes_overconfidence():
@@ -181,6 +189,16 @@ def test_interval_of_one_speaker_is_about_its_clips_and_says_so():
     assert (interval["speakers"], interval["resampled"]) == (1, "clips")
     low, high = interval["accuracy"]  # the binomial standard error is 0.046
     assert low == pytest.approx(0.7 - 1.96 * 0.046, abs=0.02) and high == pytest.approx(0.7 + 1.96 * 0.046, abs=0.02)
+
+
+def test_where_a_speaker_is_unknown_clips_are_drawn_and_no_speakers_counted():
+    probabilities, references, speakers = answers(right=[20, 0], wrong=[0, 20])
+    for unknown in (None, ""):
+        interval = speaker_intervals(probabilities, references, [*speakers[:-1], unknown], ["mine"] * 40)
+        assert (interval["clips"], interval["resampled"]) == (40, "clips")
+        assert not interval.keys() & {"speakers", "speakers_of"}
+        low, high = interval["accuracy"]
+        assert 0.3 < low < 0.4 and 0.6 < high < 0.7
 
 
 def test_interval_is_that_of_figures_worked_out_for_every_draw_by_scikit_learn(monkeypatch):

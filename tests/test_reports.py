@@ -138,6 +138,7 @@ def test_commonest_mistake_comes_first_with_its_count(settings, results):
         "must not be used\nto judge people: not in hiring, medicine, insurance, education, policing",
         "Test: ravdess-01, tess-YAF. Validation: ravdess-02.",
         "Epoch 5 of 50 was chosen",
+        "Every clip was heard as a whole, and none refused.",
         "temperature (1.25) fitted on validation",
         "Training: 50 epochs of adamw in batches of 32 clips, rate ",
         "The\npipeline answers to anything, silence and music too.",
@@ -160,6 +161,55 @@ def test_weights_are_non_commercial_only_where_the_data_are(settings, results):
     free = settings.model_copy(update={"data": settings.data.model_copy(update={"corpora": [{"name": "cremad"}]})})
     data = ModelCard(model_card(free, label_scheme(free.labels), results)).data
     assert data.license == "other" and data.license_name
+
+
+@pytest.mark.parametrize(
+    ("temperature", "says"),
+    [(19.9999, "highest, as if all were guessed"), (0.05, "lowest, as if every answer"), (1.2, "")],
+)
+def test_a_temperature_that_clips_could_not_tell_is_not_passed_off_as_one(settings, results, temperature, says):
+    card = model_card(settings, label_scheme(settings.labels), [results[0] | {"temperature": temperature}])
+    assert says in card and ("take no score at its word" in card) == bool(says)
+
+
+def test_at_chance_level_the_card_does_not_say_that_of_none_ninety_in_a_hundred_are_right(settings, results):
+    chance = results[0] | {"test": results[0]["test"] | {"coverage": 0.0}}
+    card = model_card(settings, label_scheme(settings.labels), [chance])
+    assert "Not even of its surest answers 90% are right." in card and "surest 0%" not in card
+    better = results[0] | {"test": results[0]["test"] | {"coverage": 0.25}}
+    assert "Of the surest 25% of the answers 90% are right" in model_card(
+        settings, label_scheme(settings.labels), [better]
+    )
+
+
+@pytest.mark.parametrize(
+    ("corpora", "base", "licence", "says"),
+    [
+        (["folder"], "apache-2.0", "apache-2.0", "base/model: APACHE-2.0."),
+        (["folder"], None, "other", "base/model: as that model and the data above demand."),
+        (["ravdess", "tess"], "cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0", "base/model: CC-BY-NC-SA-4.0."),
+        (["savee"], "apache-2.0", "other", "demand: APACHE-2.0; free for research after registration."),
+        (["cremad"], "apache-2.0", "other", "demand: APACHE-2.0; ODbL 1.0, contents DbCL 1.0."),
+        (["ravdess"], "cc-by-nc-nd-4.0", "other", "demand: CC-BY-NC-ND-4.0; CC BY-NC-SA 4.0."),
+        (["folder"], "cc-by-nc-nd-4.0", "cc-by-nc-nd-4.0", "base/model: CC-BY-NC-ND-4.0."),
+        (["folder"], "other", "other", "base/model: as that model and the data above demand."),
+    ],
+)
+def test_a_tuned_models_card_keeps_to_the_licences_of_base_and_data(settings, results, corpora, base, licence, says):
+    own = settings.model_copy(
+        update={"data": settings.data.model_copy(update={"corpora": [{"name": c} for c in corpora]})}
+    )
+    result = results[0] | {"base_model": "base/model", "base_licence": base, "speaker_disjoint_because": "so it is"}
+    card = model_card(own, label_scheme(own.labels), [result])
+    assert ModelCard(card).data.license == licence and says in card
+
+
+def test_several_licences_of_the_data_are_all_named(settings, results):
+    corpora = [{"name": name} for name in ("ravdess", "tess", "cremad", "savee")]
+    own = settings.model_copy(update={"data": settings.data.model_copy(update={"corpora": corpora})})
+    card = model_card(own, label_scheme(own.labels), results)
+    assert ModelCard(card).data.license == "other"
+    assert "demand: CC BY-NC-SA 4.0; CC BY-NC-ND 4.0; ODbL 1.0, contents DbCL 1.0; free for research" in card
 
 
 def test_pictures_named_in_the_card_lie_beside_it(settings, results, tmp_path):

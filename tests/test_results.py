@@ -25,7 +25,7 @@ from results import collect, probe, reproduce, scoreboard
 from results.protocols import ResultsError, find_protocol, load_ablations, load_protocols, load_runs, predictions_file
 from ser_model.build import build_extractor
 from ser_model.conditions import CONDITIONS
-from ser_model.crossvalidation import RANDOM
+from ser_model.crossvalidation import COUNTED
 from ser_model.data import load_data
 from ser_model.predictions import Predictions
 from ser_model.settings import Settings, SplitSettings, load_settings, save_settings
@@ -114,7 +114,7 @@ def test_the_results_in_the_repository_are_what_make_results_makes(tmp_path):
 
 def test_every_protocol_can_be_trained_from_its_table():
     for name, protocol in load_protocols().items():
-        assert protocol.cv is None or protocol.cv in FOLDS or RANDOM.fullmatch(protocol.cv), name
+        assert protocol.cv is None or protocol.cv in FOLDS or COUNTED.fullmatch(protocol.cv), name
         if protocol.unseen:
             assert len(protocol.seeds) >= 3
         elif protocol.cv:

@@ -295,7 +295,7 @@ def test_a_stopped_run_goes_on_only_as_it_was_started(synthetic_corpora, tmp_pat
     noise = tmp_path / "noise" / "street.wav"
     noise.parent.mkdir()
     soundfile.write(noise, np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
-    arguments += [f"--augmentation.noise.folder={noise.parent}"]
+    arguments += [f"--augmentation.noise.folder={noise.parent}", "--training.cpu_threads=1"]
     log, checkpoint = tmp_path / "log", tmp_path / "out" / "checkpoint.safetensors"
     run = Run([*arguments, "--resume"], log, before=partial(die_in, "replace", 3))
     run.wait()
@@ -323,7 +323,8 @@ def test_a_stopped_run_goes_on_only_as_it_was_started(synthetic_corpora, tmp_pat
     checkpoint.write_bytes(before[:-100])
     assert "cannot be read" in refused(arguments, log) and "--overwrite" in refused(arguments, log)
     checkpoint.write_bytes(before)
-    resumed_to_the_end(arguments[:-1], log)
+    resumed_to_the_end([*arguments[:-1], "--training.cpu_threads=2"], log)
+    assert "the run had 1 CPU thread a process and goes on with 2, which sum in another order" in log.read_text()
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", "null", '{"identity": []}', '{"identity": {}}'])

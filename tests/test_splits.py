@@ -23,6 +23,7 @@ from ser_model.splits import (
     manifest,
     published_split,
     random_split,
+    speaker_folds,
     speaker_split,
     speakers_heard,
 )
@@ -216,6 +217,45 @@ def test_a_label_that_only_test_speakers_have_is_refused():
 # published folds
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_folds_of_the_datas_own_speakers_test_each_once_and_are_balanced(seed):
+    both = RAVDESS + TESS + SAVEE
+    folds = speaker_folds(both, labels(both), 5, seed=seed)
+    assert folds == speaker_folds(both[::-1], labels(both[::-1]), 5, seed=seed)
+    assert sorted(speaker for tested in folds for speaker in tested) == sorted({clip.speaker for clip in both})
+    assert {len(tested) for tested in folds} == {6}  # 24 + 2 + 4 voices
+    sex_of = {clip.speaker: clip.sex for clip in RAVDESS}
+    for tested in folds:
+        women = sum(sex_of.get(speaker) == "female" for speaker in tested)
+        assert sum(speaker in sex_of for speaker in tested) in (4, 5) and women in (2, 3)
+        split = speaker_split(both, labels(both), test=tested, validation=0.15, seed=seed)
+        assert split.speaker_disjoint and speakers(both, split.test) == set(tested)
+    assert folds != speaker_folds(both, labels(both), 5, seed=seed + 1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_fold_has_every_label_where_speakers_allow_it(seed):
+    """Of twelve speakers every third one says one of the labels alone."""
+    own = [
+        clip
+        for number in range(12)
+        for clip in clips("mine", {f"{number:02}": None}, [("joy", "rage", "calm")[number % 3]])
+    ]
+    label_of = {clip.speaker: clip.emotion for clip in own}
+    for tested in speaker_folds(own, labels(own), 2, seed=seed):
+        assert {label_of[speaker] for speaker in tested} == {"joy", "rage", "calm"}
+
+
+def test_folds_of_too_few_speakers_or_unnamed_ones_are_refused():
+    with pytest.raises(SplitError, match="5 folds.*the data have 4 speakers; ask for 4 folds or fewer"):
+        speaker_folds(SAVEE, labels(SAVEE), 5, seed=0)
+    with pytest.raises(SplitError, match="the data have 2 speakers; ask for a random split, or add speakers"):
+        speaker_folds(TESS, labels(TESS), 2, seed=0)
+    unknown = [replace(clip, speaker=str(clip.path), speaker_known=False) for clip in SAVEE]
+    with pytest.raises(SplitError, match="name no speaker"):
+        speaker_folds(unknown, labels(unknown), 2, seed=0)
+
+
 def test_ravdess_folds_test_every_actor_once():
     tested = []
     for fold in range(1, 7):
@@ -289,6 +329,14 @@ def test_corpus_split_refuses_absent_corpora_and_labels_nobody_trains():
         corpus_split(utterances, labels(utterances), test_corpora=["tes"], seed=0)
     with pytest.raises(SplitError, match="calm"):
         corpus_split(utterances, labels(utterances), test_corpora=["ravdess"], validation=1, seed=0)
+
+
+def test_a_column_split_that_shares_a_speaker_is_refused_with_a_remedy():
+    own = [replace(clip, split=PARTS[number % 3]) for number, clip in enumerate(SAVEE)]
+    with pytest.raises(
+        LeakError, match="speakers? in more than one part: savee-.*one part, or take split.kind: random"
+    ):
+        column_split(own)
 
 
 def test_column_split_is_taken_as_given_and_checked():

@@ -203,6 +203,23 @@ def test_a_run_over_the_cross_validation_that_judges_it_is_refused(tmp_path):
         main(small(tmp_path, f"{tmp_path}/", f"--after={tmp_path}"))
 
 
+def test_clips_of_a_single_label_are_refused_before_training(synthetic_corpora, tmp_path):
+    for clip in sorted(synthetic_corpora.glob("RAVDESS/*/03-01-0[12]-*.wav")):
+        (folder := tmp_path / "data" / "mine" / "calm").mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, folder)
+    own = ["--data.corpora=[{name: folder, path: mine}]", "--labels={names: [calm, tense]}", "--split={kind: random}"]
+    with pytest.raises(SystemExit, match="every clip to train on is calm.* wanted two or more of calm, tense"):
+        main([*SMALL[:1], *own, f"--data-dir={tmp_path / 'data'}", f"--output-dir={tmp_path / 'run'}"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_says_that_every_setting_can_be_changed_and_where_they_stand(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert "--training.epochs 5" in said and "ser_model/settings.py" in said
+
+
 def test_a_wrong_setting_ends_in_one_sentence(synthetic_corpora, tmp_path):
     with pytest.raises(SystemExit, match="^train.py: .*did you mean 'epochs'"):
         main(small(synthetic_corpora, tmp_path, "--training.epoch=3"))

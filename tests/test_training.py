@@ -5,7 +5,7 @@ import torch
 
 from ser_model.disk import whole_files
 from ser_model.settings import TrainingSettings
-from train import make_optimizer, make_schedule
+from train import EvenCrossEntropy, make_optimizer, make_schedule
 
 
 def rates(steps=40, key="lr", **settings) -> list:
@@ -28,6 +28,12 @@ def test_one_cycle_rises_to_the_rate_asked_for_and_falls_to_nothing():
     seen = rates(schedule="one_cycle")
     assert max(seen) == pytest.approx(1.0) and seen[0] < 0.1 and seen[-1] < 0.01
     assert 8 < seen.index(max(seen)) < 16
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(2, 0.5), (3, 1 / 3), (10, 0.1)])
+def test_one_cycle_takes_a_warm_up_of_a_single_step(steps, warmup):
+    seen = rates(steps, schedule="one_cycle", warmup=warmup)
+    assert seen[0] < 0.1 and seen[-1] < 0.01
 
 
 def test_one_cycle_leaves_the_momentum_of_sgd_as_it_is_set_and_swings_that_of_adamw():
@@ -54,6 +60,29 @@ def test_plateau_halves_the_rate_when_nothing_gets_better():
 
 def test_constant_stays():
     assert set(rates(schedule="constant")) == {1.0}
+
+
+def test_with_class_weights_the_likeliest_answer_stays_a_clips_own_label():
+    """90 clips of one label, 10 of another, none of the third; each is answered as its loss would have it best."""
+    criterion = EvenCrossEntropy(torch.tensor([90, 10, 0]), label_smoothing=0.1)
+    for target in torch.eye(3)[:2]:
+        smoothed = 0.9 * target + 0.1 / 3
+        logits = smoothed.log().repeat(4, 1).requires_grad_()
+        criterion(logits, target.repeat(4, 1)).backward()
+        torch.testing.assert_close(logits.grad, torch.zeros(4, 3), atol=1e-6, rtol=0)
+
+
+def test_with_class_weights_every_label_counts_alike_and_a_blend_for_both():
+    criterion = EvenCrossEntropy(torch.tensor([90, 10, 0]), label_smoothing=0.1)
+    plain = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    logits, targets = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)), torch.eye(3)
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    of_each = [plain(logits[labels == label], labels[labels == label]) for label in (0, 1)]
+    torch.testing.assert_close(criterion(logits, targets[labels]), sum(of_each) / 2)
+    blend = 0.3 * targets[0] + 0.7 * targets[1]
+    weight = 0.3 * 50 / 90 + 0.7 * 50 / 10
+    torch.testing.assert_close(criterion(logits[:1], blend[None]), weight * plain(logits[:1], blend[None]))
+    assert criterion(logits[:1], targets[2:]) == 0
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])

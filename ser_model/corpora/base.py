@@ -73,6 +73,7 @@ class Corpus:
     title: ClassVar[str]
     accent: ClassVar[str | None] = None  # of its acted voices, where somebody knows
     licence: ClassVar[str]
+    imposes: ClassVar[str | None] = None  # the Hub's name of the licence that goes over to weights, if any does
     url: ClassVar[str]
     citation: ClassVar[str]
     customary_folders: ClassVar[tuple[str, ...]]

@@ -35,6 +35,7 @@ class CremaD(Corpus):
     title = "CREMA-D"
     accent = "North American"
     licence = "ODbL 1.0, contents DbCL 1.0"
+    imposes = "other"
     url = "https://github.com/CheyneyComputerScience/CREMA-D"
     citation = (
         "Cao H, Cooper DG, Keutmann MK, Gur RC, Nenkova A, Verma R (2014). CREMA-D: Crowd-sourced Emotional Multimodal "

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
@@ -14,6 +15,8 @@ from .base import Corpus, CorpusError, NamingError, Problem, Scan, Utterance, re
 
 COLUMNS = ("path", "label", "speaker", "sex", "split", "recording")
 
+TABLES = (".csv", ".jsonl")
+_PATH_TOO = "file_name"  # what an audiofolder of Hugging Face calls the path
 _SEXES = {"female": "female", "f": "female", "male": "male", "m": "male", "": None}
 _SPLITS = {
     "train": "train",
@@ -28,8 +31,9 @@ _SPLITS = {
 class Folder(Corpus):
     """Reads `path` (absolute, or below the data folder): `<label>/**/<clip>`, or a table with COLUMNS.
 
-    A table needs path (absolute, or beside the table) and label. `recording` names the take that a clip was cut or made
-    from, so that its parts and copies stay together. `corpus` is what to call the data when a run has several folders.
+    A table needs path (or file_name; absolute, or beside the table) and label. `recording` names the take that a clip
+    was cut or made from, so that its parts and copies stay together. `corpus` is what to call the data when a run has
+    several folders.
     """
 
     name = "folder"
@@ -70,10 +74,26 @@ class Folder(Corpus):
                 f"{self.name}: {unknown} of {len(scan.utterances)} clips name no speaker; each counts as a speaker of "
                 "its own, so whether a split is speaker-disjoint cannot be checked"
             )
+        spellings = defaultdict(set)
+        for utterance in scan.utterances:
+            if utterance.speaker_known:
+                spellings[utterance.speaker.casefold()].add(utterance.speaker.removeprefix(f"{self.name}-"))
+        scan.notes += [
+            f"{self.name}: the speakers {' and '.join(sorted(alike))} differ by case alone and count as different "
+            "people; if they are one, spell them alike"
+            for alike in spellings.values()
+            if len(alike) > 1
+        ]
         return scan
 
     def _scan_folder(self, root: Path) -> Scan:
         scan = Scan()
+        tables = sorted(file.name for file in root.iterdir() if file.suffix.lower() in TABLES)
+        if tables := [name for name in tables if not name.startswith(".")]:
+            scan.notes.append(
+                f"WARNING: {self.name}: {tables[0]} lies there, but is not used, nor the speakers that it may name; give "
+                f"path: {(self.path / tables[0]).as_posix()} to use it in place of the folders' names"
+            )
         for path in files_below(root, AUDIO_SUFFIXES):
             relative = path.relative_to(root)
             if len(relative.parts) < 2:
@@ -126,10 +146,10 @@ class Folder(Corpus):
         return Utterance(
             path=path,
             corpus=self.name,
-            speaker=f"{self.name}-{speaker or relative_path(path, folder)}",
+            speaker=f"{self.name}-{composed(speaker) if speaker else relative_path(path, folder)}",
             sex=_SEXES[row.get("sex", "").lower()],
             emotion=composed(row["label"]),
-            recording=f"{self.name}-{row.get('recording') or clip}",
+            recording=f"{self.name}-{composed(row.get('recording') or clip)}",
             split=_SPLITS[row.get("split", "").lower()],
             speaker_known=bool(speaker),
         )
@@ -137,7 +157,7 @@ class Folder(Corpus):
 
 def _rows(table: Path) -> Iterator[tuple[int, dict[str, str], str]]:
     """Line number, row as stripped strings, and what is wrong with it ("" for nothing) of a CSV or JSONL table."""
-    if table.suffix.lower() not in (".csv", ".jsonl"):
+    if table.suffix.lower() not in TABLES:
         raise CorpusError(f"{table}: wanted a folder, a .csv or a .jsonl file")
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:  # Excel writes the signature
@@ -151,7 +171,10 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, str], str]]:
 
 def _csv_rows(file: TextIO, table: Path) -> Iterator[tuple[int, dict, str]]:
     reader = csv.DictReader(file)
-    columns = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]  # as people type them
+    columns = [name.strip().lower() for name in reader.fieldnames or ()]  # as people type them
+    if "path" not in columns:
+        columns = ["path" if name == _PATH_TOO else name for name in columns]
+    reader.fieldnames = columns
     if missing := {"path", "label"} - set(columns):
         raise CorpusError(f"{table}: no column {' and '.join(sorted(missing))}; columns, by comma: {columns}")
     if doubled := [name for name in COLUMNS if columns.count(name) > 1]:
@@ -169,6 +192,8 @@ def _json_rows(file: TextIO) -> Iterator[tuple[int, dict, str]]:
             row, fault = json.loads(line), ""
         except json.JSONDecodeError as error:
             row, fault = {}, f"not JSON: {error}"
+        if isinstance(row, dict) and "path" not in row and _PATH_TOO in row:
+            row["path"] = row.pop(_PATH_TOO)
         if not isinstance(row, dict):
             row, fault = {}, "not a JSON object"
         elif strange := [column for column in COLUMNS if isinstance(row.get(column), dict | list | bool)]:

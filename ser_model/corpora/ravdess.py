@@ -19,6 +19,7 @@ class Ravdess(Corpus):
     title = "RAVDESS"
     accent = "North American"
     licence = "CC BY-NC-SA 4.0"
+    imposes = "cc-by-nc-sa-4.0"
     url = "https://zenodo.org/records/1188976"
     citation = (
         "Livingstone SR, Russo FA (2018). The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS). "

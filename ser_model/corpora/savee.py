@@ -23,6 +23,7 @@ class Savee(Corpus):
     title = "SAVEE"
     accent = "British"
     licence = "free for research after registration"
+    imposes = "other"
     url = "http://kahlan.eps.surrey.ac.uk/savee/"
     citation = (
         "Haq S, Jackson PJB (2009). Speaker-dependent audio-visual emotion recognition. Proc. International Conference "

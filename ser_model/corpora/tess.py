@@ -30,6 +30,7 @@ class Tess(Corpus):
     title = "TESS"
     accent = "North American"
     licence = "CC BY-NC-ND 4.0"
+    imposes = "cc-by-nc-sa-4.0"  # non-commercial; weights are no recording in a changed form
     url = "https://doi.org/10.5683/SP2/E8H2MF"
     citation = (
         "Pichora-Fuller MK, Dupuis K (2020). Toronto emotional speech set (TESS). Borealis. doi:10.5683/SP2/E8H2MF"
