@@ -209,7 +209,7 @@ def test_clips_of_a_single_label_are_refused_before_training(synthetic_corpora, 
         shutil.copy(clip, folder)
     own = ["--data.corpora=[{name: folder, path: mine}]", "--labels={names: [calm, tense]}", "--split={kind: random}"]
     with pytest.raises(SystemExit, match="every clip to train on is calm.* wanted two or more of calm, tense"):
-        main([*SMALL[:1], *own, f"--data-dir={tmp_path / 'data'}", f"--output-dir={tmp_path / 'run'}"])
+        main(tiny_run(tmp_path / "data", tmp_path / "run", *own))
     assert not (tmp_path / "run").exists()
 
 

@@ -91,8 +91,8 @@ class Folder(Corpus):
         tables = sorted(file.name for file in root.iterdir() if file.suffix.lower() in TABLES)
         if tables := [name for name in tables if not name.startswith(".")]:
             scan.notes.append(
-                f"WARNING: {self.name}: {tables[0]} lies there, but is not used, nor the speakers that it may name; give "
-                f"path: {(self.path / tables[0]).as_posix()} to use it in place of the folders' names"
+                f"WARNING: {self.name}: {tables[0]} lies there, but is not used, nor the speakers that it may name; "
+                f"give path: {(self.path / tables[0]).as_posix()} to use it in place of the folders' names"
             )
         for path in files_below(root, AUDIO_SUFFIXES):
             relative = path.relative_to(root)
