@@ -148,6 +148,7 @@ def test_batch_endpoint(server, voices, recognizer):
         "speech_s": 0.0,
         "label": None,
         "confidence": None,
+        "sure": False,
         "scores": {},
         "warnings": [],
     }

@@ -185,7 +185,7 @@ def build(context: Page) -> None:
     not_asking = {"fn": lambda: asks_first(False), "outputs": [ask, asking]} | quietly
     chosen.change(**not_asking)
     no.click(**not_asking).then(js=focus_js("#library-delete"))
-    save.click(correct, [chosen, label], happened, **quietly).then(**finding).then(**showing)
+    save.click(correct, [chosen, label], happened, **quietly).then(**finding)  # the field is left to whoever types on
     about = [asked, ask, asking]
     begun = ask.click(lambda clip_id: (clip_id, *asks_first(True)), chosen, about, **quietly)
     begun.then(js=focus_js("#library-delete-not"))
