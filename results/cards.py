@@ -17,24 +17,24 @@ from .collect import ROOT
 from .protocols import RESULTS, find_protocol, predictions_file
 
 MODEL = "cnn"
-# checkpoint -> the protocol that judged its recipe, on voices never heard, and one on voices that were known
+# checkpoint -> protocol and model that judged its recipe, on voices never heard; a protocol on voices that were known
 PROTOCOLS = {
-    "ser-cnn-8": ("ravdess-tess-speakers", "ravdess-random"),
-    "ser-cnn-14": ("ravdess-14-speakers", "ravdess-14"),
+    "ser-cnn-8": ("ravdess-tess-speakers", MODEL, "ravdess-random"),
+    "ser-cnn-14": ("ravdess-14-speakers", "cnn-robust", "ravdess-14"),
 }
 
 
 def main() -> None:
-    for name, (unseen, known) in PROTOCOLS.items():
-        refresh(ROOT / "checkpoints" / name, unseen, known)
+    for name, judged in PROTOCOLS.items():
+        refresh(ROOT / "checkpoints" / name, *judged)
 
 
-def refresh(folder: Path, unseen: str, known: str, results_dir: Path = RESULTS) -> None:
+def refresh(folder: Path, unseen: str, model: str, known: str, results_dir: Path = RESULTS) -> None:
     """Write metrics.json and card of a model folder anew."""
     settings, metrics = load_settings(folder / SETTINGS), json.loads((folder / METRICS).read_text(encoding="utf-8"))
     seeds = {str(fold["seed"]) for fold in metrics["cross_validation"]["folds"]}
-    metrics["test"] = cross_calibrated(of_seeds(predictions_file(results_dir, unseen, MODEL), seeds)).figures()
-    distorted = predictions_file(results_dir, unseen, MODEL, "conditions")
+    metrics["test"] = cross_calibrated(of_seeds(predictions_file(results_dir, unseen, model), seeds)).figures()
+    distorted = predictions_file(results_dir, unseen, model, "conditions")
     if distorted.is_file():
         heard = of_seeds(distorted, seeds).parted("condition")
         metrics["conditions"] = {condition: own.figures()["uar"] for condition, own in heard.items()}

@@ -56,9 +56,9 @@ def test_its_config_names_the_clips_that_it_heard(folder, metrics):
 
 
 def test_its_card_gives_the_figures_of_the_scoreboard(folder, metrics):
-    protocol, _ = PROTOCOLS[folder.name]
+    protocol, model, _ = PROTOCOLS[folder.name]
     seeds = {str(fold["seed"]) for fold in metrics["cross_validation"]["folds"]}
-    own = of_seeds(ROOT / "results" / "predictions" / f"{protocol}.cnn.csv.gz", seeds)
+    own = of_seeds(ROOT / "results" / "predictions" / f"{protocol}.{model}.csv.gz", seeds)
     own = cross_calibrated(own).figures()
     card = (folder / "README.md").read_text()
     for figure in ("uar", "accuracy", "ece"):
@@ -72,8 +72,8 @@ def test_its_card_gives_the_figures_of_the_scoreboard(folder, metrics):
 
 
 def test_it_is_calibrated_by_the_answers_on_unseen_voices(folder, metrics):
-    protocol, _ = PROTOCOLS[folder.name]
-    answers = of_seeds(ROOT / "results" / "predictions" / f"{protocol}.cnn.csv.gz", {"0"})
+    protocol, model, _ = PROTOCOLS[folder.name]
+    answers = of_seeds(ROOT / "results" / "predictions" / f"{protocol}.{model}.csv.gz", {"0"})
     temperature = json.loads((folder / "config.json").read_text())["calibration_temperature"]
     assert temperature == pytest.approx(fit_temperature(answers.logits(), answers.labels), abs=1e-3)
     assert metrics["temperature"] == pytest.approx(temperature, abs=1e-4)
