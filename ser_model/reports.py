@@ -27,7 +27,9 @@ from .run_files import (
     RELIABILITY,
     REPORT,
     SETTINGS,
+    SHARED_SPEAKERS,
     SPLIT,
+    UNSEEN_SPEAKERS,
 )
 from .settings import Settings, save_settings
 
@@ -254,8 +256,8 @@ def licences(corpora: Sequence[type[Corpus]], result: dict) -> str:
 def protocol_words(result: dict) -> str:
     """In words: is this figure about new voices, or about voices that training knew?"""
     if result["speaker_disjoint"]:
-        return "unseen speakers, cross-validated" if "cross_validation" in result else "unseen speakers"
-    return "random split, speakers shared with training" if is_random(result) else "speakers not known to be unseen"
+        return f"{UNSEEN_SPEAKERS}, cross-validated" if "cross_validation" in result else UNSEEN_SPEAKERS
+    return f"random split, {SHARED_SPEAKERS}" if is_random(result) else "speakers not known to be unseen"
 
 
 def is_random(result: Mapping) -> bool:

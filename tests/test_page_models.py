@@ -14,6 +14,7 @@ from serving import ROOT, running_app
 from ser_model.page import cards_html
 from ser_model.page.models import Card, ModelError, Models, Result, checkpoints
 from ser_model.page.texts import Texts
+from ser_model.run_files import SHARED_SPEAKERS, UNSEEN_SPEAKERS
 
 CHECKPOINT = ROOT / "checkpoints" / "ser-cnn-8"
 CLIP = ROOT / "examples" / "synthetic_calm_voice.flac"
@@ -57,6 +58,13 @@ model-index:
     metrics: [{{type: recall, value: {value}}}, {{type: accuracy, value: 0.5}}]
 ---
 """
+
+
+def test_voices_that_training_knew_are_spoken_of_where_a_card_has_their_figures(other):
+    say, index = Texts().speaker("en"), INDEX.format(value=0.5)
+    for whose, is_said in ((UNSEEN_SPEAKERS, False), (f"random split, {SHARED_SPEAKERS}", True)):
+        (other / "README.md").write_text(index.replace("voices", f"'voices, {whose}'"))
+        assert (say("page.figures_shared") in cards_html(say, Models([str(other)]))) == is_said
 
 
 @pytest.mark.parametrize("value", ["85.2%", "85.2", "[0.8]", ".nan", "null"])

@@ -10,6 +10,7 @@ from limits import RateLimitItem
 from starlette.middleware import Middleware
 
 from ..labels import SURE_CONFIDENCE
+from ..run_files import SHARED_SPEAKERS
 from . import analyse, clips, developers, library, live, many
 from .answers import decimal
 from .context import Page
@@ -116,11 +117,13 @@ def cards_html(say: Say, models: Models) -> str:
             rows.append(f"<tr>{first}<td>{escape(result.tested_on)}</td>{figures}</tr>")
             first = ""
     head = f"<th>{say('page.model')}</th><th>{say('page.labels')}</th><th>{say('page.tested_on')}</th>"
-    title = escape(say("page.models"))
+    title, note = escape(say("page.models")), say("page.figures_note")
+    if any(SHARED_SPEAKERS in result.tested_on for name in models.names for result in models.card(name).results):
+        note += f" {say('page.figures_shared')}"
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{title}"><table class="models">'
         f"<thead><tr>{head}<th>UAR</th><th>{say('page.accuracy')}</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        f"</div><p>{say('page.figures_note')}</p>"
+        f"</div><p>{note}</p>"
     )
 
 
