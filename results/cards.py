@@ -32,11 +32,10 @@ def main() -> None:
 def refresh(folder: Path, unseen: str, model: str, known: str, results_dir: Path = RESULTS) -> None:
     """Write metrics.json and card of a model folder anew."""
     settings, metrics = load_settings(folder / SETTINGS), json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    seeds = {str(fold["seed"]) for fold in metrics["cross_validation"]["folds"]}
-    metrics["test"] = cross_calibrated(of_seeds(predictions_file(results_dir, unseen, model), seeds)).figures()
+    metrics["test"] = cross_calibrated(answers_of(metrics, predictions_file(results_dir, unseen, model))).figures()
     distorted = predictions_file(results_dir, unseen, model, "conditions")
     if distorted.is_file():
-        heard = of_seeds(distorted, seeds).parted("condition")
+        heard = answers_of(metrics, distorted).parted("condition")
         metrics["conditions"] = {condition: own.figures()["uar"] for condition, own in heard.items()}
     write_json(metrics, folder / METRICS)
     write_card(
@@ -50,8 +49,13 @@ def refresh(folder: Path, unseen: str, model: str, known: str, results_dir: Path
         picture.unlink()
 
 
-def of_seeds(path: Path, seeds: set[str]) -> Predictions:
+def answers_of(metrics: dict, path: Path) -> Predictions:
+    """Those of a file that judged a checkpoint: of the seeds of its folds, averaged where it joins several networks."""
     answers = Predictions.read(path).parted("seed")
+    folds = metrics["cross_validation"]["folds"]
+    if "members" in metrics:
+        return Predictions.averaged([answers[str(seed)] for seed in folds[0]["seeds"]])
+    seeds = {str(fold["seed"]) for fold in folds}
     return Predictions.joined([own for seed, own in answers.items() if seed in seeds])
 
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -186,24 +186,12 @@ def ensemble(members: Sequence[Predictions]) -> Predictions:
     """The mean of the members' probabilities, clip by clip; a member's are the mean over its seeds.
 
     Raises:
-        ResultsError: not every seed answers every clip.
-        PredictionsError: the members' labels differ.
+        PredictionsError: not every seed answers every clip, or the members' labels differ.
     """
-    Predictions.joined(members)  # one set of labels
     first = next(iter(members[0].parted("seed").values()))
-    clips = [(clip["corpus"], clip["path"]) for clip in first.clips]
-    means = []
-    for member in members:
-        shares = []
-        for seed in member.parted("seed").values():
-            rows = {(clip["corpus"], clip["path"]): row for row, clip in enumerate(seed.clips)}
-            if rows.keys() != set(clips):
-                raise ResultsError(
-                    "an ensemble needs answers of every seed to the same clips; take models of one protocol"
-                )
-            shares.append(seed.shares()[[rows[clip] for clip in clips]])
-        means.append(np.mean(shares, axis=0))
-    return Predictions(first.names, first.clips, first.labels, np.mean(means, axis=0))
+    seeds = [member.parted("seed").values() for member in members]
+    means = [np.mean([seed.like(first).shares() for seed in own], axis=0) for own in seeds]
+    return replace(first, probabilities=np.mean(means, axis=0))
 
 
 def ensemble_by_split(members: Sequence[Predictions]) -> Predictions:
@@ -267,7 +255,7 @@ def scores(
     enrolled: dict[tuple[str, str], Predictions],
 ) -> list[Score]:
     """Of every model with predictions; where there are several corpora, of each one's clips too; where speakers are
-    enrolled, with and without; of ensembles.
+    enrolled, with and without; of ensembles, and of seeds that are joined to one model.
     """
     ours = []
     for model in protocol.answering:
@@ -294,6 +282,11 @@ def scores(
         if len(members) == len(models) and sum(len(own.parted("seed")) for own in members) > 1:
             averaged = ensemble(members) if protocol.unseen else ensemble_by_split(members)
             ours.append(Score.of(f"ensemble: {label}", "probabilities averaged", averaged))
+    for model in protocol.joined:
+        seeds = list(found[name, model].parted("seed").values()) if (name, model) in found else []
+        if len(seeds) > 1:
+            label, runs = f"{model}, {len(seeds)} seeds as one model", run_words(protocol, found[name, model])
+            ours.append(Score.of(label, f"logits averaged, {runs}", Predictions.averaged(seeds)))
     return ours
 
 

@@ -1,4 +1,4 @@
-"""Command line: python -m ser_model predict | timeline | evaluate | card | likeness | download | explore | ..."""
+"""Command line: python -m ser_model predict | timeline | evaluate | card | likeness | join | download | ..."""
 
 import argparse
 import io
@@ -82,6 +82,11 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("run_dir", type=Path, metavar="RUN", help="the output folder of train.py")
     command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     command.set_defaults(run=likeness)
+
+    command = commands.add_parser("join", help="make one model of runs that differ in their seed: the mean of them")
+    command.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN", help="an output folder of train.py --after")
+    command.add_argument("--output-dir", type=Path, required=True, metavar="OUT", help="where the model and card go")
+    command.set_defaults(run=join)
 
     command = commands.add_parser("download", help="fetch a corpus from its official place, or go on where it stopped")
     command.add_argument("corpus", choices=["ravdess", "tess", "cremad", "savee"])
@@ -307,6 +312,24 @@ def likeness(args: argparse.Namespace) -> int:
         model.save_pretrained(folder)
     write_json(results, args.run_dir / METRICS)
     print(f"likeness_threshold {model.config.likeness_threshold:.3f}")
+    return 0
+
+
+def join(args: argparse.Namespace) -> int:
+    from .checkpoints import CheckpointError
+    from .joining import JoinError, join_runs
+    from .predictions import PredictionsError
+    from .pretrained import PretrainedError
+
+    try:
+        results = join_runs(args.run_dirs, args.output_dir)
+    except (CheckpointError, JoinError, PredictionsError, PretrainedError) as error:
+        sys.exit(f"join: {error}")
+    test, protocol = results["test"], results["cross_validation"]["protocol"]
+    print(
+        f"{protocol}: {len(results['members'])} networks as one, test UAR {test['uar']:.3f}, accuracy "
+        f"{test['accuracy']:.3f}, ECE {test['ece']:.3f}; saved to {args.output_dir}"
+    )
     return 0
 
 

@@ -124,15 +124,13 @@ def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict
     predictions = Predictions.pooled([Predictions.read(folder / PREDICTIONS) for folder in run_dirs])
     predictions.write(output_dir / PREDICTIONS)
     (output_dir / REPORT).write_text(predictions.report(), encoding="utf-8")
-    figures = {key: [run["test"][key] for run in runs] for key in SUMMARISED}
     told = ("seed", "split_hash", "speaker_disjoint", "best_epoch", "temperature", "train_seconds")
     told += ("training_voices_refused",) if "training_voices_refused" in runs[0] else ()
     summary = {
         "settings": runs[0]["settings"],
         "protocol": protocol,
         "speaker_disjoint": all(run["speaker_disjoint"] for run in runs),
-        "mean": {key: round(float(np.mean(values)), 5) for key, values in figures.items()},
-        "sd": {key: round(float(np.std(values, ddof=1)), 5) for key, values in figures.items()},
+        **mean_and_sd([run["test"] for run in runs]),
         "folds": [
             {"fold": number, **{key: run[key] for key in told}}
             | {"test": {key: run["test"][key] for key in ("count", *SUMMARISED)}}
@@ -145,6 +143,15 @@ def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict
     (output_dir / CARD).write_text(report(summary, predictions.names), encoding="utf-8")
     write_json(summary, output_dir / CV)
     return summary
+
+
+def mean_and_sd(tests: Sequence[Mapping]) -> dict[str, dict[str, float]]:
+    """Over folds, whose figures are given, of each one that is SUMMARISED."""
+    figures = {key: [test[key] for test in tests] for key in SUMMARISED}
+    return {
+        "mean": {key: round(float(np.mean(values)), 5) for key, values in figures.items()},
+        "sd": {key: round(float(np.std(values, ddof=1)), 5) for key, values in figures.items()},
+    }
 
 
 @dataclass(frozen=True)

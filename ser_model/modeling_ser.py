@@ -1,5 +1,6 @@
 """Speech emotion recognition models: backbone over MFCCs, masked pooling over time, classifier."""
 
+import copy
 import inspect
 import logging
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ class SERModelOutput(ModelOutput):
     Args:
         last_hidden_state: frames (B, L', D); behind the end of a shorter utterance they hold anything.
         pooler_output: one embedding an utterance (B, P).
-        hidden_states: the maps after the stem and each stage, if asked for.
+        hidden_states: the maps after the stem and each stage, if asked for; of several members one behind the other, as
+            are their frames and embeddings.
         attention_mask: (B, L'), 1 where a frame of `last_hidden_state` is real.
     """
 
@@ -154,8 +156,9 @@ class SERPreTrainedModel(PreTrainedModel):
         return {"input_features": torch.zeros(1, 100, size, device=self.device)}
 
     @property
-    def backbone_module(self) -> nn.Module:
-        return self.base_model.backbone
+    def members(self) -> list["SERModel"]:
+        """The networks side by side, of which the first holds the others; see `SERConfig.num_members`."""
+        return [self.base_model, *self.base_model.others]
 
     @property
     def supports_gradient_checkpointing(self) -> bool:
@@ -177,18 +180,20 @@ class SERPreTrainedModel(PreTrainedModel):
             ValueError: there are no such weights for this backbone.
             ImportError, OSError: timm is not installed, or the weights could not be fetched.
         """
-        if not hasattr(self.backbone_module, "load_pretrained"):
+        if not hasattr(self.base_model.backbone, "load_pretrained"):
             raise ValueError(
                 f"there are no pretrained weights for the backbone {self.config.backbone!r}; set pretrained_backbone: "
                 f"false, or choose resnet18, inception_v3 or {TIMM_PREFIX}<name>"
             )
-        self.backbone_module.load_pretrained()
+        for member in self.members:
+            member.backbone.load_pretrained()
 
     def freeze_backbone(self, frozen: bool = True) -> None:
         """Leave only pooling and classifier to be trained, or everything again; norms follow at the next `train()`."""
-        self.config.freeze_backbone = frozen
-        for module in (self.base_model.invert_dct, self.backbone_module):
-            module.requires_grad_(not frozen)
+        for member in self.members:
+            member.config.freeze_backbone = frozen
+            for module in (member.invert_dct, member.backbone):
+                module.requires_grad_(not frozen)
 
     def freeze_feature_encoder(self) -> None:
         """`freeze_backbone` by the name that scripts of Transformers call."""
@@ -198,7 +203,7 @@ class SERPreTrainedModel(PreTrainedModel):
         """As usual, but a frozen backbone stays as in evaluation, so that its norms keep their statistics."""
         super().train(mode)
         if self.config.freeze_backbone:
-            self.backbone_module.eval()
+            self.base_model.backbone.eval()  # the other members see to theirs
         return self
 
 
@@ -214,8 +219,12 @@ class SERModel(SERPreTrainedModel):
             InverseDCT(config.num_features, config.num_cepstral_channels) if config.invert_dct else nn.Identity()
         )
         self.backbone = build_backbone(config)
-        self.freeze_backbone(config.freeze_backbone)
         self.pooling = POOLINGS[config.pooling](self.backbone.output_size)
+        alone = copy.deepcopy(config)
+        alone.num_members = 1
+        self.others = nn.ModuleList(SERModel(alone) for _ in range(config.num_members - 1))
+        self.output_size = config.num_members * self.pooling.output_size
+        self.freeze_backbone(config.freeze_backbone)
         self.post_init()
 
     def forward(
@@ -252,8 +261,21 @@ class SERModel(SERPreTrainedModel):
             hidden_states=(*stages, frames) if wants_stages else None,
             attention_mask=mask.long(),
         )
+        others = [other(input_features, attention_mask, wants_stages, return_dict=True) for other in self.others]
+        output = _side_by_side([output, *others]) if others else output
         wants_dict = self.config.return_dict if return_dict is None else return_dict
         return output if wants_dict else output.to_tuple()
+
+
+def _side_by_side(outputs: Sequence[SERModelOutput]) -> SERModelOutput:
+    """Of several members: their frames, embeddings and maps one behind the other."""
+    stages = [output.hidden_states for output in outputs]
+    return SERModelOutput(
+        last_hidden_state=torch.cat([output.last_hidden_state for output in outputs], dim=-1),
+        pooler_output=torch.cat([output.pooler_output for output in outputs], dim=-1),
+        hidden_states=None if None in stages else tuple(torch.cat(maps, dim=1) for maps in zip(*stages, strict=True)),
+        attention_mask=outputs[0].attention_mask,
+    )
 
 
 class SERForAudioClassification(SERPreTrainedModel):
@@ -265,8 +287,8 @@ class SERForAudioClassification(SERPreTrainedModel):
         super().__init__(config)
         self.ser = SERModel(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(self.ser.pooling.output_size, config.num_labels)
-        weight = None if config.likeness_threshold is None else torch.zeros(self.ser.pooling.output_size)
+        self.classifier = nn.Linear(self.ser.output_size, config.num_labels)
+        weight = None if config.likeness_threshold is None else torch.zeros(self.ser.output_size)
         self.register_buffer("likeness_weight", weight)
         self.post_init()
 

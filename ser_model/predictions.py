@@ -20,6 +20,7 @@ from .metrics import (
     emotion_metrics,
     expected_calibration_error,
     metrics_by_group,
+    softmax,
     speaker_intervals,
 )
 from .settings import Settings
@@ -130,6 +131,27 @@ class Predictions:
         labels = np.concatenate([own.labels for own in parts])
         return cls(parts[0].names, clips, labels, np.concatenate([own.probabilities for own in parts]))
 
+    @classmethod
+    def averaged(cls, members: Sequence["Predictions"]) -> "Predictions":
+        """Of one model whose logits are the mean of the members', see `joining.py`: the clips of the first one, at
+        temperature 1. PredictionsError if the members answer other clips, or with other labels.
+        """
+        logits = np.mean([own.like(members[0]).logits() for own in members], axis=0)
+        clips = [clip | {"temperature": 1.0} for clip in members[0].clips]
+        return replace(members[0], clips=clips, probabilities=softmax(logits))
+
+    def like(self, other: "Predictions") -> "Predictions":
+        """In the order of the other's clips; PredictionsError if those are others, or have other labels."""
+        Predictions.joined([other, self])  # one set of labels
+        rows = {_clip_of(clip): row for row, clip in enumerate(self.clips)}
+        clips = [_clip_of(clip) for clip in other.clips]
+        if not len(rows) == len(self.clips) == len(clips) or rows.keys() != set(clips):
+            raise PredictionsError(
+                f"predictions of {len(self.clips)} and of {len(clips)} clips are not of the same clips, each once; "
+                "take models of one protocol"
+            )
+        return self.at([rows[clip] for clip in clips])
+
     def parted(self, key: str) -> dict[str, "Predictions"]:
         """The predictions of each corpus, or seed, or condition: of each value of a name in CLIP or RUN, sorted."""
         rows = defaultdict(list)
@@ -196,6 +218,11 @@ class Predictions:
             digits=3,
             zero_division=0,
         )
+
+
+def _clip_of(clip: Mapping) -> tuple:
+    """What tells it from the others of a seed."""
+    return clip["condition"], clip["corpus"], clip["path"]
 
 
 def _parsed(row: Sequence[str], names: Sequence[str]) -> tuple[dict, int, int, list[float]]:

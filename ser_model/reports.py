@@ -99,10 +99,11 @@ def write_run(
     save_settings(settings, folder / SETTINGS)
     predictions.write(folder / PREDICTIONS)
     (folder / REPORT).write_text(predictions.report(), encoding="utf-8")
-    with open(folder / HISTORY, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(results["history"][0]))
-        writer.writeheader()
-        writer.writerows(results["history"])
+    if "history" in results:  # a joined model has none of its own
+        with open(folder / HISTORY, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(results["history"][0]))
+            writer.writeheader()
+            writer.writerows(results["history"])
     write_card(folder, settings, scheme, [results])
     write_json(results, folder / METRICS)
 
@@ -141,8 +142,8 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], nam
     parts = [
         f"---\n{metadata(settings, corpora, results, name).to_yaml()}\n---\n",
         f"# {name}: speech emotion recognition\n",
-        f"A network of the kind `{settings.model.get('backbone', 'cnn')}` over {' + '.join(feature_names(settings))} "
-        f"that tells {', '.join(scheme.names)} apart{described}.\n",
+        f"{networks_words(settings, result)} over {' + '.join(feature_names(settings))} that tells "
+        f"{', '.join(scheme.names)} apart{described}.\n",
         "## How good it is\n",
         figures_table(results),
         *([interval_words(result["test"]["interval"]) + "\n"] if "interval" in result["test"] else []),
@@ -169,6 +170,14 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], nam
         making(settings, result),
     ]
     return "\n".join(parts)
+
+
+def networks_words(settings: Settings, result: dict) -> str:
+    """What answers: "A network of the kind `cnn`"; of several that were joined, how many."""
+    kind = f"of the kind `{settings.model.get('backbone', 'cnn')}`"
+    if "members" not in result:
+        return f"A network {kind}"
+    return f"A model of {len(result['members'])} networks {kind}, whose logits are averaged,"
 
 
 def metadata(
@@ -407,11 +416,12 @@ def procedure(settings: Settings, result: dict) -> str:
         summary = result["cross_validation"]
         tested = "speakers that it had not heard" if result["speaker_disjoint"] else "clips of speakers that it knew"
         folds, spread = len(summary["folds"]), f"{summary['mean']['uar']:.3f} ± {summary['sd']['uar']:.3f}"
+        each = f", each of {len(result['members'])} networks as here" if "members" in result else ""
         return (
             "These weights learnt from every clip, so none is left to test them with. The figures are those of "
-            f"{folds} models of the same recipe (`train.py --cv {summary['protocol']}`), each tested on {tested}, all "
-            f"answers pooled; UAR of the folds {spread} (mean ± standard deviation). The temperature was fitted on "
-            "those answers. UAR is the mean of the recalls, so that every emotion counts alike.\n"
+            f"{folds} models of the same recipe (`train.py --cv {summary['protocol']}`){each}, each tested on "
+            f"{tested}, all answers pooled; UAR of the folds {spread} (mean ± standard deviation). The temperature was "
+            "fitted on those answers. UAR is the mean of the recalls, so that every emotion counts alike.\n"
         )
     sentences = []
     if result["speaker_disjoint"]:
@@ -464,11 +474,14 @@ def commands(settings: Settings, result: dict) -> list[str]:
     train = "accelerate launch train.py --data-dir DATA"
     if "cross_validation" not in result:
         return [f"{train} --config settings.yaml --output-dir OUT"]
-    judged = f"{train} --config settings.yaml"  # whose split gives way to that of the protocol
-    return [
-        f"{judged} --output-dir CV --cv {result['cross_validation']['protocol']}",
-        f"{judged} --output-dir OUT --after CV",
-    ]
+    protocol = result["cross_validation"]["protocol"]
+    train += " --config settings.yaml"  # whose split gives way to that of the protocol
+    if "members" not in result:
+        return [f"{train} --output-dir CV --cv {protocol}", f"{train} --output-dir OUT --after CV"]
+    seeds = [member["seed"] for member in result["members"]]
+    runs = [f"{train} --seed {seed} --output-dir CV-{seed} --cv {protocol}" for seed in seeds]
+    runs += [f"{train} --seed {seed} --output-dir OUT-{seed} --after CV-{seed}" for seed in seeds]
+    return [*runs, f"python -m ser_model join {' '.join(f'OUT-{seed}' for seed in seeds)} --output-dir OUT"]
 
 
 def making(settings: Settings, result: dict) -> str:
@@ -476,9 +489,11 @@ def making(settings: Settings, result: dict) -> str:
     time_s = result["train_seconds"]
     took = f"{time_s / 3600:.1f} h" if time_s >= 3600 else f"{time_s / 60:.0f} min" if time_s >= 60 else f"{time_s} s"
     on = f" on {result['hardware']}" if "hardware" in result else ""
+    seeds = [str(member["seed"]) for member in result.get("members", [])]
+    seeds = f"Seeds {' and '.join(seeds)}" if seeds else f"Seed {settings.seed}"
     size = f" The network has {result['parameters']:,} parameters." if "parameters" in result else ""
     return (
-        f"Seed {settings.seed}, split {result['split_hash'][:12]}; training took {took}{on}.{size} The split is in "
+        f"{seeds}, split {result['split_hash'][:12]}; training took {took}{on}.{size} The split is in "
         "`split.json`, every setting in `settings.yaml`, every figure in `metrics.json`.\n"
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from results.cards import PROTOCOLS, of_seeds, refresh
+from results.cards import PROTOCOLS, answers_of, refresh
 from ser_model.crossvalidation import cross_calibrated
 from ser_model.inference import EmotionRecognizer
 from ser_model.labels import EMOTIONS
@@ -57,9 +57,9 @@ def test_its_config_names_the_clips_that_it_heard(folder, metrics):
 
 def test_its_card_gives_the_figures_of_the_scoreboard(folder, metrics):
     protocol, model, _ = PROTOCOLS[folder.name]
-    seeds = {str(fold["seed"]) for fold in metrics["cross_validation"]["folds"]}
-    own = of_seeds(ROOT / "results" / "predictions" / f"{protocol}.{model}.csv.gz", seeds)
-    own = cross_calibrated(own).figures()
+    own = cross_calibrated(
+        answers_of(metrics, ROOT / "results" / "predictions" / f"{protocol}.{model}.csv.gz")
+    ).figures()
     card = (folder / "README.md").read_text()
     for figure in ("uar", "accuracy", "ece"):
         assert metrics["test"][figure] == own[figure]
@@ -73,7 +73,7 @@ def test_its_card_gives_the_figures_of_the_scoreboard(folder, metrics):
 
 def test_it_is_calibrated_by_the_answers_on_unseen_voices(folder, metrics):
     protocol, model, _ = PROTOCOLS[folder.name]
-    answers = of_seeds(ROOT / "results" / "predictions" / f"{protocol}.{model}.csv.gz", {"0"})
+    answers = answers_of(metrics, ROOT / "results" / "predictions" / f"{protocol}.{model}.csv.gz")
     temperature = json.loads((folder / "config.json").read_text())["calibration_temperature"]
     assert temperature == pytest.approx(fit_temperature(answers.logits(), answers.labels), abs=1e-3)
     assert metrics["temperature"] == pytest.approx(temperature, abs=1e-4)

@@ -21,7 +21,7 @@ LAYERS = [
     {"pretrained"},
     {"data", "download", "inference", "reports", "hub", "diagram", "build", "conditions", "__init__"},
     {"explore", "evaluation", "crossvalidation", "bulk", "finetune", "likeness", "timeline", "streaming"},
-    {"page"},
+    {"page", "joining"},
     {"__main__"},
 ]
 LAYER_OF = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}

@@ -27,7 +27,7 @@ from ser_model.build import build_extractor
 from ser_model.conditions import CONDITIONS
 from ser_model.crossvalidation import COUNTED
 from ser_model.data import load_data
-from ser_model.predictions import Predictions
+from ser_model.predictions import Predictions, PredictionsError
 from ser_model.settings import Settings, SplitSettings, load_settings, save_settings
 from ser_model.splits import FOLDS
 
@@ -40,6 +40,7 @@ PROTOCOL = {
     "measures": ["uar", "accuracy"],
     "models": {"net": "configs/ravdess_to_tess.yaml"},
     "ensembles": {"both seeds": ["net"]},
+    "joined": ["net"],
     "conditions": True,
     "others": [{"model": "theirs", "figures": {"uar": 0.4}, "source": "a paper"}],
 }
@@ -158,7 +159,7 @@ def test_an_ensemble_averages_the_seeds_clip_by_clip():
     averaged = scoreboard.ensemble([Predictions.joined([CLEAN[0], shuffled])])
     assert averaged.probabilities[:, 0] == pytest.approx([0.9, 0.6, 0.2, 0.4])
     assert scoreboard.over_seeds(averaged)["uar"] == [1.0]
-    with pytest.raises(ResultsError, match="the same clips"):
+    with pytest.raises(PredictionsError, match="the same clips"):
         scoreboard.ensemble([Predictions.joined([CLEAN[0], CLEAN[1].parted("path")["0.wav"]])])
 
 
@@ -206,6 +207,7 @@ def test_the_page_has_ours_beside_others_with_interval_and_speakers(results_dir)
     assert "| [p](#p) | **voices never heard** | UAR | 0.400 | net | 0.750 ± 0.000 | 0.500 to 1.000 | 2 |" in page
     assert "| theirs | 0.400 |  |  |  | a paper |" in page
     assert "| **ensemble: both seeds** | 1.000 | 1.000 | 1.000 to 1.000 | 2 | ours, probabilities averaged |" in page
+    assert "| **net, 2 seeds as one model** | 1.000 | 1.000 | 1.000 to 1.000 | 2 | ours, logits averaged, seeds" in page
     assert "| **net** | 0.750 ± 0.000 | 0.750 ± 0.000 | 0.500 to 1.000 | 2 | ours, seeds 0, 1 |" in page
     assert "| ravdess-01 | 4 | 1.000 | 1.000 |" in page and "| ravdess-02 | 4 | 0.500 | 0.500 |" in page
     pictures = set(re.findall(r"\]\((results/\S+)\)", page))

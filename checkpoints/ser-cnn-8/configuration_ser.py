@@ -67,6 +67,8 @@ class SERConfig(PreTrainedConfig):
         invert_dct: start with a learnable linear map initialised as the inverse DCT, so that MFCCs reach the first
             convolution as a log-mel spectrum, whose neighbouring bands a 2-D kernel can use.
         num_cepstral_channels: the first so many channels are MFCCs, to which that map applies; None for all.
+        num_members: so many networks stand side by side, each with its own map, backbone and pooling; their embeddings
+            are concatenated, so that the logits can be the mean of theirs (see `joining.py`).
         pooling: "attention" (attentive mean and standard deviation) or "mean", over the frames the mask keeps.
         dropout: probability before the classifier.
         calibration_temperature: logits are divided by it, so that softmax gives calibrated probabilities.
@@ -91,6 +93,7 @@ class SERConfig(PreTrainedConfig):
         num_channels: int = 1,
         invert_dct: bool = True,
         num_cepstral_channels: int | None = None,
+        num_members: int = 1,
         pooling: str = "attention",
         dropout: float = 0.3,
         calibration_temperature: float = 1.0,
@@ -106,6 +109,7 @@ class SERConfig(PreTrainedConfig):
         self.num_channels = num_channels
         self.invert_dct = invert_dct
         self.num_cepstral_channels = num_cepstral_channels
+        self.num_members = num_members
         self.pooling = pooling
         self.dropout = dropout
         self.calibration_temperature = calibration_temperature
@@ -126,12 +130,13 @@ class SERConfig(PreTrainedConfig):
         wants_unused = kwargs.pop("return_unused_kwargs", False)
         config, unused = super().from_dict(config_dict, return_unused_kwargs=True, **_labels_by_index(kwargs))
         for key in unused:
-            if hint := did_you_mean(key, cls._own_settings()):
+            if hint := did_you_mean(key, cls.own_settings()):
                 raise ValueError(f"SERConfig knows no setting {key!r}{hint}")
         return (config, unused) if wants_unused else config
 
     @classmethod
-    def _own_settings(cls) -> set[str]:
+    def own_settings(cls) -> set[str]:
+        """Their names, without those of every configuration of Transformers."""
         return set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
 
     def __setattr__(self, key: str, value: Any) -> None:
@@ -146,7 +151,7 @@ class SERConfig(PreTrainedConfig):
     def _check_inherited(self, kwargs: dict[str, Any]) -> None:
         if "transformers_version" in kwargs:
             return  # written by save_pretrained, perhaps by a later version that has more keys
-        own = self._own_settings()
+        own = self.own_settings()
         known = own | INHERITED_KEYS | {field.name for field in dataclasses.fields(PreTrainedConfig)}
         for key in kwargs:
             if key not in known and not key.startswith("_"):
@@ -171,7 +176,7 @@ class SERConfig(PreTrainedConfig):
         for key, kind, wanted in KINDS:
             if not isinstance(getattr(self, key), kind):
                 raise ValueError(f"SERConfig.{key} is {getattr(self, key)!r}; it must be {wanted}")
-        for key in ("num_features", "num_channels"):
+        for key in ("num_features", "num_channels", "num_members"):
             value = getattr(self, key)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"SERConfig.{key} is {value!r}; it must be a whole number of at least 1")
