@@ -30,7 +30,7 @@ from .settings import load_settings
 FREE = frozenset({"calibration_temperature", "likeness_threshold", "num_members", "freeze_backbone"})
 STATISTICS = ("feature_mean", "feature_std")  # of one set of clips, but perhaps summed by other numbers of threads
 OF_MEMBER = ("seed", "temperature", "train_seconds", "hardware")
-SHARED = ("settings", "data", "split", "split_hash")
+SHARED = ("settings", "data", "split", "split_hash", "base_model", "base_licence")
 REFUSED = "training_voices_refused"
 
 
@@ -109,8 +109,8 @@ def join_runs(run_dirs: Sequence[Path], output_dir: Path) -> dict:
     joined = {key: results[0][key] for key in (*SHARED, *ORIGIN) if key in results[0]}
     joined |= {"temperature": temperature, "parameters": model.num_parameters()}
     joined |= {"members": [{key: own[key] for key in OF_MEMBER if key in own} for own in results]}
-    joined |= {"cross_validation": _summary([own["cross_validation"] for own in results], answers)}
-    joined |= {"test": answers.figures(), "train_seconds": sum(own["train_seconds"] for own in results)}
+    joined |= {"cross_validation": (summary := _summary([own["cross_validation"] for own in results], answers))}
+    joined |= {"test": summary["pooled"], "train_seconds": sum(own["train_seconds"] for own in results)}
     if len(hardware := {own.get("hardware") for own in results}) == 1:
         joined["hardware"] = hardware.pop()
     model.config.calibration_temperature = temperature
