@@ -194,8 +194,8 @@ def cross_validate(
             with alone(run_dir):
                 remove_run(run_dir)
 
-    finished = sum(is_finished(run_dir, fold, not overwrite, overwrite) for fold, run_dir in runs)
-    state.print(f"{protocol}: {len(folds)} folds, {finished} of them finished before")
+    finished = [run_dir for fold, run_dir in runs if is_finished(run_dir, fold, not overwrite, overwrite)]
+    state.print(f"{protocol}: {len(folds)} folds, {len(finished)} of them finished before")
     if folds[0].split.kind == "random" and settings.split.kind not in ("random", "all"):
         state.print(
             f"{protocol} draws clips in place of the config's split, {settings.split.kind}: training knows the voices "
@@ -203,9 +203,10 @@ def cross_validate(
         )
     for fold, run_dir in runs:
         begun = forget_others if overwrite and run_dir == run_dirs[0] else None
-        beside = next((own for other, own in runs if is_finished(own, other, not overwrite, overwrite)), None)
+        beside = finished[0] if finished else None
         with only_run(run_dir):
             train(fold, data_dir, run_dir, signals, not overwrite, overwrite, begun=begun, beside=beside)
+        finished.append(run_dir)
     if state.is_main_process:
         print(f"{headline(summarise(protocol, run_dirs, output_dir))}; saved to {output_dir}")
     state.wait_for_everyone()

@@ -175,6 +175,19 @@ def test_folds_of_other_clips_are_not_mixed(six_folds, one_clip_another, tmp_pat
     assert not (output_dir / "cv.json").exists()
 
 
+@pytest.mark.parametrize(("finished", "expected"), [([], [None, 1, 1, 1, 1, 1]), ([3, 5], [3, 3, 3, 3, 3, 3])])
+def test_all_folds_must_hear_the_clips_of_the_first_that_was_finished(
+    all_synthetic_actors, tmp_path, monkeypatch, finished, expected
+):
+    besides = []
+    monkeypatch.setattr("train.is_finished", lambda folder, *_: folder in {tmp_path / f"fold-{n}" for n in finished})
+    monkeypatch.setattr("train.train", lambda *_, begun, beside: besides.append(beside))
+    monkeypatch.setattr("train.summarise", lambda *_: None)
+    monkeypatch.setattr("train.headline", lambda _: "no figures")
+    cross_validate(all_synthetic_actors, tmp_path, "--cv=ravdess-speakers")
+    assert besides == [number and tmp_path / f"fold-{number}" for number in expected]
+
+
 def test_a_model_of_other_clips_is_not_called_one_of_the_same_recipe(six_folds, one_clip_another, tmp_path):
     with pytest.raises(SystemExit, match="fold-1 heard other clips.*or run --cv on these data"):
         cross_validate(one_clip_another, tmp_path / "out", "--after", str(six_folds))
