@@ -198,9 +198,8 @@ def find_file(source: str | Path, name: str, revision: str | None = None) -> Pat
     try:
         return Path(hf_hub_download(str(source), name, revision=revision))
     except LocalEntryNotFoundError as error:
-        if (
-            try_to_load_from_cache(str(source), name, revision=revision) is not None
-        ):  # which remembers that there was none
+        # The cache remembers that there was none.
+        if try_to_load_from_cache(str(source), name, revision=revision) is not None:
             return None
         reason = error
     except EntryNotFoundError:
@@ -256,9 +255,7 @@ def export_onnx(model: SERForAudioClassification, extractor: SERFeatureExtractor
     if isinstance(model.base_model.backbone, Timm):
         raise HubError(f"backbone {name!r} sizes its canvas by what it hears, which no graph can; take another")
     model = copy.deepcopy(model).float().cpu().eval()
-    model = model.to(
-        memory_format=torch.contiguous_format
-    )  # training's channels_last would tie the graph to one length
+    model = model.to(memory_format=torch.contiguous_format)  # channels_last would tie the graph to one length
     waveform, lengths = _noises(2, 2 * extractor.sampling_rate)
     with torch.no_grad():  # fills the extractor's tables, which must not be made while a graph is traced
         model(*extractor.extract(waveform, lengths))
