@@ -173,7 +173,8 @@ class Judgement:
 
 
 def after_all(settings: Settings) -> Settings:
-    """The settings of a run that trains on everything: those of the folds, but for the split.
+    """The settings of a run that trains on everything: those of the folds, but for the kind of split. Its shares stay,
+    so that `fold_settings` makes the same folds again of the settings beside the model.
 
     Raises:
         SettingsError: the folds' epochs were chosen on validation clips, of which such a run has none.
@@ -185,7 +186,8 @@ def after_all(settings: Settings) -> Settings:
         )
     if settings.training.schedule == "plateau":
         raise SettingsError("training.schedule is plateau, which waits for validation clips; take another one")
-    return settings.model_copy(update={"split": SplitSettings(kind="all")})
+    split = SplitSettings(kind="all", test=settings.split.test, validation=settings.split.validation)
+    return settings.model_copy(update={"split": split})
 
 
 def judgement(folder: Path, settings: Settings) -> Judgement:

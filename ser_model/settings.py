@@ -48,7 +48,8 @@ class SplitSettings(_Section):
     kind: "speakers" (no speaker in two parts), "random" (flatters; for comparison with others), "published" (a fold of
         `splits.FOLDS`, by `name` and `fold`), "corpora" (`test` names whole corpora), "column" (`folder` data say),
         "all" (everything trains; what `train.py --after` makes of any other kind).
-    test, validation: speakers by id, or how many of each corpus, or which fraction; for "random" a fraction of clips.
+    test, validation: speakers by id, or how many of each corpus, or which fraction; for "random" a fraction of clips;
+        for "all" those of the folds that `train.py --cv` makes.
     """
 
     kind: Literal["speakers", "random", "published", "corpora", "column", "all"] = "speakers"
@@ -59,9 +60,7 @@ class SplitSettings(_Section):
 
     @model_validator(mode="after")
     def _names_only_what_its_kind_uses(self) -> "SplitSettings":
-        used = {"published": {"name", "fold", "validation"}, "column": set(), "all": set()}.get(
-            self.kind, {"test", "validation"}
-        )
+        used = {"published": {"name", "fold", "validation"}, "column": set()}.get(self.kind, {"test", "validation"})
         for key, field in type(self).model_fields.items():
             if key != "kind" and key not in used and getattr(self, key) != field.default:
                 raise ValueError(f"a split of the kind {self.kind!r} does not use {key!r}; leave it out")

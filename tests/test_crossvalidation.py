@@ -23,7 +23,7 @@ from ser_model.data import load_data
 from ser_model.faults import Stopped
 from ser_model.metrics import fit_temperature
 from ser_model.predictions import Predictions
-from ser_model.settings import SettingsError, load_settings
+from ser_model.settings import SettingsError, load_settings, save_settings
 from ser_model.splits import FOLDS
 from train import main
 
@@ -318,10 +318,24 @@ def test_two_processes_share_the_folds_of_tess_and_the_card_says_where_the_epoch
     assert "validation part shares speakers with training" in (tmp_path / "fold-1" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("protocol", ["ravdess-speakers", "random-3"])
-def test_the_settings_beside_a_model_of_every_clip_make_the_folds_that_judged_it(all_synthetic_actors, protocol):
-    settings = load_settings(CONFIG)
-    folds = [fold_settings(own, protocol, all_synthetic_actors) for own in (settings, after_all(settings))]
+@pytest.mark.parametrize(
+    ("protocol", "split"),
+    [
+        ("ravdess-speakers", "{kind: published}"),
+        ("ravdess-speakers", "{kind: published, validation: 0.3}"),
+        ("ravdess-speakers", "{kind: speakers, test: [ravdess-01], validation: 2}"),
+        ("speakers-4", "{kind: speakers, validation: 0.3}"),
+        ("random-3", "{kind: random, test: 0.4, validation: 0.3}"),
+    ],
+)
+def test_the_settings_beside_a_model_of_every_clip_make_the_folds_that_judged_it(
+    all_synthetic_actors, tmp_path, protocol, split
+):
+    settings = load_settings(CONFIG, [f"--split={split}"])
+    save_settings(after_all(settings), tmp_path / "settings.yaml")
+    beside = load_settings(tmp_path / "settings.yaml")
+    assert beside.split.kind == "all"
+    folds = [fold_settings(own, protocol, all_synthetic_actors) for own in (settings, beside)]
     assert folds[0] == folds[1]
 
 
