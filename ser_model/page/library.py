@@ -39,7 +39,7 @@ def build(context: Page) -> None:
         threshold_percent: float,
         request: gr.Request,
     ):
-        """-> page number, list HTML, choice of a clip, choice of an emotion, the two buttons that turn the page."""
+        """-> page number, what is shown, list HTML, choices of clip and emotion, row and buttons that turn the page."""
         say = texts.speaker(language(request))
         searched = {"unchecked": True} if label == UNCHECKED else {"label": label or None}
         for bound, text in (("since", since), ("until", until)):
@@ -61,6 +61,7 @@ def build(context: Page) -> None:
         ids = [clip.id for clip in found.clips]
         return (
             page,
+            (found, page),
             _list_html(texts, say, found, page, threshold_percent / 100),
             gr.Dropdown(choices, value=chosen if chosen in ids else next(iter(ids), None)),
             gr.Dropdown(kinds, value=label if label in (UNCHECKED, *labels) else ""),
@@ -71,21 +72,13 @@ def build(context: Page) -> None:
 
     def nothing(why: str):
         """-> what `find` gives beside the page number; no clip of an earlier search stays."""
-        return status_html(why), gr.Dropdown([], value=None), gr.skip(), gr.Row(visible=False), gr.skip(), gr.skip()
+        hidden = gr.Row(visible=False)
+        return None, status_html(why), gr.Dropdown([], value=None), gr.skip(), hidden, gr.skip(), gr.skip()
 
-    def reword(
-        label: str | None,
-        since: str | None,
-        until: str | None,
-        page: int,
-        chosen: int | None,
-        threshold_percent: float,
-        request: gr.Request,
-    ):
+    def reword(shown: tuple | None, threshold_percent: float, request: gr.Request):
         """The list again, in the words of another threshold."""
-        if chosen is None:  # the tab was never opened, or shows none
-            return gr.skip()
-        return find(label, since, until, page, chosen, threshold_percent, request)[1]
+        say = texts.speaker(language(request))
+        return _list_html(texts, say, *shown, threshold_percent / 100) if shown else gr.skip()
 
     def show(clip_id: int | None, request: gr.Request):
         """-> player and scores HTML, the label in its field, what can be done with a clip."""
@@ -145,7 +138,8 @@ def build(context: Page) -> None:
         since, until = _day_field(texts, "since"), _day_field(texts, "until")
         search = gr.Button(texts.label("library.search"), variant="primary", elem_id="library-search")
     listed = gr.HTML(elem_id="library-list", elem_classes="plain")
-    page, asked = gr.State(0), gr.State(None)  # asked: the clip that "Yes, delete" is about, whatever is chosen by then
+    page, shown = gr.State(0), gr.State()  # shown: what was found last, and on which page
+    asked = gr.State()  # the clip that "Yes, delete" is about, whatever is chosen by then
     with gr.Row(visible=False) as turning:
         before = gr.Button(texts.label("library.newer"), interactive=False, elem_id="library-newer")
         after = gr.Button(texts.label("library.older"), interactive=False, elem_id="library-older")
@@ -171,14 +165,14 @@ def build(context: Page) -> None:
     how = gr.HTML(elem_id="library-how", elem_classes="plain")
 
     quietly = {"api_visibility": "private", "show_progress": "hidden"}
-    outputs = [page, listed, chosen, emotion, turning, before, after]
+    outputs = [page, shown, listed, chosen, emotion, turning, before, after]
     finding = {"fn": find, "inputs": [emotion, since, until, page, chosen, context.threshold]}
     finding |= {"outputs": outputs} | quietly
     showing = {"fn": show, "inputs": [chosen], "outputs": [clip, label, actions]} | quietly
     tab = Context.block  # the one that this is built in
     searches = [tab.select, search.click, emotion.input, since.submit, until.submit]
     gr.on(searches, lambda: 0, None, page, **quietly).then(**finding)
-    context.threshold.change(reword, finding["inputs"], listed, queue=False, **quietly)
+    context.threshold.change(reword, [shown, context.threshold], listed, queue=False, **quietly)
     before.click(lambda number: number - 1, page, page, **quietly).then(**finding)
     after.click(lambda number: number + 1, page, page, **quietly).then(**finding)
     chosen.change(**showing)
