@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
-from serving import ROOT, running_app
+from gradio_client.exceptions import AppError
+from playwright.sync_api import Page, expect
+from serving import ROOT, running_app, upload, visit
 
 from ser_model.page import cards_html
 from ser_model.page.models import Card, ModelError, Models, Result, checkpoints
@@ -125,6 +127,43 @@ def test_a_model_that_is_damaged_is_called_so_and_no_folder_is_told(other, name,
     with pytest.raises(ModelError, match=f"^{said}") as refused:
         models.get()
     assert str(other.parent) not in str(refused.value)
+
+
+@pytest.mark.browser
+def test_a_visitor_hears_in_his_language_that_a_model_cannot_be_used_and_the_host_reads_why(browser, other, tmp_path):
+    (other / "model.safetensors").write_bytes(b"cut short")
+    english, german = (Texts().speaker(language) for language in ("en", "de"))
+    refusal = german("page.model_unusable", model="another")
+    with running_app(tmp_path, {"SER_MODELS": f"{CHECKPOINT},{other}"}) as url:
+        client = Client(url, verbose=False, analytics_enabled=False)
+        for endpoint, sound in (("/predict", handle_file(CLIP)), ("/batch", [handle_file(CLIP)])):
+            with pytest.raises(AppError) as refused:
+                client.predict(sound, "another", api_name=endpoint)
+            assert str(refused.value) == english("page.model_unusable", model="another")
+        with visit(browser, url, locale="de-DE") as page:
+            page.get_by_role("button", name=german("page.settings")).click()
+            page.locator("#model input").click()
+            page.get_by_role("option", name="another").click()
+            upload(page, CLIP)
+            page.locator("#submit").click()
+            close_error(page, refusal)
+            page.get_by_role("tab", name=german("many.tab")).click()
+            page.locator("#many-files input[type=file]").set_input_files(CLIP)
+            expect(page.locator("#many-files .file-preview tr")).to_have_count(1)
+            page.locator("#many-start").click()
+            close_error(page, refusal)
+            page.get_by_role("tab", name=german("live.tab")).click()
+            page.wait_for_timeout(3000)  # until Gradio has loaded its recorder
+            page.locator("#live-microphone .record-button").click()
+            expect(page.locator("#live-status .said")).to_have_text(refusal, timeout=30_000)
+    assert "another: model.safetensors is damaged or cut short" in (tmp_path / "log.txt").read_text()
+
+
+def close_error(page: Page, expected: str) -> None:
+    said = page.get_by_test_id("toast-text")
+    expect(said).to_have_text(expected, timeout=30_000)
+    page.get_by_test_id("toast-close").click()
+    expect(said).to_have_count(0)
 
 
 def test_two_models_of_one_name_are_refused(other, tmp_path):

@@ -88,8 +88,9 @@ def build(context: Page) -> None:
         if path is None:
             return Prediction(NO_CLIP, texts.say(None, f"states.{NO_CLIP}.said"), 0.0, 0.0)
         model = model or context.models.default
-        context.models.get_for_visitor(model)  # loaded here, not where a GPU is lent by the second
-        return judge(model, path, language(request), progress)
+        spoken = language(request)
+        context.models.get_for_visitor(model, texts.speaker(spoken))  # here, not where a GPU is lent by the second
+        return judge(model, path, spoken, progress)
 
     def predict(recording: str | None, model: str) -> dict:
         """The emotion in one recording of a voice, with calibrated scores and how they change over time.

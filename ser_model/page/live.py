@@ -13,7 +13,7 @@ from gradio.queueing import Queue
 
 from .answers import bars_html, clock, emoji, sentence_html
 from .context import Page
-from .models import on_gpu
+from .models import ModelError, on_gpu
 from .texts import Say, Texts
 
 MINUTES = 10  # a forgotten microphone ends then
@@ -55,12 +55,15 @@ def build(context: Page) -> None:
         return context.models.get(model).recognize(clips)
 
     def start(model: str, request: gr.Request):
-        """-> no ended track, session, sentence, bars, track; no session where all places are taken"""
+        """-> no ended track, session, sentence, bars, track; no session without a place or a model"""
         from ..streaming import LiveRecognizer
 
         if is_full(context.demo._queue, request.session_hash):
             return None, None, *blank(request, "⏳", "live.full")
-        recognizer = context.models.get_for_visitor(model)
+        try:
+            recognizer = context.models.get(model)
+        except ModelError:  # said in place of the answer, for here no red box of Gradio appears
+            return None, None, *blank(request, "⚠️", "page.model_unusable", model=model)
         session = Session(recognizer.labels, LiveRecognizer(partial(recognize, model), recognizer.sampling_rate))
         return None, session, *blank(request, "🎙️", "live.listening")
 
@@ -93,8 +96,8 @@ def build(context: Page) -> None:
         """The track again, in the words of another threshold; while it listens, the next answer brings them anyway."""
         return track_html(texts, partial(texts.say, request), ended, threshold_percent / 100) if ended else gr.skip()
 
-    def blank(request: gr.Request, symbol: str, key: str):
-        return sentence_html(symbol, texts.say(request, key)), "", ""
+    def blank(request: gr.Request, symbol: str, key: str, **values):
+        return sentence_html(symbol, texts.say(request, key, **values)), "", ""
 
     session, ended = gr.State(time_to_live=60 * (MINUTES + 1)), gr.State()
     with gr.Row(equal_height=False):

@@ -126,11 +126,11 @@ def build(context: Page) -> None:
     def recognize(model: str, source: Path | bytes):
         return context.models.get(model)(source)
 
-    def judged_by(model: str, paths: Sequence[str]) -> Iterator[Judged]:
+    def judged_by(say: Say, model: str, paths: Sequence[str]) -> Iterator[Judged]:
         def sent(source: Path | BinaryIO):  # to where a GPU is lent, which may be another process
             return recognize(model, source if isinstance(source, Path) else source.read())
 
-        recognizer = context.models.get_for_visitor(model)  # loaded here, not where a GPU is lent by the second
+        recognizer = context.models.get_for_visitor(model, say)  # here, not where a GPU is lent by the second
         return renewing(paths, analyse(recognizer, paths, sent))
 
     def batch(files: list[str] | None, model: str) -> dict:
@@ -144,7 +144,7 @@ def build(context: Page) -> None:
         """
         rows = []
         predictions = []
-        for judged in judged_by(model, files or []):
+        for judged in judged_by(texts.speaker("en"), model, files or []):
             predictions.append(judged.prediction)
             answer = asdict(judged.prediction) | {"scores": judged.prediction.scores or {}}
             for long in ("windows", "speech"):
@@ -166,9 +166,9 @@ def build(context: Page) -> None:
         say = texts.speaker(language(request))
         if not files:
             return status_html(say("many.nothing")), gr.Dataframe(visible=False), "", clips, None
-        recognizer = context.models.get_for_visitor(model)
+        recognizer = context.models.get_for_visitor(model, say)
         total, rows, all_kept = how_many(files), [], True
-        for judged in judged_by(model, files):
+        for judged in judged_by(say, model, files):
             rows.append((judged.name, judged.prediction))
             progress((len(rows), total), desc=judged.name, unit=say("many.files"))
             if judged.sound is None:

@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import ModelCard, hf_hub_download
 
 from ..run_files import CARD, CONFIG
+from .texts import Say
 
 logger = logging.getLogger(__name__)
 DEFAULT = "ser-cnn-8"
@@ -90,12 +91,12 @@ class Models:
                     raise _no_model(name) from error
             return self._loaded[name]
 
-    def get_for_visitor(self, name: str):
-        """`get`, whose refusal the page shows."""
+    def get_for_visitor(self, name: str, say: Say):
+        """`get`, whose refusal the page shows; why, which the host alone can mend, is in the log."""
         try:
             return self.get(name)
         except ModelError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(say("page.model_unusable", model=name), print_exception=False) from error
 
     def card(self, name: str) -> Card:
         """From the model's folder or the Hub, asked once; what is not there, out of reach or no figure is left out."""
