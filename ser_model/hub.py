@@ -27,9 +27,8 @@ from .backbones import Timm
 from .disk import first_line
 from .feature_extraction_ser import SERFeatureExtractor
 from .modeling_ser import SERForAudioClassification
-from .run_files import CARD, CONFIG, FEATURES, METRICS, SETTINGS, SPLIT
+from .run_files import CARD, CONFIG, FEATURES, METRICS, NAMELESS, SETTINGS, SPLIT
 
-NAMELESS = "PATH_OR_HUB_ID"  # stands in a card for the model's name, until it has one
 # What makes up a model on the Hub; whatever else lies in the folder (optimizer states, logs, pickles) stays at home.
 NEEDED = (CONFIG, FEATURES, CARD)
 UPLOADED = (

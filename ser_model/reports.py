@@ -23,6 +23,7 @@ from .run_files import (
     HISTORY,
     LAST,
     METRICS,
+    NAMELESS,
     PREDICTIONS,
     RELIABILITY,
     REPORT,
@@ -48,16 +49,16 @@ CONDITIONS_IN_WORDS = {  # those of conditions.py
     "quiet_20db": "20 dB softer",
 }
 
-USE = """\
+USE = f"""\
 ## How to use it
 
 ```python
 import soundfile
 from transformers import pipeline
 
-classifier = pipeline("audio-classification", model="PATH_OR_HUB_ID", trust_remote_code=True)
+classifier = pipeline("audio-classification", model="{NAMELESS}", trust_remote_code=True)
 waveform, sampling_rate = soundfile.read("voice.wav", dtype="float32")  # mono, half a second or more
-print(classifier({"raw": waveform, "sampling_rate": sampling_rate}))
+print(classifier({{"raw": waveform, "sampling_rate": sampling_rate}}))
 ```
 
 The code of the network and of its feature extractor lies beside the weights; it needs Transformers 5.17 or newer. The

@@ -10,6 +10,7 @@ REPORT = "classification_report.txt"
 HISTORY = "history.csv"
 LEFT_OUT = "left_out.csv"
 CARD = "README.md"
+NAMELESS = "PATH_OR_HUB_ID"  # stands in a card for the model's name, until it is pushed and has one
 CONFUSION, RELIABILITY, CURVES = "confusion.png", "reliability.png", "learning_curves.png"  # each as SVG too
 LAST, LOGS = "last", "logs"  # folders: the model of the last epoch, and what trackers write
 WEIGHTS, CONFIG, FEATURES = "model.safetensors", "config.json", "preprocessor_config.json"  # as Transformers name them
