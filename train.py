@@ -252,7 +252,8 @@ def train(
     if judged:  # the folds tested somebody, this split nobody
         origin |= judged.origin
     share = (accelerator.num_processes, training.accumulation_steps)
-    batches = EvenBatches(len(data.split.train), training.batch_size, settings.seed, *share)
+    in_turn = data.in_turn(training.corpus_shares)
+    batches = EvenBatches(len(data.split.train), training.batch_size, settings.seed, *share, in_turn)
     loaders = make_loaders(data, batches, training.batch_size)
     if not base:  # its weights expect the statistics that they learnt with
         extractor.fit((batch["waveforms"], batch["lengths"]) for batch in loaders["statistics"])

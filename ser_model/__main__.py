@@ -88,6 +88,10 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--output-dir", type=Path, required=True, metavar="OUT", help="where the model and card go")
     command.set_defaults(run=join)
 
+    command = commands.add_parser("halve", help="store a model's weights in half precision; they load as before")
+    command.add_argument("folder", type=Path, metavar="OUT", help="the output folder of train.py, or of join")
+    command.set_defaults(run=halve)
+
     command = commands.add_parser("download", help="fetch a corpus from its official place, or go on where it stopped")
     command.add_argument("corpus", choices=["ravdess", "tess", "cremad", "savee"])
     command.add_argument("--dest", type=Path, required=True, metavar="DIR", help="the folder of all corpora")
@@ -330,6 +334,17 @@ def join(args: argparse.Namespace) -> int:
         f"{protocol}: {len(results['members'])} networks as one, test UAR {test['uar']:.3f}, accuracy "
         f"{test['accuracy']:.3f}, ECE {test['ece']:.3f}; saved to {args.output_dir}"
     )
+    return 0
+
+
+def halve(args: argparse.Namespace) -> int:
+    from .pretrained import halve_weights
+
+    try:
+        before, after = halve_weights(args.folder)
+    except OSError as error:
+        sys.exit(f"halve: {error}")
+    print(f"{args.folder}: weights of {after / 1e6:.1f} MB in place of {before / 1e6:.1f} MB")
     return 0
 
 

@@ -8,8 +8,9 @@ index, and waveform (T,) float32, mono, at the model's rate. `sampling_rate` and
 """
 
 import csv
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -133,6 +134,21 @@ class EmotionData:
         rows = self.rows(name).select_columns(["path", "label", "index"])
         return DataLoader(rows, collate_fn=decode, num_workers=self.settings.num_proc or 0, **options)
 
+    def in_turn(self, shares: Mapping[str, float]) -> list[tuple[np.ndarray, int]]:
+        """The training clips of the corpora named, and how many of each make up its share, for `EvenBatches`.
+
+        Raises:
+            DataError: no training clip is of such a corpus.
+        """
+        corpora = np.array([self.utterances[index].corpus for index in self.split.train])
+        if missing := [name for name in shares if name not in corpora]:
+            raise DataError(
+                f"training.corpus_shares: no clip to train on is of {missing[0]!r}; there are "
+                f"{', '.join(sorted(set(corpora)))}"
+            )
+        groups = [(np.flatnonzero(corpora == name), share) for name, share in shares.items()]
+        return [(clips, math.ceil(share * len(clips))) for clips, share in groups]
+
     def manifest(self) -> dict:
         """The split's, see `splits.manifest`."""
         return manifest(self.split, self.utterances, self.folders)
@@ -150,6 +166,8 @@ class EmotionData:
 class EvenBatches(Sampler[list[int]]):
     """Every clip once an epoch, in batches of about the same size, whatever is left over spread among them.
 
+    Of clips named in `in_turn` an epoch has only so many, and the next one goes on after them.
+
     Seed and epoch decide the order, and there is no state to save: set `epoch` before each. With several processes each
     item is the share of one of them, in turn, so that together they take the batches that one alone would, with
     `processes * batch_size` clips.
@@ -160,12 +178,24 @@ class EvenBatches(Sampler[list[int]]):
         seed: of the run.
         processes: that train together.
         accumulation_steps: batches a step of the optimizer; the number of batches is a multiple of it.
+        in_turn: groups of clips (integer array), and of how many of each an epoch has.
 
     Raises:
         DataError: so few clips that a process would get none or one.
     """
 
-    def __init__(self, num_clips: int, batch_size: int, seed: int, processes: int = 1, accumulation_steps: int = 1):
+    def __init__(
+        self,
+        num_clips: int,
+        batch_size: int,
+        seed: int,
+        processes: int = 1,
+        accumulation_steps: int = 1,
+        in_turn: Sequence[tuple[np.ndarray, int]] = (),
+    ):
+        self.always = np.setdiff1d(np.arange(num_clips), [clip for clips, _ in in_turn for clip in clips])
+        self.in_turn = [(np.random.default_rng(seed).permutation(clips), count) for clips, count in in_turn]
+        num_clips = len(self.always) + sum(count for _, count in in_turn)
         if num_clips < 2 * processes * accumulation_steps:
             raise DataError(
                 f"{num_clips} clips to train on cannot be shared out to {processes} processes, {accumulation_steps} "
@@ -185,8 +215,11 @@ class EvenBatches(Sampler[list[int]]):
         return self.num_batches * self.processes
 
     def __iter__(self) -> Iterator[list[int]]:
+        parts = [self.always]
+        for clips, count in self.in_turn:
+            parts.append(clips.take(np.arange(count) + self.epoch * count, mode="wrap"))
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_clips)
-        for batch in np.array_split(order, self.num_batches):
+        for batch in np.array_split(np.concatenate(parts)[order], self.num_batches):
             yield from (share.tolist() for share in np.array_split(batch, self.processes))
 
     def clips_before(self, batch: int) -> int:

@@ -258,6 +258,8 @@ class TrainingSettings(_Section):
     patience_epochs: int | None = Field(default=None, ge=1)  # so long without a better validation UAR, and it ends
     keep: Literal["best", "last"] = "best"  # the epoch that is saved: of the best validation UAR, or simply the last
     class_weights: bool = False  # rare labels count for more, so that every label counts alike
+    # corpus: share of its clips that an epoch has, in turn, so that a large one does not outweigh the others
+    corpus_shares: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
     weight_decay: float = Field(default=0.05, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     clip_norm: float = Field(default=2.0, gt=0)

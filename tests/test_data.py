@@ -198,6 +198,32 @@ def test_no_batch_is_cut_down_to_a_single_clip():
     assert [len(batch) for batch in shares(3, batch_size=2)] == [3]
 
 
+def test_of_a_group_in_turn_each_epoch_has_its_share_and_the_next_goes_on():
+    group = np.arange(40, 100)
+    epochs = [sum(shares(100, epoch, batch_size=8, in_turn=[(group, 15)]), []) for epoch in range(4)]
+    for drawn in epochs:
+        assert len(drawn) == len(set(drawn)) == 55 and set(range(40)) <= set(drawn)
+    assert sorted(clip for drawn in epochs for clip in drawn if clip in group) == group.tolist()
+
+
+def test_a_group_that_is_heard_whole_changes_the_order_alone():
+    assert sorted(sum(shares(50, batch_size=8, in_turn=[(np.arange(10), 10)]), [])) == list(range(50))
+
+
+def test_the_share_of_a_corpus_is_counted_among_its_training_clips(synthetic_corpora, cache):
+    data = load_data(settings(), synthetic_corpora, RATE, cache_dir=cache)
+    [(clips, count)] = data.in_turn({"tess": 0.25})
+    corpora = data.rows("train")["corpus"]
+    assert [corpora[index] for index in clips] == ["tess"] * list(corpora).count("tess")
+    assert count == -(-len(clips) // 4)
+
+
+def test_the_share_of_a_corpus_that_is_not_there_is_refused(synthetic_corpora, cache):
+    data = load_data(settings(), synthetic_corpora, RATE, cache_dir=cache)
+    with pytest.raises(DataError, match="corpus_shares: no clip to train on is of 'savee'; there are ravdess, tess"):
+        data.in_turn({"savee": 0.5})
+
+
 def test_too_few_clips_for_the_processes_are_refused():
     with pytest.raises(DataError, match="7 clips .* 4 processes.*take fewer processes"):
         EvenBatches(7, 8, seed=0, processes=4)

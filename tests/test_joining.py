@@ -161,6 +161,30 @@ def test_its_likeness_can_be_learnt_anew(joined, synthetic_corpora, tmp_path):
     assert after is not None and after != before
 
 
+def test_halved_it_answers_as_before(joined, tmp_path):
+    folder = Path(shutil.copytree(joined, tmp_path / "runs" / "joined"))
+    typed(command("python -m ser_model halve"), tmp_path)
+    whole, half = [AutoModelForAudioClassification.from_pretrained(path).eval() for path in (joined, folder)]
+    kernels = sum(weight.numel() for weight in whole.parameters() if weight.dim() > 1)
+    sizes = [(path / "model.safetensors").stat().st_size for path in (joined, folder)]
+    assert sizes[0] - sizes[1] == pytest.approx(2 * kernels, rel=0.01)
+    assert {weight.dtype for weight in half.parameters()} == {torch.float32}
+    frames = torch.randn(4, 160, whole.config.num_features, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, moved = whole(frames), half(frames)
+    assert 0 < (moved.logits - expected.logits).abs().max() < 1e-3
+    torch.testing.assert_close(moved.likeness, expected.likeness, atol=0.01, rtol=0)
+
+
+def test_what_is_no_model_cannot_be_halved(tmp_path):
+    with pytest.raises(SystemExit, match="model.safetensors"):
+        main(["halve", str(tmp_path)])
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(SystemExit, match="damaged or cut short"):
+        main(["halve", str(tmp_path)])
+    assert (tmp_path / "model.safetensors").read_bytes() == b"nothing"
+
+
 def test_what_cannot_be_joined_is_refused_and_nothing_is_written(runs, joined, tmp_path):
     output = tmp_path / "out"
 

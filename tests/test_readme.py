@@ -46,6 +46,7 @@ TESTED = {
     "python -m ser_model export": "test_python_snippet",
     "python -m ser_model draw": "test_draw_command",
     "python -m ser_model join": "tests/test_joining.py",
+    "python -m ser_model halve": "tests/test_joining.py",
     "python -m ser_model push": "test_push_command",
 }
 EMOTION = re.compile("|".join(EMOTIONS))
