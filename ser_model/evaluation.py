@@ -78,7 +78,7 @@ def evaluate(
     order = [recognizer.labels.index(name) for name in names]
     loader = accelerator.prepare_data_loader(data.loader(rows, BATCH_SIZE), device_placement=False)
     gathered = []
-    for batch in tqdm(loader, disable=not progress, unit="batch"):
+    for batch in tqdm(loader, disable=None if progress else True, unit="batch"):
         columns = (batch["waveforms"].numpy(), batch["lengths"].tolist(), batch["indices"].tolist())
         clips = [
             heard_under(condition, clip[:length], recognizer.sampling_rate, data.sounds[index].content)

@@ -293,7 +293,8 @@ def _decode_all(
     shards = [todo[start : start + files] for start in range(0, len(todo), files)]
     num_proc = min(num_proc, len(shards))
     unusable: dict[str, Sound] = {}
-    with tqdm(total=len(todo), unit="file", desc="decoding", disable=not progress, dynamic_ncols=True) as bar:
+    disable = None if progress else True  # None: unless stderr is a terminal
+    with tqdm(total=len(todo), unit="file", desc="decoding", disable=disable, dynamic_ncols=True) as bar:
         if num_proc == 1:
             for shard in shards:
                 unusable |= _write_shard(shard, folder, sampling_rate, bar.update)
