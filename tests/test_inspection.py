@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -280,7 +281,8 @@ def test_a_shard_that_was_damaged_is_passed_over(tmp_path, cache, caplog):
     assert "cannot be read and is passed over" in caplog.text
 
 
-def test_processes_find_what_one_finds_and_count_for_the_bar(tmp_path, cache, capsys):
+def test_processes_find_what_one_finds_and_count_for_the_bar(tmp_path, cache, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # a log gets no bar
     files = [*write_many(tmp_path / "many", 150, 0.05), damaged_file(tmp_path, "text")]
     alone, _ = decode_files(files, RATE, cache_dir=cache / "alone")
     together, rows = decode_files(files, RATE, cache_dir=cache / "together", num_proc=2, progress=True)
