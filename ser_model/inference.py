@@ -23,7 +23,7 @@ MIN_SPEECH_S = 0.25  # the shortest stretch the voice detector itself reports
 MAX_DURATION_S = 7200.0  # of a recording the first two hours are heard
 WINDOW_S = 4.0  # about one utterance of the training corpora, with the quiet around it
 WINDOW_HOP_S = 2.0
-BATCH_SIZE = 32  # windows that go through the model together
+BATCH_SIZE = 16  # windows that go through the model together; the maps of more do not fit into a core's cache
 
 # Of RAVDESS's 1440 speech clips the softest peaks at 0.0046 of full scale, one in a hundred below 0.0103.
 TOO_QUIET_PEAK = 0.002
@@ -104,7 +104,7 @@ class EmotionRecognizer:
     """
 
     def __init__(self, model, extractor):
-        self.model = model.eval()
+        self.model = model.eval().to(memory_format=torch.channels_last)  # a tenth to a third faster on a CPU
         self.extractor = extractor
         self.sampling_rate = extractor.sampling_rate
         self.labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
