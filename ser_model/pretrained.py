@@ -14,6 +14,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, 
 
 from .disk import first_line, write_whole
 from .registration import SERConfig, SERFeatureExtractor  # which lets the Auto classes know ours
+from .run_files import WEIGHTS
 
 # Without this, Transformers asks at the terminal whether it may run a folder's code, and waits for an answer.
 DEFAULTS = {"trust_remote_code": False}
@@ -72,10 +73,10 @@ def halve_weights(folder: Path) -> tuple[int, int]:
         Bytes before and after.
 
     Raises:
-        OSError: it cannot be read or written.
-        PretrainedError: it is damaged, or no model is there.
+        OSError: no model is there, or it cannot be read or written.
+        PretrainedError: it is damaged.
     """
-    path = folder / "model.safetensors"
+    path = folder / WEIGHTS
     with _in_a_sentence(folder, path.name):
         tensors = load_file(path)
     before = path.stat().st_size
