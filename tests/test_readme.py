@@ -1,4 +1,4 @@
-"""What README.md tells people to type, typed."""
+"""What README.md and the guides of docs/ tell people to type, typed."""
 
 import contextlib
 import csv
@@ -23,10 +23,12 @@ from ser_model.labels import EMOTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+LIMITS = (ROOT / "docs" / "limits.md").read_text()
+GUIDES = README + "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("serving", "developers", "training"))
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", GUIDES, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line.split("#")[0].strip()
-    for block in re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    for block in re.findall(r"^```bash\n(.*?)^```", GUIDES, re.MULTILINE | re.DOTALL)
     for line in block.splitlines()
 ]
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -73,7 +75,7 @@ def test_every_command_is_run_by_a_test():
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    """Where README's commands are typed: a folder that looks like this one, and takes what they write."""
+    """Where the commands are typed: a folder that looks like this one, and takes what they write."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("checkpoints", "configs", "examples", "ser_model"):
         (folder / name).symlink_to(ROOT / name)
@@ -161,7 +163,7 @@ def test_figures_are_those_of_the_card():
             rf"\({corpus['count']} clips\) \| {corpus['uar']:.3f} \|.*\| {corpus['accuracy']:.3f} \|", README
         )
     for end in (min, max):
-        assert f"{100 * end(test['ece_of_runs']):.0f}" in README.partition("of a single fold it is ")[2][:20]
+        assert f"{100 * end(test['ece_of_runs']):.0f}" in LIMITS.partition("of a single fold\n  it is ")[2][:20]
 
 
 def test_what_worse_conditions_cost_is_what_the_card_says():
@@ -234,5 +236,18 @@ def test_front_matter_is_what_a_space_needs():
     assert front_matter["sdk"] == "gradio"
     assert (ROOT / front_matter["app_file"]).exists()
     assert len(front_matter["short_description"]) <= 60  # the Hub refuses longer ones
-    for picture in re.findall(r"!\[[^]]+\]\(([^)]+)\)", README):
-        assert (ROOT / picture).exists()
+
+
+PAGES = [file for folder in (".", "configs", "docs") for file in sorted((ROOT / folder).glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_pictures_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        place, _, anchor = target.partition("#")
+        if "://" in place:
+            continue
+        file = page.parent / place if place else page
+        assert file.exists(), target
+        headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in headings]
