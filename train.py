@@ -51,7 +51,7 @@ from ser_model.checkpoints import (
     remove_run,
 )
 from ser_model.crossvalidation import Judgement, after_all, fold_settings, headline, judgement, summarise
-from ser_model.data import DATA_ERRORS, DataError, EmotionData, EvenBatches, load_data, write_left_out
+from ser_model.data import DATA_ERRORS, DataError, EmotionData, EvenBatches, load_data, make_split, write_left_out
 from ser_model.disk import whole_files
 from ser_model.distributed import (
     LONGEST_WAIT,
@@ -82,7 +82,7 @@ from ser_model.settings import (
     load_settings,
     save_settings,
 )
-from ser_model.splits import FOLDS, continued, is_speaker_disjoint
+from ser_model.splits import FOLDS, SplitError, continued, is_speaker_disjoint
 
 
 class DivergedError(ValueError):
@@ -151,6 +151,12 @@ def main(arguments: list[str] | None = None) -> None:
                     f"--after and --output-dir are both {args.after}, whose card and predictions would be lost; give "
                     "another --output-dir"
                 )
+            base = settings.training.base_model
+            if base and Path(base).resolve() in (places[1].resolve(), places[1].resolve() / LAST):
+                raise SettingsError(
+                    f"--output-dir is {places[1]}, which holds the base model {base}, and a run would replace it; give "
+                    "another --output-dir"
+                )
             if settings.split.kind == "all" and not (args.after or args.cv):
                 raise SettingsError(
                     "split.kind is 'all', which leaves nothing to judge by; give a finished --cv run: --after CV"
@@ -195,6 +201,8 @@ def cross_validate(
                 remove_run(run_dir)
 
     finished = [run_dir for fold, run_dir in runs if is_finished(run_dir, fold, not overwrite, overwrite)]
+    if len(finished) < len(runs):
+        check_folds(folds, data_dir)
     state.print(f"{protocol}: {len(folds)} folds, {len(finished)} of them finished before")
     if folds[0].split.kind == "random" and settings.split.kind not in ("random", "all"):
         state.print(
@@ -210,6 +218,23 @@ def cross_validate(
     if state.is_main_process:
         print(f"{headline(summarise(protocol, run_dirs, output_dir))}; saved to {output_dir}")
     state.wait_for_everyone()
+
+
+def check_folds(folds: list[Settings], data_dir: Path) -> None:
+    """Raises SplitError where a fold cannot be made of the clips that are usable: before hours went into the others."""
+    base = load_base(folds[0])
+    extractor = base.extractor if base else build_extractor(folds[0])
+    state = make_state()
+    with state.main_process_first():  # one process decodes, the others find the cache
+        data = load_data(
+            folds[0], data_dir, extractor.sampling_rate, frame_ms=extractor.frame_ms, progress=state.is_main_process
+        )
+    labels = [data.scheme.names[index] for index in data.dataset["label"]]
+    for number, fold in enumerate(folds[1:], start=2):
+        try:
+            make_split(data.utterances, labels, fold.split, fold.seed)
+        except SplitError as error:
+            raise SplitError(f"fold {number} of {len(folds)}: {error}") from error
 
 
 def train(
@@ -266,7 +291,7 @@ def train(
     scheduler = make_schedule(optimizer, training, steps)
     if accelerator.num_processes > 1:
         synchronize_batch_norms(model, accelerator.device)
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True)
+    ema = AveragedModel(model, multi_avg_fn=partial(moving_average, training.ema_decay), use_buffers=True)
     best_model = copy.deepcopy(ema.module)  # both whole on every process, for only the model may be sharded
     if training.compile:
         model.compile(dynamic=False)  # in place, so that the weights keep their names
@@ -371,6 +396,8 @@ def train(
     model = SERForAudioClassification.from_pretrained(output_dir).to(accelerator.device)
     results = {"settings": settings.name, "seed": settings.seed, "best_epoch": best["epoch"]}
     results |= {"temperature": round(best["temperature"], 4), "parameters": model.num_parameters()}
+    network = {"backbone": model.config.backbone, "members": model.config.num_members}
+    results |= {"network": network | {"features": list(extractor.features)}}
     results |= {"hardware": hardware(accelerator), "data": data.summary()}
     results |= {"split": data.split.kind, **origin}
     results |= {"training_voices_refused": refused} if training.outlier_sounds else {}
@@ -424,7 +451,7 @@ def make_accelerator(training: TrainingSettings, log_dir: Path) -> Accelerator:
         cpu=make_state().device.type == "cpu",
         mixed_precision=precision(training),
         gradient_accumulation_steps=training.accumulation_steps,
-        log_with=training.trackers,
+        log_with=training.trackers or None,  # of an empty list it would warn
         project_dir=log_dir,
         # Frozen weights have no gradient to wait for.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=training.unfreeze_epoch is not None)],
@@ -504,7 +531,9 @@ def describe_split(data: EmotionData, base: Base | None) -> tuple[dict, dict]:
     disjoint, because = unseen(base.config.training_split, base_split, data, "test")
     if not data.split.speaker_disjoint and disjoint is not False:
         disjoint, because = False, "the split shares speakers, or does not name them"
-    name = Path(base.source).name if Path(base.source).is_dir() else base.source  # no path of this machine
+    folder = Path(base.source).resolve()  # of whose path on this machine nothing is told
+    called = f"{folder.parent.name}/{LAST}" if folder.name == LAST else folder.name
+    name = called if folder.is_dir() else base.source
     origin = {"speaker_disjoint": disjoint, "speaker_disjoint_because": because}
     origin |= {"base_model": name, "base_licence": base.licence}
     return continued(content, base_split, base.config.training_split), origin
@@ -543,6 +572,16 @@ def make_optimizer(model: torch.nn.Module, training: TrainingSettings) -> torch.
     return torch.optim.AdamW(groups, lr=training.learning_rate)
 
 
+def moving_average(decay: float, averaged: list, weights: list, steps: int | torch.Tensor) -> None:
+    """Moves the averages towards the weights after `steps` steps.
+
+    The first steps count for less, or what a short run saves would be half of what it started from: the decay grows to
+    `decay` as TensorFlow's ExponentialMovingAverage has it.
+    """
+    grown = (1 + int(steps)) / (10 + int(steps))
+    get_ema_multi_avg_fn(min(decay, grown))(averaged, weights, steps)
+
+
 def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingSettings, steps: int):
     """Moved on after each step of the optimizer, "plateau" after each epoch by its validation UAR."""
     schedules = torch.optim.lr_scheduler
@@ -569,7 +608,7 @@ class EvenCrossEntropy(torch.nn.CrossEntropyLoss):
     answer to any clip would be the rarest label.
 
     Args:
-        counts: clips of each label (num_labels,); one that does not occur counts for nothing.
+        counts: clips of each label in an epoch (num_labels,); one that does not occur counts for nothing.
         label_smoothing: as torch has it.
     """
 
@@ -577,7 +616,7 @@ class EvenCrossEntropy(torch.nn.CrossEntropyLoss):
         super().__init__(reduction="none", label_smoothing=label_smoothing)
         occurring = counts > 0
         even = counts.sum() / occurring.sum()  # clips of each label, had they as many; the mean weight of a clip is 1
-        self.register_buffer("weight_of", torch.where(occurring, even / counts.clamp(min=1), 0.0))
+        self.register_buffer("weight_of", torch.where(occurring, even / counts.where(occurring, 1), 0.0))
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Logits and targets (B, num_labels) -> ()."""
@@ -587,8 +626,11 @@ class EvenCrossEntropy(torch.nn.CrossEntropyLoss):
 def make_criterion(data: EmotionData, training: TrainingSettings) -> torch.nn.CrossEntropyLoss:
     if not training.class_weights:
         return torch.nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
-    counts = torch.tensor(data.rows("train")["label"]).bincount(minlength=len(data.scheme.names))
-    return EvenCrossEntropy(counts, training.label_smoothing)
+    heard = torch.ones(len(data.split.train))  # how often an epoch has each clip
+    for clips, count in data.in_turn(training.corpus_shares):
+        heard[torch.from_numpy(clips)] = count / len(clips)
+    counts = torch.tensor(data.rows("train")["label"]).bincount(heard, minlength=len(data.scheme.names))
+    return EvenCrossEntropy(counts.float(), training.label_smoothing)
 
 
 def batch_loss(

@@ -388,8 +388,9 @@ def _losses(file: Path, heard: dict[str, Predictions], clean: Predictions) -> li
     recalls = {seed: over_seeds(own)["uar"][0] for seed, own in clean_seeds.items()}
     rows = []
     for condition in CONDITIONS:
-        if condition not in heard:
-            raise ResultsError(f"{file} lacks {condition}; collect it anew")
+        if condition not in heard:  # one that was thought of after these models were trained
+            rows.append([condition, NOT_RUN, ""])
+            continue
         seeds = heard[condition].parted("seed")
         for seed, own in seeds.items():
             if seed not in clean_seeds or not _same_clips(own, clean_seeds[seed]):

@@ -391,12 +391,17 @@ def export(args: argparse.Namespace) -> int:
 
 def draw(args: argparse.Namespace) -> int:
     from .diagram import draw_network
+    from .finetune import load_base
 
     try:
         if Path(args.source).suffix in (".yaml", ".yml"):
             settings = load_settings(args.source)
-            extractor = build_extractor(settings)
-            model = build_network(settings, extractor, label_scheme(settings.labels).names, pretrained=False)
+            names = label_scheme(settings.labels).names
+            if base := load_base(settings):
+                model, extractor = base.network(settings, names), base.extractor
+            else:
+                extractor = build_extractor(settings)
+                model = build_network(settings, extractor, names, pretrained=False)
         else:
             model, extractor = load_network(args.source, args.revision)
         print(draw_network(model, extractor, args.output, args.depth))

@@ -309,7 +309,12 @@ def reverberate(waveform: Tensor, tail: Tensor, direct_db: float) -> Tensor:
 
 
 def shift_pitch(waveform: Tensor, factor: float, n_fft: int = 512) -> Tensor:
-    """Every frequency times `factor` at the same tempo: stretched by a phase vocoder, then resampled. (T,) -> (T,)."""
+    """Every frequency times `factor` at the same tempo: stretched by a phase vocoder, then resampled. (T,) -> (T,).
+
+    What is shorter than half a window stays as it is.
+    """
+    if len(waveform) <= n_fft // 2:
+        return waveform
     window = torch.hann_window(n_fft, device=waveform.device)
     hop = n_fft // 4
     spectrum = torch.stft(waveform, n_fft, hop, window=window, return_complex=True)  # (F, L)

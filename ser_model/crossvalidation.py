@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .checkpoints import is_finished
-from .corpora import find_utterances
+from .corpora import Utterance, find_utterances
 from .data import label_utterances
 from .labels import label_scheme, nearest
 from .metrics import fit_temperature, softmax
@@ -45,8 +46,8 @@ def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> li
     Args:
         settings: what all runs share; its split gives the validation part, and for random splits the test share.
         protocol: one of `splits.FOLDS`, a run a fold; "speakers-5", five folds that share out the data's own speakers,
-            see `splits.speaker_folds`; or "random-5", five random splits, where seed (of split and network) counts up
-            from that of `settings`.
+            whatever the seed, see `splits.speaker_folds`; or "random-5", five random splits, where seed (of split and
+            network) counts up from that of `settings`.
         data_dir: the folder that holds the corpora.
 
     Raises:
@@ -82,8 +83,9 @@ def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> li
             )
         scan = find_utterances(data_dir, settings.data.corpora)
         own = label_utterances(scan.utterances, label_scheme(settings.labels))
-        folds = speaker_folds(own.utterances, own.labels, count, seed=settings.seed)
-        splits = [SplitSettings(test=list(tested), validation=settings.split.validation) for tested in folds]
+        folds = speaker_folds(own.utterances, own.labels, count, seed=0)  # for every seed alike: runs can be joined
+        validation = _validation_amount(settings.split.validation, own.utterances)
+        splits = [SplitSettings(test=list(tested), validation=validation) for tested in folds]
         return [settings.model_copy(update={"split": split}) for split in splits]
     if not (isinstance(settings.split.test, float) and isinstance(settings.split.validation, float)):
         raise SettingsError(
@@ -92,6 +94,13 @@ def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> li
         )
     split = SplitSettings(kind="random", test=settings.split.test, validation=settings.split.validation)
     return [settings.model_copy(update={"split": split, "seed": settings.seed + run}) for run in range(count)]
+
+
+def _validation_amount(wanted: float | int, utterances: Sequence[Utterance]) -> float | int:
+    """What is wanted; a speaker of each corpus where such a share of them would be nobody at all."""
+    speakers = Counter(corpus for corpus, _ in {(own.corpus, own.speaker) for own in utterances})
+    shared = isinstance(wanted, float) and any(round(wanted * count) for count in speakers.values())
+    return wanted if shared or isinstance(wanted, int) else 1
 
 
 def _check_speakers(settings: Settings, protocol: str, data_dir: str | Path) -> None:

@@ -275,6 +275,11 @@ def load_data(
     notes = [f"{count} clips are {emotion}, which the labels drop" for emotion, count in sorted(dropped.items())]
     own_names = isinstance(settings.labels, dict) and "names" in settings.labels
     notes = [*scan.notes, *notes, *_remarks(problems, warnings, scheme, labels, own_names)]
+    if settings.split.kind not in ("column", "all") and (parted := sum(bool(own.split) for own in utterances)):
+        notes.append(
+            f"WARNING: {parted} clips say which part of a split they belong to, which a split of the kind "
+            f"{settings.split.kind!r} does not heed; to keep to it: --split.kind column"
+        )
     split = make_split(utterances, labels, settings.split, settings.seed)
     check_split(split, utterances, [sound.content for sound in sounds])
     columns = _columns(utterances, sounds, labels, scheme.names)
@@ -297,7 +302,7 @@ def make_split(utterances: list[Utterance], labels: list[str], settings: SplitSe
         return published_split(utterances, settings.name, settings.fold, validation=validation, seed=seed)
     if settings.kind == "corpora":
         return corpus_split(utterances, labels, test_corpora=test, validation=validation, seed=seed)
-    return column_split(utterances) if settings.kind == "column" else all_split(utterances)
+    return column_split(utterances, labels) if settings.kind == "column" else all_split(utterances)
 
 
 def write_left_out(problems: Sequence[Problem], path: str | Path, folders: Folders) -> None:

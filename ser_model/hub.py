@@ -27,7 +27,7 @@ from .backbones import Timm
 from .disk import first_line
 from .feature_extraction_ser import SERFeatureExtractor
 from .modeling_ser import SERForAudioClassification
-from .run_files import CARD, CONFIG, FEATURES, METRICS, NAMELESS, SETTINGS, SPLIT
+from .run_files import CARD, CONFIG, FEATURES, LAST, METRICS, NAMELESS, SETTINGS, SPLIT
 
 # What makes up a model on the Hub; whatever else lies in the folder (optimizer states, logs, pickles) stays at home.
 NEEDED = (CONFIG, FEATURES, CARD)
@@ -188,12 +188,16 @@ def load_pretrained(load: Callable[..., Loaded], source: str | Path, **options) 
 def find_file(source: str | Path, name: str, revision: str | None = None) -> Path | None:
     """A file of a model, from its folder or a revision on the Hub; None where the model has none.
 
+    The model of the last epoch (`last` in the folder of a run) has its run's.
+
     Raises:
         HubError: nobody can tell, for the Hub cannot be asked and has not been before.
     """
     if Path(source).is_dir():
-        path = Path(source) / name
-        return path if path.is_file() else None
+        places, run = [Path(source)], Path(source).resolve().parent
+        if Path(source).resolve().name == LAST and (run / SETTINGS).is_file():
+            places.append(run)
+        return next((place / name for place in places if (place / name).is_file()), None)
     try:
         return Path(hf_hub_download(str(source), name, revision=revision))
     except LocalEntryNotFoundError as error:

@@ -101,13 +101,22 @@ def join_runs(run_dirs: Sequence[Path], output_dir: Path) -> dict:
             "two runs were judged by one cross-validation, so nothing tells how good their mean is; run both --cv and "
             "--after with --seed 0, with --seed 1, ..."
         )
+    members = [Predictions.read(folder / PREDICTIONS) for folder in run_dirs]
+    folds = [[clip["fold"] for clip in own.like(members[0]).clips] for own in members]
+    if any(other != folds[0] for other in folds):
+        raise JoinError(
+            "the runs were judged by different folds, so the answers to a clip are not those of one joined model; run "
+            "each --cv with the same folds"
+        )
     model = join_models([load_model(folder, kind=SERForAudioClassification) for folder in run_dirs])
     extractor = _shared_extractor(run_dirs)
-    answers = Predictions.averaged([Predictions.read(folder / PREDICTIONS) for folder in run_dirs])
+    answers = Predictions.averaged(members)
     temperature = round(fit_temperature(answers.logits(), answers.labels), 4)
     answers = cross_calibrated(answers)
     joined = {key: results[0][key] for key in (*SHARED, *ORIGIN) if key in results[0]}
     joined |= {"temperature": temperature, "parameters": model.num_parameters()}
+    if "network" in results[0]:
+        joined["network"] = results[0]["network"] | {"members": model.config.num_members}
     joined |= {"members": [{key: own[key] for key in OF_MEMBER if key in own} for own in results]}
     joined |= {"cross_validation": (summary := _summary([own["cross_validation"] for own in results], answers))}
     joined |= {"test": summary["pooled"], "train_seconds": sum(own["train_seconds"] for own in results)}

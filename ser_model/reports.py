@@ -143,7 +143,7 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], nam
     parts = [
         f"---\n{metadata(settings, corpora, results, name).to_yaml()}\n---\n",
         f"# {name}: speech emotion recognition\n",
-        f"{networks_words(settings, result)} over {' + '.join(feature_names(settings))} that tells "
+        f"{networks_words(settings, result)} over {' + '.join(feature_names(settings, result))} that tells "
         f"{', '.join(scheme.names)} apart{described}.\n",
         "## How good it is\n",
         figures_table(results),
@@ -175,10 +175,10 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], nam
 
 def networks_words(settings: Settings, result: dict) -> str:
     """What answers: "A network of the kind `cnn`"; of several that were joined, how many."""
-    kind = f"of the kind `{settings.model.get('backbone', 'cnn')}`"
-    if "members" not in result:
-        return f"A network {kind}"
-    return f"A model of {len(result['members'])} networks {kind}, whose logits are averaged,"
+    network = result.get("network", {})  # of the model itself, which may come from a base model
+    kind = f"of the kind `{network.get('backbone', settings.model.get('backbone', 'cnn'))}`"
+    members = network.get("members", len(result.get("members", [1])))
+    return f"A network {kind}" if members == 1 else f"A model of {members} networks {kind}, whose logits are averaged,"
 
 
 def metadata(
@@ -216,7 +216,7 @@ def metadata(
         **named,
         library_name="transformers",
         pipeline_tag="audio-classification",
-        tags=["audio-classification", "speech-emotion-recognition", *feature_names(settings)],
+        tags=["audio-classification", "speech-emotion-recognition", *feature_names(settings, results[0])],
         metrics=["accuracy", "recall"],
         model_name=name or settings.name,
         eval_results=evaluations,
@@ -229,9 +229,9 @@ def tested_titles(result: dict) -> str:
     return " + ".join(CORPORA[name].title if name in CORPORA else name for name in names)
 
 
-def feature_names(settings: Settings) -> list[str]:
+def feature_names(settings: Settings, result: Mapping) -> list[str]:
     """As the extractor calls them."""
-    features = settings.features.get("features", "mfcc")
+    features = result.get("network", {}).get("features", settings.features.get("features", "mfcc"))
     return [features] if isinstance(features, str) else list(features)
 
 
@@ -267,7 +267,15 @@ def protocol_words(result: dict) -> str:
     """In words: is this figure about new voices, or about voices that training knew?"""
     if result["speaker_disjoint"]:
         return f"{UNSEEN_SPEAKERS}, cross-validated" if "cross_validation" in result else UNSEEN_SPEAKERS
-    return f"random split, {SHARED_SPEAKERS}" if is_random(result) else "speakers not known to be unseen"
+    if is_random(result):
+        return f"random split, {SHARED_SPEAKERS if names_speakers(result) else 'speakers not named'}"
+    return "speakers not known to be unseen"
+
+
+def names_speakers(result: Mapping) -> bool:
+    """Whether any clip that was tested names its speaker; of figures without an interval it is taken for granted."""
+    tested = result.get("test", result.get("pooled", {}))
+    return "speakers" in tested.get("interval", {"speakers": 0})
 
 
 def is_random(result: Mapping) -> bool:
@@ -428,7 +436,8 @@ def procedure(settings: Settings, result: dict) -> str:
     if result["speaker_disjoint"]:
         sentences.append("No speaker of the test part is heard in training or validation.")
     elif is_random(result):
-        sentences.append("The split is random: speakers of the test part are heard in training too.")
+        told = "are" if names_speakers(result) else "are not named, and may be"
+        sentences.append(f"The split is random: speakers of the test part {told} heard in training too.")
     if "base_model" in result:
         sentences.append(f"Training started from `{result['base_model']}`; {result['speaker_disjoint_because']}.")
     if not result.get("validation_speaker_disjoint", True):
@@ -462,10 +471,15 @@ def recipe_words(settings: Settings) -> str:
         for name, own in settings.augmentation.model_dump().items()
         if own["probability"]
     ]
+    also = [f"of {corpus} {share:.0%} an epoch" for corpus, share in training.corpus_shares.items()]
+    also += ["rare labels counting for more"] if training.class_weights else []
+    also += [f"the backbone frozen for {training.unfreeze_epoch} epochs"] if training.unfreeze_epoch else []
+    also += [f"each stage learning {training.layer_decay:g} times as fast as the next"] * (training.layer_decay < 1)
     return (
         f"Training: {training.epochs} epochs of {training.optimizer} in batches of {training.batch_size} clips, rate "
         f"{training.learning_rate:g} ({training.schedule.replace('_', ' ')}), weight decay {training.weight_decay:g}, "
-        f"label smoothing {training.label_smoothing:g}, a moving average of the weights ({training.ema_decay:g}). "
+        f"label smoothing {training.label_smoothing:g}, a moving average of the weights ({training.ema_decay:g})"
+        f"{''.join(f', {each}' for each in also)}. "
         f"Augmentation, and how many clips it meets: {', '.join(drawn) or 'none'}.\n"
     )
 

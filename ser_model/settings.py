@@ -94,7 +94,7 @@ class NoiseSettings(_Distortion):
     snr_db: Range[Decibels] = (5.0, 30.0)
     # Power falls with frequency to this power: 0 is white, 1 is pink.
     slope: Range[Annotated[float, Field(ge=-10, le=10)]] = (0.0, 1.0)
-    folder: str | None = None  # recordings to draw from in place of made noise
+    folder: str | None = None  # recordings to draw from in place of made noise; seen from where train.py is started
 
 
 class ShiftSettings(_Distortion):
@@ -104,7 +104,7 @@ class ShiftSettings(_Distortion):
 
 
 class GainSettings(_Distortion):
-    """Louder or softer; without effect on relative levels but for what noise and clipping do to them."""
+    """Louder or softer, noise and all: heard by features of absolute levels alone (`features.level`)."""
 
     probability: float = Field(default=1.0, ge=0, le=1)
     db: Swing = 6.0
@@ -254,7 +254,7 @@ class TrainingSettings(_Section):
     schedule: Literal["one_cycle", "cosine", "cosine_restarts", "plateau", "constant"] = "one_cycle"
     warmup: float = Field(default=0.3, gt=0, lt=1)  # of one_cycle: share of the steps until its highest rate
     restart_epochs: int = Field(default=10, ge=1)  # of cosine_restarts: each cosine takes so long
-    plateau_epochs: int = Field(default=5, ge=1)  # of plateau: so long without a better UAR, and the rate is halved
+    plateau_epochs: int = Field(default=5, ge=1)  # of plateau: longer without a better UAR, and the rate is halved
     patience_epochs: int | None = Field(default=None, ge=1)  # so long without a better validation UAR, and it ends
     keep: Literal["best", "last"] = "best"  # the epoch that is saved: of the best validation UAR, or simply the last
     class_weights: bool = False  # rare labels count for more, so that every label counts alike
@@ -263,7 +263,7 @@ class TrainingSettings(_Section):
     weight_decay: float = Field(default=0.05, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     clip_norm: float = Field(default=2.0, gt=0)
-    ema_decay: float = Field(default=0.995, ge=0, lt=1)  # averages over the last 200 steps or so
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)  # averages over the last 200 steps or so, fewer at first
     max_frames: int = Field(default=160, ge=8)  # longer clips are cropped at random: 3.2 s at a 20 ms hop
     # auto: bf16 where the hardware has it, else no; emulated, it takes four times as long
     mixed_precision: Annotated[Literal["no", "fp16", "bf16", "auto"], BeforeValidator(_no)] = "no"

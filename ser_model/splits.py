@@ -181,14 +181,18 @@ def corpus_split(
     return _finish(utterances, _speaker_parts(utterances, labels, test, validation, seed), "corpora", seed, labels)
 
 
-def column_split(utterances: Sequence[Utterance]) -> Split:
-    """The split that the data give themselves (`Utterance.split`). Raises SplitError where one gives none."""
+def column_split(utterances: Sequence[Utterance], labels: Sequence[str]) -> Split:
+    """The split that the data give themselves (`Utterance.split`).
+
+    Raises SplitError where one gives none, or a label would be tested but not trained on.
+    """
+    _check_labels(utterances, labels)
     if silent := [utterance for utterance in utterances if utterance.split not in PARTS]:
         raise SplitError(
             f"{len(silent)} utterances say no split, the first is {silent[0].path}; its split column must be one of "
             f"{', '.join(PARTS)}, but is {silent[0].split!r}"
         )
-    return _finish(utterances, [utterance.split for utterance in utterances], "column", None)
+    return _finish(utterances, [utterance.split for utterance in utterances], "column", None, labels)
 
 
 def all_split(utterances: Sequence[Utterance]) -> Split:
@@ -298,8 +302,9 @@ def _finish(
     check_split(split, utterances)
     if labels and (untrained := set(labels) - {labels[index] for index in split.train}):
         raise SplitError(
-            f"no utterance to train on is left for {_some(untrained)}: try another seed, name the speakers, or drop or "
-            "merge these labels"
+            f"no utterance to train on is left for {_some(untrained)}: "
+            + ("mend the split column" if kind == "column" else "try another seed, name the speakers")
+            + ", or drop or merge these labels"
         )
     return split
 

@@ -87,6 +87,12 @@ def test_a_clip_gets_the_same_in_any_batch_and_something_else_in_the_next_epoch(
     )
 
 
+def test_a_clip_shorter_than_half_a_window_keeps_its_pitch():
+    click = torch.randn(240, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(shift_pitch(click, 1.1), click)
+    assert shift_pitch(torch.randn(300), 1.1).shape == (300,)
+
+
 def test_draws_are_even_and_independent():
     distort = augmenter()(0, torch.arange(20_000))
     first, second = distort.uniform("a", -1, 3).double(), distort.uniform("b", -1, 3).double()

@@ -498,6 +498,16 @@ def test_labels_are_the_same_however_their_letters_are_composed(tmp_path):
             assert sorted(map(scheme.label, found)) == sorted(["Freude", *[scheme.classes[composed]] * 2])
 
 
+def test_one_speaker_in_two_tables_is_refused(tmp_path):
+    """Tested in one and trained on in the other, that person would count as unseen."""
+    for name in ("one", "two"):
+        write(tmp_path, f"{name}/clip.wav")
+        (tmp_path / f"{name}.csv").write_text(f"path,label,speaker\n{name}/clip.wav,calm,ada\n")
+    corpora = [{"name": "folder", "path": f"{name}.csv", "corpus": name} for name in ("one", "two")]
+    with pytest.raises(CorpusError, match="one and two both name a speaker 'ada': .* one table .* name them apart"):
+        find_utterances(tmp_path, corpora)
+
+
 def test_two_folders_need_two_names(tmp_path):
     write(tmp_path, "one/joy/1.wav", "two/joy/1.wav")
     with pytest.raises(CorpusError, match="both called folder"):

@@ -278,6 +278,34 @@ def test_own_speakers_are_shared_out_to_folds_and_each_is_tested_once(all_synthe
     assert "speakers-2, 2 folds, unseen speakers" in capsys.readouterr().out
 
 
+def test_folds_of_own_speakers_are_those_of_every_seed_and_few_speakers_spare_one_to_validate(
+    all_synthetic_actors, tmp_path
+):
+    def splits(seed: int, corpora: str) -> list:
+        settings = load_settings(CONFIG, [f"--seed={seed}", "--split={kind: speakers}", f"--data.corpora=[{corpora}]"])
+        return [fold.split for fold in fold_settings(settings, "speakers-4", all_synthetic_actors)]
+
+    actors = "{name: ravdess}"
+    assert splits(0, actors) == splits(1, actors) and splits(0, actors)[0].validation == 0.1
+    clips = sorted(all_synthetic_actors.glob("RAVDESS/*/03-01-03-*.wav"))
+    rows = [f"{clip},happy,{'abcd'[number % 4]}" for number, clip in enumerate(clips)]
+    (tmp_path / "mine.csv").write_text("\n".join(["path,label,speaker", *rows]))
+    assert splits(0, f"{{name: folder, path: {tmp_path / 'mine.csv'}}}")[0].validation == 1
+
+
+def test_a_fold_that_cannot_be_made_is_told_before_the_first_is_trained(all_synthetic_actors, tmp_path):
+    """All clips of one label are of one speaker, so nobody is left to learn it from where that one is tested."""
+    clips = sorted(all_synthetic_actors.glob("RAVDESS/*/03-01-0[35]-*.wav"))
+    rows = [f"{clip},{clip.stem.split('-')[2]},{'abcdef'[number // 2 % 6]}" for number, clip in enumerate(clips)]
+    rows = [row.replace(",05,", ",03,") if row[-1] != "f" else row for row in rows]
+    (tmp_path / "mine.csv").write_text("\n".join(["path,label,speaker", *rows]))
+    own = ["--data.corpora=[{name: folder, path: mine.csv}]", "--split.kind=speakers", "--split.validation=1"]
+    own += ['--labels={names: ["03", "05"]}', "--training.outlier_sounds=0", "--cv=speakers-6"]
+    with pytest.raises(SystemExit, match=r"no utterance to train on is left for 05"):
+        cross_validate(tmp_path, tmp_path / "cv", *own)
+    assert not list((tmp_path / "cv").rglob("model.safetensors"))
+
+
 def test_random_splits_are_repeated_with_other_seeds_and_say_that_voices_are_shared(
     all_synthetic_actors, tmp_path, capsys
 ):

@@ -85,6 +85,12 @@ def test_draw_command_shows_a_saved_model_as_a_picture_too(tmp_path):
     assert pictures[0][0] == pictures[1][0] and pictures[0][1] < pictures[1][1]  # deeper is longer
 
 
+def test_draw_command_shows_the_network_of_the_base_model(tmp_path):
+    config = str(ROOT / "configs" / "finetune_folder.yaml")
+    assert main(["draw", config, "--output", str(tmp_path / "net.svg"), "--depth=1"]) == 0
+    assert re.fullmatch(r"cnn.*: 1,4\d\d,\d{3} parameters, 2 labels", drawn(tmp_path / "net.svg")[0])
+
+
 def test_draw_command_says_where_the_picture_is_and_takes_no_folder(tmp_path, capsys):
     command = ["draw", str(ROOT / "checkpoints" / "ser-cnn-8"), "--depth=1", "--output"]
     assert main([*command, str(tmp_path / "net")]) == 0

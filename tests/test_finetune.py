@@ -270,6 +270,24 @@ def test_a_run_says_that_its_base_heard_the_test_speakers(synthetic_corpora, tmp
     assert split_hash == SERConfig.from_pretrained(tmp_path / "tuned").training_split
 
 
+def test_a_card_names_network_features_and_licence_of_the_base(synthetic_corpora, own_folder, tmp_path):
+    """Also where that is the model of a run's last epoch, which has no card of its own."""
+    base = ["--config=configs/ravdess_tess_cnn1d.yaml", "--features.features=log_mel", "--training.epochs=1"]
+    main([*base, *RUN, f"--data-dir={synthetic_corpora}", f"--output-dir={tmp_path / 'base'}"])
+    tuned = ["--config=configs/finetune_folder.yaml", f"--model={tmp_path / 'base' / 'last'}", *RUN]
+    tuned += [f"--data-dir={own_folder}", "--training.epochs=1", "--training.unfreeze_epoch=null"]
+    main([*tuned, f"--output-dir={tmp_path / 'tuned'}"])
+    card = (tmp_path / "tuned" / "README.md").read_text()
+    assert "A network of the kind `cnn1d` over log_mel that tells calm, tense apart" in card and "- mfcc" not in card
+    assert "Weights, which started from base/last: CC-BY-NC-SA-4.0" in card
+    metrics = json.loads((tmp_path / "tuned" / "metrics.json").read_text())
+    assert metrics["network"] == {"backbone": "cnn1d", "members": 1, "features": ["log_mel"]}
+    for folder in ("base", "base/last"):
+        with pytest.raises(SystemExit, match="holds the base model .*, and a run would replace it; give another"):
+            main([*tuned, f"--model={tmp_path / folder}", f"--output-dir={tmp_path / 'base'}", "--overwrite"])
+    assert (tmp_path / "base" / "model.safetensors").is_file()
+
+
 def test_a_fine_tuned_model_of_every_clip_says_of_the_folds_whether_their_speakers_were_new(
     synthetic_corpora, tmp_path, capsys
 ):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,11 @@ def test_what_cannot_be_joined_is_refused_and_nothing_is_written(runs, joined, t
     (other / "settings.yaml").write_text(settings.replace("epochs: 1\n", "epochs: 2\n"))
     assert "training.epochs was 2 and is 1 now" in refused(final, other)
     shutil.copyfile(runs / "final-1" / "settings.yaml", other / "settings.yaml")
+    answers = Predictions.read(other / "predictions.csv")
+    swapped = [clip | {"fold": 3 - int(clip["fold"])} for clip in answers.clips]
+    replace(answers, clips=swapped).write(other / "predictions.csv")
+    assert "judged by different folds" in refused(final, other)
+    answers.write(other / "predictions.csv")
     extractor = json.loads((other / "preprocessor_config.json").read_text())
     extractor["feature_mean"][0] += 1
     (other / "preprocessor_config.json").write_text(json.dumps(extractor))

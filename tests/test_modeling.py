@@ -431,6 +431,20 @@ def test_impossible_options_are_refused_when_it_is_built(backbone, options, mess
         SERForAudioClassification(SERConfig(backbone=backbone, backbone_options=options))
 
 
+def test_options_of_a_new_backbone_may_be_of_any_kind(monkeypatch):
+    class Mine(BACKBONES["cnn1d"]):
+        def __init__(self, num_channels: int, num_features: int, wide: bool = False, norm: str | None = None):
+            super().__init__(num_channels, num_features)
+            self.told = wide, norm
+
+    monkeypatch.setitem(BACKBONES, "mine", Mine)
+    options = {"wide": True, "norm": "layer"}
+    model = SERForAudioClassification(SERConfig(backbone="mine", backbone_options=options, invert_dct=False))
+    assert model.ser.backbone.told == (True, "layer")
+    with pytest.raises(ValueError, match="option wide of backbone 'mine' is 3; it must be true or false"):
+        SERForAudioClassification(SERConfig(backbone="mine", backbone_options={"wide": 3}))
+
+
 @pytest.mark.parametrize("key", ["pooling", "calibration_temperature", "label2id"])
 def test_what_from_pretrained_is_given_is_checked_too(tmp_path, key):
     make_model().save_pretrained(tmp_path)

@@ -221,8 +221,7 @@ def test_points_lost_are_against_the_same_seed(results_dir):
     Predictions.joined(heard).write(file)
     assert "| telephone | 0.500 | 25.0 |" in made(results_dir)
     Predictions.joined(heard[1:]).write(file)
-    with pytest.raises(SystemExit, match="lacks noise_20db"):
-        made(results_dir)
+    assert f"| {next(iter(CONDITIONS))} | not run yet |  |" in made(results_dir)  # one thought of later
     Predictions.joined([answers([0.4, 0.4, 0.3, 0.2], 7, condition) for condition in CONDITIONS]).write(file)
     with pytest.raises(SystemExit, match="seed 7 has other clips"):
         made(results_dir)

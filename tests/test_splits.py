@@ -336,18 +336,21 @@ def test_a_column_split_that_shares_a_speaker_is_refused_with_a_remedy():
     with pytest.raises(
         LeakError, match="speakers? in more than one part: savee-.*one part, or take split.kind: random"
     ):
-        column_split(own)
+        column_split(own, labels(own))
 
 
 def test_column_split_is_taken_as_given_and_checked():
     given = [replace(clip, split=("train", "validation", "test")[int(clip.speaker[-2:]) % 3]) for clip in RAVDESS]
-    split = column_split(given)
+    split = column_split(given, labels(given))
     assert split.kind == "column" and split.speaker_disjoint
     assert all(given[index].split == part for part in PARTS for index in getattr(split, part))
     with pytest.raises(LeakError, match="ravdess-01"):
-        column_split([replace(given[0], split="test"), *given[1:]])
+        column_split([replace(given[0], split="test"), *given[1:]], labels(given))
     with pytest.raises(SplitError, match="1 utterances say no split"):
-        column_split([replace(given[0], split=None), *given[1:]])
+        column_split([replace(given[0], split=None), *given[1:]], labels(given))
+    rare = ["odd" if clip.split == "test" else label for clip, label in zip(given, labels(given), strict=True)]
+    with pytest.raises(SplitError, match="no utterance to train on is left for odd: mend the split column, or drop"):
+        column_split(given, rare)
 
 
 # the leak check

@@ -1,11 +1,16 @@
 """The parts of train.py that a whole run would show only slowly."""
 
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from ser_model.disk import whole_files
 from ser_model.settings import TrainingSettings
-from train import EvenCrossEntropy, make_optimizer, make_schedule
+from train import EvenCrossEntropy, make_criterion, make_optimizer, make_schedule, moving_average
 
 
 def rates(steps=40, key="lr", **settings) -> list:
@@ -83,6 +88,36 @@ def test_with_class_weights_every_label_counts_alike_and_a_blend_for_both():
     weight = 0.3 * 50 / 90 + 0.7 * 50 / 10
     torch.testing.assert_close(criterion(logits[:1], blend[None]), weight * plain(logits[:1], blend[None]))
     assert criterion(logits[:1], targets[2:]) == 0
+
+
+def test_with_class_weights_a_corpus_heard_in_part_counts_as_its_share():
+    """Of 80 clips an epoch has a tenth, so that label is the rarer one beside 20 clips."""
+    labels = [0] * 80 + [1] * 20
+    data = SimpleNamespace(
+        rows=lambda part: {"label": labels},
+        split=SimpleNamespace(train=range(100)),
+        scheme=SimpleNamespace(names=["a", "b"]),
+        in_turn=lambda shares: [(np.arange(80), 8)],
+    )
+    criterion = make_criterion(data, TrainingSettings(class_weights=True, corpus_shares={"large": 0.1}))
+    assert criterion.weight_of.tolist() == pytest.approx([14 / 8, 14 / 20])
+
+
+def test_the_average_of_a_short_run_leaves_its_start_behind_and_that_of_a_long_one_keeps_its_decay():
+    model = torch.nn.Linear(1, 1)
+    average = AveragedModel(model, multi_avg_fn=partial(moving_average, 0.99))
+
+    def step_to(value: float) -> float:
+        torch.nn.init.constant_(model.weight, value)
+        average.update_parameters(model)
+        return average.module.weight.item()
+
+    assert step_to(0.0) == 0.0
+    after = [step_to(1.0) for _ in range(30)]
+    assert after[-1] > 0.99  # with 0.99 from the start it would be 0.26
+    for _ in range(1000):
+        step_to(1.0)
+    assert step_to(2.0) == pytest.approx(1.01, abs=1e-3)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])

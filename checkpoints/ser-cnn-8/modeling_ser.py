@@ -78,10 +78,11 @@ def _are_counts(values, least: int) -> bool:
     return isinstance(values, list | tuple) and all(_is_count(value, least) for value in values)
 
 
-# What an option of a backbone must be, by its annotation.
+# What an option of a backbone must be, by its annotation; one of another kind the backbone checks by itself.
 OPTIONS = {
     int: ("a whole number of at least 1", _is_count),
     float: ("at least 0 and below 1", lambda value: isinstance(value, int | float) and 0 <= value < 1),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
     Sequence[int]: ("numbers of convolutions, counted from 0", lambda value: _are_counts(value, 0)),
     "widths": ("whole numbers of at least 1, one a stage", lambda value: bool(value) and _are_counts(value, 1)),
 }
@@ -103,8 +104,8 @@ def build_backbone(config: SERConfig) -> nn.Module:
     if extra := options.keys() - known:
         raise ValueError(f"backbone {config.backbone!r} has no option {sorted(extra)}; known: {sorted(known)}")
     for key, value in options.items():
-        wanted, is_so = OPTIONS["widths" if key == "widths" else parameters[key].annotation]
-        if not is_so(value):
+        wanted, is_so = OPTIONS.get("widths" if key == "widths" else parameters[key].annotation, ("", None))
+        if is_so and not is_so(value):
             raise ValueError(f"option {key} of backbone {config.backbone!r} is {value!r}; it must be {wanted}")
     return backbone(config.num_channels, config.num_features, **name, **options)
 

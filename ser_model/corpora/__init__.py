@@ -66,7 +66,7 @@ def named_speaker(path: str | Path) -> str | None:
 def find_utterances(data_dir: str | Path, corpora: Sequence[Mapping]) -> Scan:
     """List `corpora` (see `make_corpus`) in `data_dir`, in the order given; a file belongs to the first that takes it.
 
-    Raises CorpusError where a corpus is unknown or not found.
+    Raises CorpusError where a corpus is unknown or not found, or two folders or tables have a speaker of one name.
     """
     data_dir = Path(data_dir)
     if not corpora:
@@ -74,6 +74,7 @@ def find_utterances(data_dir: str | Path, corpora: Sequence[Mapping]) -> Scan:
     found: dict[Path, Utterance] = {}
     problems, strays, notes = [], {}, []
     roots: dict[str, Path] = {}
+    owners: dict[str, str] = {}  # of a name that a person gave a speaker: the data that have it
     for corpus in map(make_corpus, corpora):
         root = corpus.locate(data_dir)
         if roots.setdefault(corpus.name, root) != root:
@@ -90,10 +91,21 @@ def find_utterances(data_dir: str | Path, corpora: Sequence[Mapping]) -> Scan:
         if again := sum(utterance.path in found for utterance in scan.utterances):
             notes.append(f"{corpus.name}: {again} clips were listed already, by a corpus named before; kept as that")
         for utterance in scan.utterances:
-            found.setdefault(utterance.path, utterance)
+            if found.setdefault(utterance.path, utterance) is utterance and isinstance(corpus, Folder):
+                _refuse_namesakes(utterance, owners)
     problems += [stray for path, stray in strays.items() if path not in found and not _is_known(path)]
     own = (root if root.is_dir() else root.parent for root in roots.values())  # of a table, where it lies
     return Scan(list(found.values()), problems, notes, (data_dir, *own))
+
+
+def _refuse_namesakes(utterance: Utterance, owners: dict[str, str]) -> None:
+    """Or one person, tested in one table and trained on in another, would count as two."""
+    speaker = utterance.speaker.removeprefix(f"{utterance.corpus}-")
+    if utterance.speaker_known and owners.setdefault(speaker, utterance.corpus) != utterance.corpus:
+        raise CorpusError(
+            f"{owners[speaker]} and {utterance.corpus} both name a speaker {speaker!r}: if that is one person, put the "
+            "clips of both into one table (its column `split` can part them); if not, name them apart"
+        )
 
 
 def _is_known(path: Path) -> bool:

@@ -67,7 +67,10 @@ class Scan:
 
 
 class Corpus:
-    """A corpus whose file names tell all; a subclass gives `pattern` and `parse`."""
+    """A corpus whose file names tell all; a subclass gives `pattern` and `parse`.
+
+    Options of its constructor have defaults, and `parse` does not depend on them: a clip names its speaker anywhere.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -82,7 +85,11 @@ class Corpus:
     same_take: ClassVar[dict[str, str]] = {}  # recording -> the recording that it is a copy of
 
     def parse(self, path: Path, match: re.Match[str]) -> Utterance:
-        """The utterance that a matching name describes. Raises NamingError when it contradicts itself or its folder."""
+        """The utterance that a matching name describes. Raises NamingError when it contradicts itself or its folder.
+
+        Its `recording` names this clip alone, for a second file of that name is taken for a copy; which clips are of
+        one take, `same_take` says.
+        """
         raise NotImplementedError
 
     def wants(self, utterance: Utterance) -> bool:
