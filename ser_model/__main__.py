@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from . import __version__
 from .build import build_extractor, build_network
+from .configuration_ser import SERConfig
 from .disk import first_line, in_words, whole_files
 from .feature_extraction_ser import SERFeatureExtractor
 from .hub import HubError, export_onnx, load_pretrained, push_model
 from .labels import LabelError, label_scheme
 from .memory import keep_freed_memory
 from .modeling_ser import SERForAudioClassification
-from .pretrained import load_extractor, load_model
+from .pretrained import DEFAULTS, halve_weights, is_halved, load_extractor, load_model
 from .run_files import METRICS, SETTINGS, SPLIT
 from .settings import SettingsError, TrainingSettings, load_settings
 
@@ -49,15 +51,15 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser(
         "predict", parents=[with_model], help="name the emotion of files or folders of files, as CSV"
     )
-    command.add_argument("paths", nargs="+", metavar="FILE_OR_DIR")
-    command.add_argument("--output", type=Path, metavar="CSV", help="where the rows go; the terminal if left out")
+    command.add_argument("paths", nargs="+", type=path, metavar="FILE_OR_DIR")
+    command.add_argument("--output", type=path, metavar="CSV", help="where the rows go; the terminal if left out")
     command.set_defaults(run=predict)
 
     command = commands.add_parser(
         "timeline", parents=[with_model], help="how the emotion changes over each recording: CSV, JSON, SRT"
     )
-    command.add_argument("paths", nargs="+", metavar="FILE_OR_DIR")
-    command.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where NAME.csv, .json, .srt go")
+    command.add_argument("paths", nargs="+", type=path, metavar="FILE_OR_DIR")
+    command.add_argument("--output-dir", type=path, required=True, metavar="DIR", help="where NAME.csv, .json, .srt go")
     command.set_defaults(run=timeline)
 
     command = commands.add_parser(
@@ -69,32 +71,32 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     command.add_argument("--part", choices=["train", "validation", "test", "all"], default="test")
     command.add_argument("--condition", default="clean", help="that clips are heard under: noise_10db, telephone, ...")
-    command.add_argument("--output", type=Path, metavar="JSON", help="where all figures go")
-    command.add_argument("--predictions", type=Path, metavar="CSV", help="where one row a clip goes")
+    command.add_argument("--output", type=path, metavar="JSON", help="where all figures go")
+    command.add_argument("--predictions", type=path, metavar="CSV", help="where one row a clip goes")
     command.set_defaults(run=evaluate_model)
 
     command = commands.add_parser("card", help="write a model's card from its figures and those of other runs")
-    command.add_argument("run_dir", type=Path, metavar="RUN", help="the output folder of train.py")
-    command.add_argument("--beside", type=Path, nargs="*", default=[], metavar="RUN", help="runs to report beside it")
+    command.add_argument("run_dir", type=path, metavar="RUN", help="the output folder of train.py")
+    command.add_argument("--beside", type=path, nargs="*", default=[], metavar="RUN", help="runs to report beside it")
     command.set_defaults(run=card)
 
     command = commands.add_parser("likeness", help="teach a trained model what is unlike its voices, as train.py does")
-    command.add_argument("run_dir", type=Path, metavar="RUN", help="the output folder of train.py")
+    command.add_argument("run_dir", type=path, metavar="RUN", help="the output folder of train.py")
     command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
     command.set_defaults(run=likeness)
 
     command = commands.add_parser("join", help="make one model of runs that differ in their seed: the mean of them")
-    command.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN", help="an output folder of train.py --after")
-    command.add_argument("--output-dir", type=Path, required=True, metavar="OUT", help="where the model and card go")
+    command.add_argument("run_dirs", type=path, nargs="+", metavar="RUN", help="an output folder of train.py --after")
+    command.add_argument("--output-dir", type=path, required=True, metavar="OUT", help="where the model and card go")
     command.set_defaults(run=join)
 
     command = commands.add_parser("halve", help="store a model's weights in half precision; they load as before")
-    command.add_argument("folder", type=Path, metavar="OUT", help="the output folder of train.py, or of join")
+    command.add_argument("folder", type=path, metavar="OUT", help="the output folder of train.py, or of join")
     command.set_defaults(run=halve)
 
     command = commands.add_parser("download", help="fetch a corpus from its official place, or go on where it stopped")
     command.add_argument("corpus", choices=["ravdess", "tess", "cremad", "savee"])
-    command.add_argument("--dest", type=Path, required=True, metavar="DIR", help="the folder of all corpora")
+    command.add_argument("--dest", type=path, required=True, metavar="DIR", help="the folder of all corpora")
     command.add_argument("--only", choices=["speech", "song"], help="of ravdess, which has both")
     command.add_argument("--keep", action="store_true", help="keep the archives once they are unpacked")
     command.add_argument("--server", metavar="URL", help="where copies of the official hosts answer; see download.py")
@@ -108,19 +110,19 @@ def main(arguments: list[str] | None = None) -> int:
     command.set_defaults(run=explore_data)
 
     command = commands.add_parser("push", help="upload a model with its code and card to the Hub, in one commit")
-    command.add_argument("folder", type=Path, metavar="OUT", help="the output folder of train.py")
+    command.add_argument("folder", type=path, metavar="OUT", help="the output folder of train.py")
     command.add_argument("repo_id", metavar="REPO_ID", help="your-name/ser-cnn")
     command.add_argument("--private", action="store_true", help="if the repository is made now, only you see it")
     command.set_defaults(run=push)
 
     command = commands.add_parser("export", parents=[from_hub], help="one ONNX file, waveform in, logits out")
     command.add_argument("model", metavar="OUT", help="a local folder or a Hub id")
-    command.add_argument("output", type=Path, metavar="ONNX", help="where the file goes")
+    command.add_argument("output", type=path, metavar="ONNX", help="where the file goes")
     command.set_defaults(run=export)
 
     command = commands.add_parser("draw", parents=[from_hub], help="a picture of a network, with shapes and parameters")
     command.add_argument("source", metavar="CONFIG_OR_MODEL", help="a YAML of configs/, a local folder or a Hub id")
-    command.add_argument("--output", type=Path, required=True, metavar="SVG", help="or .png, .pdf")
+    command.add_argument("--output", type=path, required=True, metavar="SVG", help="or .png, .pdf")
     command.add_argument("--depth", type=positive, default=3, help="how many modules within one another are opened")
     command.set_defaults(run=draw)
 
@@ -154,8 +156,18 @@ def device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, ImportError) as error:  # no such device; a PyTorch without that kind
-        raise argparse.ArgumentTypeError(f"{name!r} is not there ({first_line(error)}); take cpu") from error
+        why = first_line(error).partition(". ")[0]  # torch goes on with a list of every backend
+        raise argparse.ArgumentTypeError(f"{name!r} is not there ({why}); take cpu") from error
+    if name == "meta":
+        raise argparse.ArgumentTypeError("'meta' computes nothing; take cpu")
     return name
+
+
+def path(name: str) -> Path:
+    """A path that is not empty, as one of an unset variable would be, which pathlib takes for the current folder."""
+    if not name:
+        raise argparse.ArgumentTypeError("an empty path came; name a file or a folder")
+    return Path(name)
 
 
 def positive(number: str) -> int:
@@ -196,12 +208,12 @@ def predict(args: argparse.Namespace) -> int:
         return 1 if failed and own.num_processes == 1 else 0
 
 
-def files_in(paths: list[str]) -> list[Path]:
+def files_in(paths: list[Path]) -> list[Path]:
     from .inference import audio_files
 
     files = list(audio_files(paths))
     if not files:
-        sys.exit(f"no audio files in {', '.join(paths)}")
+        sys.exit(f"no audio files in {', '.join(map(str, paths))}")
     return files
 
 
@@ -237,9 +249,11 @@ def evaluate_model(args: argparse.Namespace) -> int:
     from .evaluation import UNSEEN, EvaluationError, evaluate, split_file
     from .reports import interval_words
 
-    for path in filter(None, (args.output, args.predictions)):
-        if not path.parent.is_dir():
-            sys.exit(f"evaluate: there is no folder {path.parent} to write {path.name} to; make it first")
+    for file in filter(None, (args.output, args.predictions)):
+        if file.is_dir():
+            sys.exit(f"evaluate: {file} is a folder; name a file to write")
+        if not file.parent.is_dir():
+            sys.exit(f"evaluate: there is no folder {file.parent} to write {file.name} to; make it first")
     settings = load_settings(args.config, args.overrides)
     with processes(args) as own:
         recognizer = load_recognizer(args)
@@ -312,8 +326,11 @@ def likeness(args: argparse.Namespace) -> int:
                 "tells how many new voices it would refuse; run train.py --cv with training.outlier_sounds first"
             )
     results["training_voices_refused"] = fit_likeness(model, extractor, data, sounds, settings.seed, refused)
+    halved = is_halved(args.run_dir)
     with whole_files(args.run_dir) as folder:
         model.save_pretrained(folder)
+    if halved:  # it stays as it was stored
+        halve_weights(args.run_dir)
     write_json(results, args.run_dir / METRICS)
     print(f"likeness_threshold {model.config.likeness_threshold:.3f}")
     return 0
@@ -338,8 +355,6 @@ def join(args: argparse.Namespace) -> int:
 
 
 def halve(args: argparse.Namespace) -> int:
-    from .pretrained import halve_weights
-
     try:
         before, after = halve_weights(args.folder)
     except OSError as error:
@@ -439,6 +454,11 @@ def load_recognizer(args: argparse.Namespace) -> "EmotionRecognizer":
 
 
 def load_network(source: str, revision: str | None = None) -> tuple[SERForAudioClassification, SERFeatureExtractor]:
+    config = load_pretrained(AutoConfig.from_pretrained, source, revision=revision, **DEFAULTS)
+    if not isinstance(config, SERConfig):
+        raise HubError(
+            f"{source} is a model of the kind {config.model_type!r}; this works with those of train.py alone"
+        )
     model = load_pretrained(load_model, source, kind=SERForAudioClassification, revision=revision)
     return model, load_pretrained(load_extractor, source, model=model, revision=revision)
 

@@ -42,7 +42,7 @@ def predict_files(
     Raises:
         BulkError: the CSV is there already, or what lies in its place is of another model or other files.
     """
-    parts = output.with_name(f"{output.name}.parts")
+    parts = output.parent / f"{output.name}.parts"
     job = {"model": _model_hash(recognizer), "files": _hash(files), "count": len(files), "batch_size": BATCH_SIZE}
     _check(output, parts, job)
     done = _finished(parts)
@@ -60,6 +60,8 @@ def predict_files(
 
 
 def _check(output: Path, parts: Path, job: dict) -> None:
+    if output.exists() and not output.is_file():
+        raise BulkError(f"{output} is {'a folder' if output.is_dir() else 'no file'}; name a CSV file to write")
     if not output.parent.is_dir():
         raise BulkError(f"no folder {output.parent} to write {output.name} to; make it first")
     if (parts / JOB).is_file():

@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, islice
@@ -32,6 +33,7 @@ CLIPPED_WARNING_SHARE = 0.001  # no clip of RAVDESS or TESS has more than 0.0000
 
 VOICE, NO_VOICE, TOO_SHORT = "voice", "no_voice", "too_short"
 TOO_QUIET, UNLIKE_TRAINING = "too_quiet", "unlike_training"
+REMEDY = "give a path, bytes or a binary file, or an array with its rate: recognizer(samples, sampling_rate=...)"
 CLIPPED, QUIET, CUT = "clipped", "quiet", "cut"
 MESSAGES = {
     NO_VOICE: "No voice was heard in this recording. Speak closer to the microphone, or choose another file.",
@@ -194,11 +196,18 @@ class EmotionRecognizer:
         return np.concatenate(pieces)[:max_samples]
 
     def recognize(self, waveforms: Sequence[np.ndarray]) -> list[Prediction]:
-        """Waveforms (T,) at the model's rate -> one prediction each; all windows go through the model together."""
+        """Waveforms (T,) at the model's rate, of any type that files have -> one prediction each.
+
+        All windows go through the model together.
+
+        Raises:
+            AudioError: one of them cannot be used.
+        """
         recordings, waiting = [], []
         for waveform in waveforms:
             recording = Recording(self.sampling_rate, self.voice_detector)
-            windows = recording.hear(waveform) + recording.end()
+            whole = np.concatenate(list(self._pieces(*_file_or_array(waveform, self.sampling_rate))))
+            windows = recording.hear(whole) + recording.end()
             if recording.refusal is None:
                 heard = set(recording.heard_spans())
                 waiting += [window for window in windows if window.span in heard]
@@ -224,7 +233,7 @@ class EmotionRecognizer:
                 return_tensors="pt",
                 **self._padding,
             ).to(self.model.device, dtype=self.model.dtype)
-            output = self.model(**batch)
+            output = self.model(**batch, return_dict=True)
             scores.append(output.logits.float().softmax(dim=-1).cpu().numpy())
             if threshold is None:
                 likeness.append(np.full(len(scores[-1]), np.inf))
@@ -288,7 +297,7 @@ class EmotionRecognizer:
         spans = recording.heard_spans()
         rows = np.stack([recording.judged[span][0] for span in spans])  # (windows, num_labels)
         likeness = np.array([recording.judged[span][1] for span in spans])
-        weights = overlaps(spans, recording.speech)
+        weights = shared_out(spans, recording.speech)
         if np.average(likeness, weights=weights) < 0:
             return Prediction(UNLIKE_TRAINING, MESSAGES[UNLIKE_TRAINING], **facts)
         alike = likeness >= 0  # a crowd behind a voice is no part of the answer
@@ -315,19 +324,20 @@ class EmotionRecognizer:
 def _file_or_array(source, sampling_rate: int | None) -> tuple[str | Path | bytes | BinaryIO | np.ndarray, int | None]:
     """What `datasets` and PyTorch hand over as a file or samples, with the rate of these; all else as it comes."""
     if isinstance(source, Mapping):
-        if source.get("array") is not None:
-            source, sampling_rate = source["array"], source.get("sampling_rate", sampling_rate)
-        else:
-            source = source.get("path") if source.get("bytes") is None else source["bytes"]
+        given = {key: value for key, value in source.items() if value is not None}
+        found = next((key for key in ("array", "raw", "bytes", "path") if key in given), None)
+        if found is None:
+            raise AudioError(f"a clip without a sound came; {REMEDY}")
+        source = given[found]
+        if found in ("array", "raw"):
+            sampling_rate = given.get("sampling_rate", sampling_rate)
     if isinstance(source, torch.Tensor):
         if source.dim() != 1:
             raise AudioError(f"a tensor of shape {tuple(source.shape)} came; give one channel (samples,), their mean")
-        source = source.numpy(force=True)
-    if not (isinstance(source, str | Path | bytes | np.ndarray) or hasattr(source, "read")):
-        raise AudioError(
-            f"a {type(source).__name__} came; give a path, bytes or a binary file, or an array with its rate: "
-            "recognizer(samples, sampling_rate=...)"
-        )
+        source = (source.float() if source.is_floating_point() else source).numpy(force=True)
+    files = str | os.PathLike | bytes | bytearray | memoryview
+    if not (isinstance(source, files | np.ndarray) or hasattr(source, "read")):
+        raise AudioError(f"a {type(source).__name__} came; {REMEDY}")
     return source, sampling_rate
 
 
@@ -454,6 +464,19 @@ def overlaps(spans: Sequence[Span], speech: Sequence[Span]) -> np.ndarray:
     spoken[1:, 0] = spoken[:-1, 1]
     before = np.interp(np.array(spans), edges.ravel(), spoken.ravel())  # (N, 2)
     return before[:, 1] - before[:, 0]
+
+
+def shared_out(spans: Sequence[Span], speech: Sequence[Span]) -> np.ndarray:
+    """Samples of speech that fall to each span (N,): what several spans hold is shared out among them.
+
+    So no moment counts twice, however far the last window reaches back into the one before it.
+    """
+    starts, ends = np.array(spans).T  # both in order
+    edges = np.unique([starts, ends])
+    covering = np.searchsorted(starts, edges[:-1], side="right") - np.searchsorted(ends, edges[:-1], side="right")
+    shares = overlaps(np.stack([edges[:-1], edges[1:]], axis=1), speech) / np.maximum(covering, 1)
+    up_to = np.concatenate([[0.0], np.cumsum(shares)])  # each edge
+    return up_to[np.searchsorted(edges, ends)] - up_to[np.searchsorted(edges, starts)]
 
 
 def audio_files(paths: Iterable[str | Path]) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
 
@@ -31,14 +31,15 @@ def load_model(name_or_path: str | Path, kind: type = AutoModelForAudioClassific
         OSError: there is no such model.
         PretrainedError: it is damaged, pickled, or its weights are of another network than its config.
     """
+    if Path(name_or_path).is_file():  # of which Transformers would read pickled ones too
+        raise PretrainedError(f"{name_or_path} is a file; give the folder of a model")
+    options = DEFAULTS | kwargs | {"use_safetensors": True, "output_loading_info": True}
     with _in_a_sentence(name_or_path, "config.json and model.safetensors"):
-        model, report = kind.from_pretrained(
-            name_or_path, use_safetensors=True, output_loading_info=True, **DEFAULTS | kwargs
-        )
-    if strangers := sorted({*report["missing_keys"], *report["mismatched_keys"]}):
+        model, report = kind.from_pretrained(name_or_path, **options)
+    if strangers := sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}):
         raise PretrainedError(
-            f"{name_or_path}: model.safetensors lacks {len(strangers)} weights of the network in config.json, "
-            f"{strangers[0]} for one; take both from one model"
+            f"{name_or_path}: {len(strangers)} weights of the network in config.json are not in model.safetensors, or "
+            f"of another size, {strangers[0]} for one; take both from one model"
         )
     return model
 
@@ -77,6 +78,8 @@ def halve_weights(folder: Path) -> tuple[int, int]:
         PretrainedError: it is damaged.
     """
     path = folder / WEIGHTS
+    if list(folder.glob("*.safetensors.index.json")):
+        raise PretrainedError(f"{folder}: the weights are in several files; save the model in one, then halve it")
     with _in_a_sentence(folder, path.name):
         tensors = load_file(path)
     before = path.stat().st_size
@@ -85,6 +88,12 @@ def halve_weights(folder: Path) -> tuple[int, int]:
             tensors[name] = tensor.half()
     write_whole(path, save(tensors, metadata={"format": "pt"}))
     return before, path.stat().st_size
+
+
+def is_halved(folder: Path) -> bool:
+    """Whether `halve_weights` stored the weights of a saved model so."""
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        return any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118  no mapping
 
 
 @contextmanager
@@ -115,4 +124,6 @@ def _in_a_sentence(name_or_path: str | Path, files: str) -> Iterator[None]:
         raise PretrainedError(f"{name_or_path}: {files} cannot be used ({first_line(error).rstrip('.')})") from error
     except (KeyError, TypeError) as error:
         said = first_line(error).rstrip(".")
-        raise PretrainedError(f"{name_or_path}: {files} cannot be used ({said}); fetch it again") from error
+        raise PretrainedError(
+            f"{name_or_path}: {files} cannot be used ({said}); fetch it again, or leave out what it does not know"
+        ) from error

@@ -49,10 +49,20 @@ def saliency(model, extractor: SERFeatureExtractor, waveform: np.ndarray, label:
         label: the answer to explain; the model's own if left out.
 
     Raises:
-        ValueError: the extractor is not ours, so that nobody knows what it makes of a spectrum.
+        ValueError: the extractor is not ours, so that nobody knows what it makes of a spectrum; or the waveform or the
+            label is none.
     """
     if not isinstance(extractor, SERFeatureExtractor):
         raise ValueError(f"a {type(extractor).__name__} came; a map needs the features of a SERFeatureExtractor")
+    if np.ndim(waveform) != 1 or not len(waveform):
+        raise ValueError(f"a waveform of shape {np.shape(waveform)} came; give one channel (samples,)")
+    if label is not None and label not in model.config.label2id:
+        raise ValueError(f"{label!r} is no label of the model; it has {', '.join(model.config.label2id)}")
+    with torch.inference_mode(False), torch.enable_grad():
+        return _saliency(model, extractor, waveform, label)
+
+
+def _saliency(model, extractor: SERFeatureExtractor, waveform: np.ndarray, label: str | None) -> Saliency:
     device = model.device
     clip = torch.as_tensor(waveform[: round(MAX_S * extractor.sampling_rate)], dtype=torch.float32, device=device)
     with torch.no_grad():

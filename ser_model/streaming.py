@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .audio import StreamResampler, prepare_waveform
+from .audio import AudioError, StreamResampler, prepare_waveform
+from .feature_extraction_ser import PEAK_LIMIT
 from .inference import (
     MIN_DURATION_S,
     VOICE,
@@ -76,11 +77,14 @@ class LiveRecognizer:
         """
         if not len(samples):
             return None
+        samples = prepare_waveform(samples, sampling_rate, sampling_rate)  # refused, it leaves no trace
+        if (peak := float(np.abs(samples).max())) > PEAK_LIMIT:
+            raise AudioError(f"the samples peak at {peak:g} where full scale is 1; give floats within it, or integers")
         if sampling_rate != self._rate_hz:
             self.reset()
             self._rate_hz = sampling_rate
             self._resampler = StreamResampler(sampling_rate, self._window_hz, RESAMPLER_CHUNK)
-        fresh = self._resampler.push(prepare_waveform(samples, sampling_rate, sampling_rate))
+        fresh = self._resampler.push(samples)
         rate = self._window_hz
         self._window = np.concatenate([self._window, fresh])[-round(WINDOW_S * rate) :]
         self._samples += len(fresh)

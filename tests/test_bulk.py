@@ -183,6 +183,8 @@ def test_a_finished_csv_is_not_written_over(recognizer, files, tmp_path):
     (output := tmp_path / "out.csv").write_text("mine")
     with pytest.raises(BulkError, match="is there already; delete it or choose another --output"):
         predict_files(recognizer, files, output, PartialState())
+    with pytest.raises(BulkError, match="is a folder; name a CSV file to write"):
+        predict_files(recognizer, files, tmp_path, PartialState())
     assert output.read_text() == "mine"
 
 

@@ -29,6 +29,7 @@ from ser_model.inference import (
     Recording,
     adjective,
     audio_files,
+    shared_out,
     voice_message,
     write_predictions,
 )
@@ -87,13 +88,18 @@ def test_path_bytes_file_and_samples_answer_alike(recognizer, voice_path):
     expected = recognizer(voice_path).scores
     with open(voice_path, "rb") as file:
         tensor = torch.from_numpy(samples if samples.ndim == 1 else samples.mean(axis=1))
-        for source, sampling_rate in [(voice_path.read_bytes(), None), (file, None), (samples, rate), (tensor, rate)]:
+        content = voice_path.read_bytes()
+        for source, sampling_rate in [
+            *((held, None) for held in (content, bytearray(content), memoryview(content), file)),
+            *((held, rate) for held in (samples, tensor)),
+        ]:
             assert recognizer(source, sampling_rate).scores == pytest.approx(expected, abs=1e-5)
     decoded, path = (
         {"array": samples, "sampling_rate": rate, "path": "x.wav"},
         str(voice_path),
     )  # as `datasets` has them
-    for clip in (decoded, {"bytes": voice_path.read_bytes(), "path": "x.wav"}, {"bytes": None, "path": path}):
+    of_pipeline = {"raw": samples, "sampling_rate": rate}
+    for clip in (decoded, of_pipeline, {"bytes": content, "path": "x.wav"}, {"bytes": None, "path": path}):
         assert recognizer(clip).scores == pytest.approx(expected, abs=1e-5)
         assert len(recognizer.load(clip)) == len(recognizer.load(voice_path))
 
@@ -102,6 +108,22 @@ def test_path_bytes_file_and_samples_answer_alike(recognizer, voice_path):
 def test_what_is_no_recording_is_refused_with_the_way_to_give_samples(recognizer, source):
     with pytest.raises(AudioError, match=r"came; give a path, .*: recognizer\(samples, sampling_rate=...\)"):
         recognizer(source, RATE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int16])
+def test_samples_of_any_type_are_heard(recognizer, voice, dtype):
+    scale = 2**15 if dtype == torch.int16 else 1
+    tensor = (torch.from_numpy(voice) * scale).to(dtype)
+    expected = recognizer(voice, RATE).scores
+    [together] = recognizer.recognize([tensor])
+    assert together.scores == recognizer(tensor, RATE).scores == pytest.approx(expected, abs=0.05)
+
+
+def test_windows_that_cannot_be_heard_are_refused(recognizer, voice):
+    with pytest.raises(AudioError, match="no finite numbers"):
+        recognizer.recognize([voice * np.nan])
+    with pytest.raises(AudioError, match="peak at"):
+        recognizer.recognize([voice / np.abs(voice).max() * 100])
 
 
 def test_a_tensor_of_several_channels_is_refused(recognizer):
@@ -164,6 +186,22 @@ def test_long_recording_is_judged_in_windows_that_cover_its_speech(recognizer, v
     middle_s = (len(voice) + len(pause) / 2) / RATE
     assert not any(window.start_s <= middle_s - 2 and window.end_s >= middle_s + 2 for window in prediction.windows)
     assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_no_moment_counts_twice_however_the_last_window_falls():
+    speech = [(0, 20), (30, 90)]
+    spans = [(0, 40), (20, 60), (40, 80), (50, 90)]
+    assert shared_out(spans, speech).tolist() == pytest.approx([25, 5 + 5 + 10 / 3, 5 + 10 / 3 + 10, 10 / 3 + 10 + 10])
+    assert shared_out(spans, speech).sum() == 80
+    assert shared_out([(0, 40), (60, 90)], speech).tolist() == [30, 30]
+
+
+def test_a_millisecond_more_changes_next_to_nothing(recognizer, voice):
+    """The last window then is almost the one before it."""
+    sound = np.concatenate([voice, voice[::-1], voice])[: 8 * RATE]
+    before, after = recognizer(sound, RATE), recognizer(np.pad(sound, (0, RATE // 1000)), RATE)
+    assert len(after.windows) == len(before.windows) + 1
+    assert after.scores == pytest.approx(before.scores, abs=2e-3)
 
 
 def test_batch_answers_as_one_by_one(recognizer, voice):

@@ -177,6 +177,21 @@ def test_halved_it_answers_as_before(joined, tmp_path):
     torch.testing.assert_close(moved.likeness, expected.likeness, atol=0.01, rtol=0)
 
 
+def test_halved_it_stays_so_when_its_likeness_is_learnt_anew(joined, synthetic_corpora, tmp_path):
+    folder = Path(shutil.copytree(joined, tmp_path / "joined"))
+    assert main(["halve", str(folder)]) == 0
+    size = (folder / "model.safetensors").stat().st_size
+    assert main(["likeness", str(folder), "--data-dir", str(synthetic_corpora)]) == 0
+    assert (folder / "model.safetensors").stat().st_size == size
+
+
+def test_weights_in_several_files_are_not_halved(joined, tmp_path):
+    model = AutoModelForAudioClassification.from_pretrained(joined)
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    with pytest.raises(SystemExit, match="in several files; save the model in one"):
+        main(["halve", str(tmp_path)])
+
+
 def test_what_is_no_model_cannot_be_halved(tmp_path):
     with pytest.raises(SystemExit, match="model.safetensors"):
         main(["halve", str(tmp_path)])

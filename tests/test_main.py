@@ -1,6 +1,7 @@
 """What the command line refuses before anything is loaded."""
 
 import pytest
+from transformers import Wav2Vec2Config
 
 from ser_model import __version__
 from ser_model.__main__ import main
@@ -99,3 +100,32 @@ def test_ctrl_c_ends_in_a_word(monkeypatch, capsys):
     monkeypatch.setattr("ser_model.__main__.load_settings", interrupt)
     assert main(["explore", "--config", "x.yaml", "--data-dir", ".", "--output", "out"]) == 130
     assert capsys.readouterr().err == "stopped\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["predict", ""],
+        ["predict", "examples", "--output", ""],
+        ["timeline", "examples", "--output-dir", ""],
+        ["predict", "examples", "--device", "meta"],
+    ],
+)
+def test_an_empty_path_and_a_device_that_computes_nothing_are_refused(command, capsys):
+    with pytest.raises(SystemExit):
+        main(command)
+    said = capsys.readouterr().err
+    assert "an empty path came; name a file or a folder" in said or "'meta' computes nothing; take cpu" in said
+
+
+@pytest.mark.parametrize("option", ["--output", "--predictions"])
+def test_a_folder_in_place_of_a_file_is_refused_before_hours_of_evaluation(option, tmp_path):
+    command = ["evaluate", "checkpoints/ser-cnn-8", "--config=configs/ravdess_tess_cnn.yaml", "--data-dir=data"]
+    with pytest.raises(SystemExit, match="is a folder; name a file to write"):
+        main([*command, option, str(tmp_path)])
+
+
+def test_a_model_of_another_kind_is_called_so(tmp_path):
+    Wav2Vec2Config().save_pretrained(tmp_path)
+    with pytest.raises(SystemExit, match="is a model of the kind 'wav2vec2'; this works with those of train.py alone"):
+        main(["export", str(tmp_path), str(tmp_path / "model.onnx")])

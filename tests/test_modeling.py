@@ -323,6 +323,19 @@ def test_ignore_mismatched_sizes_swaps_the_head_alone(tmp_path):
     assert not torch.equal(swapped.classifier.weight, model.classifier.weight[:2])
 
 
+@pytest.mark.parametrize("auto", [False, True])
+def test_labels_that_are_known_keep_their_weights_among_more_or_fewer(tmp_path, auto):
+    model = make_model(calibration_temperature=2.5)
+    model.save_pretrained(tmp_path)
+    kind = AutoModelForAudioClassification if auto else SERForAudioClassification
+    for names in (["sad", "tense"], ["neutral", "happy", "sad", "angry", "tense"]):
+        loaded = kind.from_pretrained(tmp_path, id2label=dict(enumerate(names)), ignore_mismatched_sizes=True)
+        assert list(loaded.config.id2label.values()) == names and loaded.config.calibration_temperature == 1.0
+        for row, name in enumerate(names[:-1]):
+            assert torch.equal(loaded.classifier.weight[row], model.classifier.weight[model.config.label2id[name]])
+        assert not loaded.classifier.bias[-1] and loaded.classifier.weight[-1].any()
+
+
 def test_a_new_head_takes_over_no_calibration_of_the_old_one(tmp_path, caplog):
     model = make_model(calibration_temperature=2.5, training_split="abc")
     model.set_likeness(torch.ones(model.ser.pooling.output_size), 0.5)

@@ -75,7 +75,7 @@ FAULTS = {
         "nothing of the size in config.json and model.safetensors can be made here",
     ),
     "other labels": (setting("config.json", id2label={"0": "a", "1": "b"}), "of another network than config.json"),
-    "another network": (setting("config.json", backbone="gru"), "lacks 32 weights of the network in config.json"),
+    "another network": (setting("config.json", backbone="gru"), "32 weights of the network in config.json are not in"),
     "unknown network": (setting("config.json", backbone="nope"), "unknown backbone 'nope'"),
     "unknown feature setting": (setting("preprocessor_config.json", n_mfc=3), "did you mean 'n_mfcc'"),
     "features of another size": (

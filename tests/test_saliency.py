@@ -122,6 +122,24 @@ def test_a_long_clip_is_explained_from_its_start(model, extractor, voices):
     assert found.weights.shape[1] == 1 + round(MAX_S / found.hop_s)
 
 
+def test_a_map_needs_no_gradients_around_it(model, extractor, voices):
+    with torch.inference_mode():
+        assert saliency(model, extractor, voices[0]).weights.any()
+
+
+@pytest.mark.parametrize(
+    ("waveform", "label", "said"),
+    [
+        (np.zeros((RATE, 2), np.float32), None, r"shape \(16000, 2\) came; give one channel"),
+        (np.zeros(0, np.float32), None, r"shape \(0,\) came"),
+        (np.zeros(RATE, np.float32), "hapy", "'hapy' is no label of the model; it has neutral"),
+    ],
+)
+def test_what_has_no_map_is_refused_in_a_sentence(model, extractor, waveform, label, said):
+    with pytest.raises(ValueError, match=said):
+        saliency(model, extractor, waveform, label)
+
+
 def test_features_of_others_are_refused(model):
     with pytest.raises(ValueError, match="needs the features of a SERFeatureExtractor"):
         saliency(model, object(), np.zeros(RATE, np.float32))

@@ -119,5 +119,11 @@ def test_odd_chunks(recognizer):
     live = live_recognizer(recognizer)
     assert live.push(RATE, np.zeros(0, np.int16)) is None
     assert live.push(RATE, np.zeros((100, 2), np.int16)) is None
-    with pytest.raises(AudioError, match="sampling rate"):
-        live.push(10, np.zeros(100, np.int16))
+    for rate in (10, 0, -1, None):
+        with pytest.raises(AudioError, match="sampling rate"):
+            live.push(rate, np.zeros(100, np.int16))
+    with pytest.raises(AudioError, match="peak at 30000"):
+        live.push(RATE, np.full(100, 3e4, np.float32))
+    assert live.push(RATE, np.zeros(RATE, np.int16)).heard_s == pytest.approx(
+        1, abs=0.02
+    )  # what was refused is not in it

@@ -506,7 +506,9 @@ class SERFeatureExtractor(FeatureExtractionMixin):
                 f"padding is {padding!r}, max_length {max_length}, pad_to_multiple_of {pad_to_multiple_of}; clips are "
                 "padded to the longest of them, so leave these out"
             )
-        clips = [torch.as_tensor(np.asarray(clip["input_features"]), dtype=torch.float32)[None] for clip in features]
+        if not features:
+            raise ValueError("no clips came to be padded; give one or more")
+        clips = [_as_float(clip["input_features"])[None] for clip in features]
         masks = [
             torch.as_tensor(np.asarray(clip.get("attention_mask", np.ones(real.shape[1]))), dtype=torch.long)[None]
             for clip, real in zip(features, clips, strict=True)
@@ -678,6 +680,10 @@ def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     num_frames = max(mask.shape[1] for _, mask in parts)
     padded = [pad_frames(features, mask, num_frames) for features, mask in parts]
     return torch.cat([features for features, _ in padded]), torch.cat([mask for _, mask in padded])
+
+
+def _as_float(values) -> Tensor:
+    return values.float() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values), dtype=torch.float32)
 
 
 def _column(name: str, values: list) -> Tensor:

@@ -304,12 +304,15 @@ class SERForAudioClassification(SERPreTrainedModel):
     ):
         """As usual, and the head belongs to the labels that the model is given, not only to their number.
 
-        Labels that the saved model knows keep their weights, in whatever order they come. Others, like a head of
-        another size, get new weights if `ignore_mismatched_sizes` lets them in, and the old calibration is dropped.
+        Labels that the saved model knows keep their weights, in whatever order they come. Others get new weights if
+        `ignore_mismatched_sizes` lets them in, as it lets in more or fewer; then the old calibration is dropped.
 
         Raises:
             ValueError: as many labels as before, some of them unknown, without `ignore_mismatched_sizes`.
         """
+        wanted = None
+        if ignore_mismatched_sizes and pretrained_model_name_or_path is not None:
+            wanted = cls._labels_of_another_number(pretrained_model_name_or_path, kwargs)
         model, report = super().from_pretrained(
             pretrained_model_name_or_path,
             *args,
@@ -319,15 +322,47 @@ class SERForAudioClassification(SERPreTrainedModel):
         )
         if "classifier.weight" in {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}:
             model.forget_calibration()
+        elif wanted is not None:
+            saved, model.config.id2label = model.config.id2label, wanted
+            model._take_over_head(saved, may_be_new=True)
+            model.forget_calibration()
         elif pretrained_model_name_or_path is not None:  # a state dict alone tells no labels
-            from_hub = {key: kwargs[key] for key in HUB_KEYS if key in kwargs}
-            saved = cls.config_class.get_config_dict(pretrained_model_name_or_path, **from_hub)[0].get("id2label")
+            saved = cls._saved_labels(pretrained_model_name_or_path, kwargs)
             if saved is not None:
                 model._take_over_head(saved, ignore_mismatched_sizes)
         return (model, report) if output_loading_info else model
 
+    @classmethod
+    def _saved_labels(cls, name_or_path, kwargs: dict) -> dict[str, str] | None:
+        from_hub = {key: kwargs[key] for key in HUB_KEYS if key in kwargs}
+        return cls.config_class.get_config_dict(name_or_path, **from_hub)[0].get("id2label")
+
+    @classmethod
+    def _labels_of_another_number(cls, name_or_path, kwargs: dict) -> dict[int, str] | None:
+        """Those asked for, if they are more or fewer than the saved ones; None otherwise.
+
+        The saved ones take their place in `kwargs`, so that the head is loaded as it was saved.
+        """
+        saved, config = cls._saved_labels(name_or_path, kwargs), kwargs.get("config")
+        if isinstance(config, cls.config_class):  # as the Auto classes call it
+            asked = config
+        elif config is None and kwargs.get("id2label") is not None:
+            asked = cls.config_class(id2label=kwargs["id2label"], label2id=kwargs.get("label2id"))
+        else:
+            return None
+        if saved is None or len(saved) == asked.num_labels:
+            return None
+        if config is None:
+            kwargs["id2label"] = saved
+            for key in ("label2id", "num_labels"):
+                kwargs.pop(key, None)
+        else:
+            kwargs["config"] = copy.deepcopy(config)
+            kwargs["config"].id2label = saved
+        return asked.id2label
+
     def _take_over_head(self, saved: dict[str, str], may_be_new: bool) -> None:
-        """From the labels that its rows were saved for to those of the config, of which there are as many."""
+        """From the labels that its rows were saved for to those of the config."""
         wanted, self.config.id2label = self.config.id2label, saved
         row_of = self.config.label2id
         unknown = [label for label in wanted.values() if label not in row_of]
