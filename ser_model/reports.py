@@ -16,6 +16,7 @@ from .disk import write_whole
 from .labels import LabelScheme
 from .metrics import PRECISION, TEMPERATURES
 from .predictions import GROUPS, Predictions
+from .pretrained import is_halved
 from .run_files import (
     CARD,
     CONFUSION,
@@ -31,6 +32,7 @@ from .run_files import (
     SHARED_SPEAKERS,
     SPLIT,
     UNSEEN_SPEAKERS,
+    WEIGHTS,
 )
 from .settings import Settings, save_settings
 
@@ -124,6 +126,8 @@ def write_card(
         reliability_picture(test["reliability"], folder / RELIABILITY)
     if "history" in results[0]:
         curves_picture(results[0]["history"], results[0]["best_epoch"], folder / CURVES)
+    if (folder / WEIGHTS).is_file() and is_halved(folder):
+        results = [results[0] | {"halved": True}, *results[1:]]
     (folder / CARD).write_text(model_card(settings, scheme, results, name), encoding="utf-8")
 
 
@@ -485,7 +489,12 @@ def recipe_words(settings: Settings) -> str:
 
 
 def commands(settings: Settings, result: dict) -> list[str]:
-    """What trains it again; `settings.yaml` holds what the command line changed too."""
+    """What makes it again; `settings.yaml` holds what the command line changed too."""
+    return [*training_commands(settings, result), *(["python -m ser_model halve OUT"] if "halved" in result else [])]
+
+
+def training_commands(settings: Settings, result: dict) -> list[str]:
+    """What trains it, and joins what was trained."""
     train = "accelerate launch train.py --data-dir DATA"
     if "cross_validation" not in result:
         return [f"{train} --config settings.yaml --output-dir OUT"]
@@ -507,6 +516,7 @@ def making(settings: Settings, result: dict) -> str:
     seeds = [str(member["seed"]) for member in result.get("members", [])]
     seeds = f"Seeds {' and '.join(seeds)}" if seeds else f"Seed {settings.seed}"
     size = f" The network has {result['parameters']:,} parameters." if "parameters" in result else ""
+    size += " Its weights are stored in half precision; they load as float32." if "halved" in result else ""
     return (
         f"{seeds}, split {result['split_hash'][:12]}; training took {took}{on}.{size} The split is in "
         "`split.json`, every setting in `settings.yaml`, every figure in `metrics.json`.\n"

@@ -183,6 +183,8 @@ def test_halved_it_stays_so_when_its_likeness_is_learnt_anew(joined, synthetic_c
     size = (folder / "model.safetensors").stat().st_size
     assert main(["likeness", str(folder), "--data-dir", str(synthetic_corpora)]) == 0
     assert (folder / "model.safetensors").stat().st_size == size
+    assert main(["card", str(folder)]) == 0
+    assert "python -m ser_model halve OUT\n" in (folder / "README.md").read_text()
 
 
 def test_weights_in_several_files_are_not_halved(joined, tmp_path):
