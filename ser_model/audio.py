@@ -1,8 +1,8 @@
 """Any sound file, bytes or array -> one mono float32 waveform.
 
-    soundfile (wav, flac, mp3, ogg, opus, aiff)  -+
-    PyAV (m4a, webm, mp4, amr, aac, wma, mkv)    -+-> blocks -> mean of channels -> resample -> (T,) float32
-    numpy array (T,) or (T, C)                   -+
+    soundfile (wav, flac, ogg, opus, aiff)           -+
+    PyAV (mp3, m4a, webm, mp4, amr, aac, wma, mkv)   -+-> blocks -> mean of channels -> resample -> (T,) float32
+    numpy array (T,) or (T, C)                       -+
 
 Files from strangers are read here: decoding goes block by block and stops at a duration limit, nothing a file refers to
 is opened, and whatever is wrong ends in an `AudioError`, whose message may be shown as it is.
@@ -42,6 +42,9 @@ RESAMPLE_BLOCK_SAMPLES = 2**20  # 22 s at 48 kHz: most recordings are resampled 
 FULL_SCALE = 0.999  # from here on a sample is clipped: 16-bit converters stop at 32767 / 32768, 10-bit ones at 0.998
 MAX_KERNEL_SAMPLES = 1_000_000  # 4 MB; exact for every usual rate (11 025 Hz is the largest: 441 x 640)
 CUT_SHORT_SHARE = 0.95  # mp3 frame counts are off by 1 %, so a little less than promised means nothing
+MORE_S = 0.2  # that packets hold beyond what soundfile gave, and it has stopped too early
+GAP_S, MAX_GAP_S = 0.2, 3600.0  # between the times of two frames: silence; beyond an hour a clock that was set
+UNKNOWN_FRAMES = 2**62  # and more: what libsndfile calls the length of a FLAC that was written into a pipe
 UNKNOWN_LENGTH_BYTES = 0x7FFF_0000  # who writes a wav into a pipe promises this much or more: "until the end"
 
 # Sample type: the value of silence, and that of full scale above it.
@@ -146,11 +149,10 @@ def stated_duration_s(source: str | os.PathLike | bytes | BinaryIO) -> float | N
         AudioError: it cannot be opened.
     """
     with _opened(source) as file:
-        file.seek(0)
         try:
-            with soundfile.SoundFile(_Nameless(file)) as sound:
-                return sound.frames / sound.samplerate
-        except soundfile.LibsndfileError:
+            with _soundfile(file) as sound:
+                return sound.frames / sound.samplerate if sound.frames < UNKNOWN_FRAMES else None
+        except (soundfile.LibsndfileError, _HandedOver):
             file.seek(0)
         try:
             with av.open(_Nameless(file), "r", container_options=AV_OPTIONS, metadata_errors="replace") as container:
@@ -335,7 +337,7 @@ def _decoded(file: BinaryIO, name: str, to_hz: int, max_duration_s: float, watch
             given += len(piece)
             yield piece
         finished = True
-    except soundfile.LibsndfileError as error:
+    except (soundfile.LibsndfileError, _HandedOver) as error:
         logger.debug("%s: soundfile: %s", name, error)
     if given and finished:
         return
@@ -354,16 +356,32 @@ def _decoded(file: BinaryIO, name: str, to_hz: int, max_duration_s: float, watch
         raise NoSoundError(f"the recording holds no sound (0 samples); {REMEDY}")
 
 
-def _soundfile_blocks(file: BinaryIO, name: str, watch: Watch) -> Iterator[Block]:
+class _HandedOver(Exception):  # noqa: N818  no error
+    """soundfile leaves the rest to PyAV."""
+
+
+def _soundfile(file: BinaryIO) -> soundfile.SoundFile:
+    if _first_mp3_frame(file):  # of variable bit rate, from a pipe, libsndfile guesses the length and reads no further
+        raise _HandedOver("an MP3")
     file.seek(0)
-    with soundfile.SoundFile(_Nameless(file)) as sound:
+    return soundfile.SoundFile(_Nameless(file))
+
+
+def _soundfile_blocks(file: BinaryIO, name: str, watch: Watch) -> Iterator[Block]:
+    with _soundfile(file) as sound:
         _check_channels(sound.channels)
         frames = 0
         while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             frames += len(block)
             yield sound.samplerate, block
-        if frames < CUT_SHORT_SHARE * (promised := _promised_frames(sound)):
-            watch.damage(name, f"the header promises {promised:.0f} frames, {frames} are there; it seems cut short")
+        if sound.format in ("OGG", "FLAC") and _packets_s(file) > frames / sound.samplerate + MORE_S:
+            raise _HandedOver(f"more follows the {frames} frames that were given")
+        _check_length(frames, _promised_frames(sound), name, watch)
+
+
+def _check_length(frames: int, promised: float, name: str, watch: Watch) -> None:
+    if frames < CUT_SHORT_SHARE * promised < UNKNOWN_FRAMES:
+        watch.damage(name, f"the header promises {promised:.0f} frames, {frames} are there; it seems cut short")
 
 
 def _promised_frames(sound: soundfile.SoundFile) -> float:
@@ -373,6 +391,39 @@ def _promised_frames(sound: soundfile.SoundFile) -> float:
         if bytes_there and promised_bytes < UNKNOWN_LENGTH_BYTES:
             return sound.frames * promised_bytes / bytes_there
     return sound.frames
+
+
+def _packets_s(file: BinaryIO) -> float:
+    """How long the packets of sound last together, none of which is decoded; 0 where that cannot be told.
+
+    Of files that were laid end to end, as Ogg allows, libsndfile reads the first.
+    """
+    file.seek(0)
+    try:
+        with av.open(_Nameless(file), "r", container_options=AV_OPTIONS, metadata_errors="replace") as container:
+            stream = container.streams.best("audio")
+            if stream is None or stream.time_base is None:
+                return 0.0
+            return float(sum(packet.duration or 0 for packet in container.demux(stream)) * stream.time_base)
+    except av.error.FFmpegError:
+        return 0.0
+
+
+def _first_mp3_frame(file: BinaryIO) -> bytes:
+    """The start of an MP3, behind its ID3 tag if it has one; nothing of any other file."""
+    file.seek(0)
+    head = file.read(10)
+    tag_bytes = 10 + sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False))
+    file.seek(tag_bytes if head.startswith(b"ID3") else 0)
+    frame = file.read(2048)
+    is_layer_3 = len(frame) > 1 and frame[0] == 0xFF and frame[1] & 0xE6 == 0xE2  # ISO 11172-3, 2.4.1.3: sync, layer
+    return frame if is_layer_3 else b""
+
+
+def _states_length(file: BinaryIO) -> bool:
+    """Whether an MP3 tells how many frames it has; else their number is a guess."""
+    first_frame = _first_mp3_frame(file)
+    return any(name in first_frame for name in (b"Xing", b"Info", b"VBRI"))
 
 
 def _av_blocks(file: BinaryIO, name: str, watch: Watch) -> Iterator[Block]:
@@ -385,7 +436,7 @@ def _av_blocks(file: BinaryIO, name: str, watch: Watch) -> Iterator[Block]:
             raise AudioError(f"the sound is of an unknown kind; {REMEDY}")
         _use_plain_channel_order(stream.codec_context)
         reader = _FrameReader()
-        broken_packets = 0
+        broken_packets, expected_s, decoded = 0, None, 0
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
@@ -393,9 +444,28 @@ def _av_blocks(file: BinaryIO, name: str, watch: Watch) -> Iterator[Block]:
                 broken_packets += 1
                 continue
             for frame in frames:
+                if expected_s is not None and frame.time is not None:
+                    yield from _silence(frame, frame.time - expected_s)
+                lasts_s = frame.samples / frame.sample_rate
+                expected_s = max(expected_s or 0.0, frame.time or 0.0) + lasts_s
+                decoded += frame.samples
                 yield from reader.blocks(frame)
+        if container.format.name == "mp3" and container.duration and _states_length(file):
+            promised = container.duration / av.time_base * (stream.rate or 0)
+            _check_length(decoded, promised, name, watch)
         if broken_packets:
             watch.damage(name, f"{broken_packets} packets could not be decoded; it seems damaged or cut short")
+
+
+def _silence(frame: av.AudioFrame, gap_s: float) -> Iterator[Block]:
+    """What lies in a gap before a frame: recorders leave out silence, and players wait that long."""
+    if not GAP_S < gap_s <= MAX_GAP_S:
+        return
+    left = round(gap_s * frame.sample_rate)
+    while left:
+        length = min(left, BLOCK_FRAMES)
+        yield frame.sample_rate, np.zeros((length, frame.layout.nb_channels), np.float32)
+        left -= length
 
 
 def _use_plain_channel_order(context: av.AudioCodecContext) -> None:

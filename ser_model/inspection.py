@@ -1,6 +1,6 @@
 """What each file holds: decoded once, measured, checked for damage, and kept on disk.
 
-    <cache folder>/v1/  sounds-<id>.arrow        name and stamp of each file, and the fields of `Sound`
+    <cache folder>/v2/  sounds-<id>.arrow        name and stamp of each file, and the fields of `Sound`
                         sounds-16000-<id>.arrow  the same, and the waveform (T,) float32 at 16 kHz
 
 A shard is written under another name, renamed when it is whole, and never changed. So a process that is killed leaves
@@ -246,7 +246,7 @@ def _sounds(
 ) -> tuple[list[Sound], list[Row | None]]:
     names = [os.path.abspath(path) for path in paths]
     stamps = {name: _stamp(name) for name in names}
-    folder = Path(cache_dir or default_cache_dir()) / "v1"
+    folder = Path(cache_dir or default_cache_dir()) / "v2"
     known = _look_up(folder, stamps, sampling_rate)
     unusable: dict[str, Sound] = {}
     if todo := [(name, stamp) for name, stamp in stamps.items() if name not in known]:

@@ -18,8 +18,8 @@ from .disk import write_whole
 from .metrics import (
     coverage_at_precision,
     emotion_metrics,
-    expected_calibration_error,
     metrics_by_group,
+    overconfidence,
     softmax,
     speaker_intervals,
 )
@@ -178,12 +178,12 @@ class Predictions:
 
     def figures(self) -> dict:
         """Those of `emotion_metrics`, coverage at PRECISION, `interval`, and those of each of GROUPS; of several runs
-        also the ECE of each, for in that of all together their errors to either side cancel out.
+        also the overconfidence of each, for in the ECE of all together errors to either side cancel out.
         """
         figures = emotion_metrics(self.shares(), self.labels, self.names)
         runs = [fold for seed in self.parted("seed").values() for fold in seed.parted("fold").values()]
         if len(runs) > 1:
-            figures["ece_of_runs"] = [round(expected_calibration_error(own.shares(), own.labels), 5) for own in runs]
+            figures["overconfidence_of_runs"] = [round(overconfidence(own.shares(), own.labels), 5) for own in runs]
         figures["coverage"] = round(coverage_at_precision(self.shares(), self.labels), 5)
         figures["interval"] = self.interval()
         return figures | {f"by_{key}": self.by(key) for key in GROUPS}

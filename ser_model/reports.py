@@ -155,6 +155,7 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], nam
         MEASURED,
         f"Each emotion, {protocol_words(result)}:\n",
         class_table(result, scheme.names),
+        *never_right(result["test"]),
         f"![Confusion matrix: rows are true, columns are answered, with the share of the row]({CONFUSION})\n",
         f"Most often mistaken: {', '.join(mistakes(result, scheme.names)) or 'nothing'}.\n",
         calibration(result),
@@ -353,6 +354,19 @@ def class_table(result: dict, names: Sequence[str]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
+def never_right(test: dict) -> list[str]:
+    """A sentence on the emotions that no answer got right, of all clips or of a corpus or sex: a mean hides them."""
+    missed = [label for label, recall in test["recall"].items() if recall == 0]
+    of_groups = [
+        f"{label} of {name}"
+        for part in ("by_corpus", "by_sex")
+        for name, figures in test.get(part, {}).items()
+        for label, recall in figures.get("recall", {}).items()
+        if recall == 0 and label not in missed
+    ]
+    return [f"Never recognized: {', '.join([*missed, *of_groups])}.\n"] if missed or of_groups else []
+
+
 def mistakes(result: dict, names: Sequence[str], most: int = 3) -> list[str]:
     """The commonest wrong answers: "happy taken for angry (161 of 232)"."""
     confusion = np.array(result["test"]["confusion_matrix"])
@@ -386,11 +400,11 @@ def calibration(result: dict) -> str:
         f"Scores are calibrated by a temperature{fitted} fitted on {on}. {tested} confidence and accuracy lie "
         f"{100 * result['test']['ece']:.1f} points apart on average (ECE over 15 bins)."
     )
-    if single := result["test"].get("ece_of_runs"):
-        low, high = (f"{100 * end(single):.0f}" for end in (min, max))
+    if single := result["test"].get("overconfidence_of_runs"):
+        low, high = (f"{100 * end(single):+.0f}" for end in (min, max))
         lines[-1] += (
-            f" Of a single run, on its own test speakers, it is {low} to {high} points: what they err on either side "
-            "cancels out."
+            f" Of a single run, on its own test speakers, confidence less accuracy is {low} to {high} points, "
+            "which cancels out."
         )
     if "temperature" in result and np.isclose(result["temperature"], TEMPERATURES, rtol=1e-3).any():
         end = (

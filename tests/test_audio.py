@@ -43,6 +43,54 @@ def test_every_format_gives_the_tone(name):
     assert np.abs(waveform[4000:12_000]).max() == pytest.approx(0.5, abs=0.1)
 
 
+def mp3(samples: np.ndarray, kbit_s: int) -> bytes:
+    """As it is written into a pipe: no header says how many frames there are."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp3", options={"write_xing": "0", "id3v2_version": "0"}) as output:
+        stream = output.add_stream("libmp3lame", rate=16_000, layout="mono", options={"b": f"{kbit_s}k"})
+        frame = av.AudioFrame.from_ndarray(samples.astype(np.float32)[None], format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        output.mux([*stream.encode(frame), *stream.encode(None)])
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kbit_s", [(64, 8), (8, 64)])
+def test_an_mp3_whose_bit_rate_varies_is_heard_to_its_end_without_a_warning(kbit_s, caplog, capfd):
+    sound = b"".join(mp3(tone(16_000, 8.0), rate) for rate in kbit_s)
+    assert len(load_audio(sound)) / 16_000 == pytest.approx(16, abs=0.3)
+    assert not caplog.messages and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("container", "subtype"), [("OGG", "OPUS"), ("OGG", "VORBIS"), ("FLAC", "PCM_16")])
+def test_recordings_laid_end_to_end_are_heard_to_the_last(container, subtype):
+    sound = with_soundfile(tone(), format=container, subtype=subtype)
+    assert len(load_audio(2 * sound)) == pytest.approx(2 * len(load_audio(sound)), abs=400)
+
+
+def test_silence_that_a_recorder_left_out_is_heard_as_silence():
+    """Two seconds of a tone, whose second half comes at 5 s."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="webm") as output:
+        stream = output.add_stream("libopus", rate=48_000, layout="mono")
+        for number, samples in enumerate(tone(duration_s=2.0).astype(np.float32).reshape(100, 1, 960)):
+            frame = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+            frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
+            frame.pts = 960 * number + 4 * 48_000 * (number >= 50)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    waveform = load_audio(file.getvalue())
+    assert len(waveform) / 16_000 == pytest.approx(6, abs=0.1)
+    loud = np.abs(waveform).reshape(-1)[: 6 * 16_000 - 1600].reshape(-1, 1600).max(axis=1) > 0.1
+    assert loud[:9].all() and not loud[11:49].any() and loud[51:].all()
+
+
+def test_the_length_of_a_flac_from_a_pipe_is_unknown(tmp_path):
+    sound = bytearray(with_soundfile(tone(), format="FLAC"))
+    sound[21:26] = bytes([sound[21] & 0xF0, 0, 0, 0, 0])  # of its samples; 0 is unknown
+    assert audio.stated_duration_s(bytes(sound)) is None
+    assert len(load_audio(bytes(sound))) == 16_000
+
+
 def test_path_bytes_and_file_object_give_the_same(tmp_path, wav):
     for name, data in {"tone.wav": wav, "tone.m4a": FORMATS["m4a"]()}.items():
         path = tmp_path / name

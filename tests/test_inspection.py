@@ -334,7 +334,7 @@ def test_after_a_kill_half_way_the_rest_alone_is_decoded(tmp_path, cache, decode
 def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path, cache):
     files = write_many(tmp_path, 2)
     inspect_files(files[:1], cache_dir=cache)
-    old, fresh = (cache / "v1" / f"sounds-{age}.unfinished" for age in ("old", "fresh"))
+    old, fresh = (cache / "v2" / f"sounds-{age}.unfinished" for age in ("old", "fresh"))
     old.touch()
     fresh.touch()
     os.utime(old, (time.time() - 2 * inspection.ABANDONED_S,) * 2)

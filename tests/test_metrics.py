@@ -15,6 +15,7 @@ from ser_model.metrics import (
     expected_calibration_error,
     fit_temperature,
     metrics_by_group,
+    overconfidence,
     reliability,
     softmax,
     speaker_intervals,
@@ -245,3 +246,9 @@ def test_clips_of_one_confidence_are_answered_together():
     for references in ([0, 1, 0], [1, 0, 0]):  # the order of rows decides nothing
         assert coverage_at_precision(probabilities, np.array(references), 0.9) == 0.0
         assert coverage_at_precision(probabilities, np.array(references), 0.6) == 1.0
+
+
+def test_overconfidence_has_a_sign():
+    shares = np.array([[0.9, 0.1], [0.6, 0.4]])
+    assert overconfidence(shares, np.array([0, 1])) == pytest.approx(0.25)
+    assert overconfidence(shares, np.array([0, 0])) == pytest.approx(-0.25)

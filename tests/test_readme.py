@@ -162,8 +162,9 @@ def test_figures_are_those_of_the_card():
         assert re.search(
             rf"\({corpus['count']} clips\) \| {corpus['uar']:.3f} \|.*\| {corpus['accuracy']:.3f} \|", README
         )
-    for end in (min, max):
-        assert f"{100 * end(test['ece_of_runs']):.0f}" in LIMITS.partition("of a single fold\n  it is ")[2][:20]
+    low, high = (100 * end(test["overconfidence_of_runs"]) for end in (min, max))
+    assert f"between {-low:.0f} points below its accuracy and {high:.0f} above" in LIMITS
+    assert test["by_corpus"]["tess"]["recall"]["happy"] == 0 and "happy, which it never recognizes there" in README
 
 
 def test_what_worse_conditions_cost_is_what_the_card_says():

@@ -19,6 +19,7 @@ from ser_model.reports import (
     confusion_picture,
     interval_words,
     model_card,
+    never_right,
     protocol_words,
     reliability_picture,
     write_card,
@@ -329,3 +330,10 @@ def test_card_command_names_what_is_missing(tmp_path, absent):
     (tmp_path / ({"metrics.json", "settings.yaml"} - {absent}).pop()).write_text('{"test": {}}')
     with pytest.raises(SystemExit, match=absent):
         main(["card", str(tmp_path)])
+
+
+def test_what_is_never_recognized_is_told_of_each_corpus_and_sex():
+    test = {"recall": {"happy": 0.4, "sad": 0.0}, "by_sex": {"male": {"recall": {"happy": 0.5, "sad": 0.0}}}}
+    test["by_corpus"] = {"ravdess": {"recall": {"happy": 0.7, "sad": 0.0}}, "tess": {"recall": {"happy": 0.0}}}
+    assert never_right(test) == ["Never recognized: sad, happy of tess.\n"]
+    assert never_right({"recall": {"happy": 0.1}}) == []

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-POWER_FLOOR = 1e-10  # -100 dB of full scale: below the quantisation noise of 16-bit audio
+POWER_FLOOR = 1e-10  # of spectra that the window does not normalise: some 65 dB below 16-bit quantisation noise
 HIGHEST_HARMONIC_HERTZ = 4_000.0  # above, voices have few, and telephones none
 FILTERS_A_BLOCK = 10  # fewer multiply fewer zeros, but more often
 LOWEST_A_HERTZ = 27.5  # the A four octaves below 440 Hz; octaves of chroma are counted from it
@@ -162,7 +162,7 @@ def dct_matrix(n_mfcc: int, n_mels: int, lifter: float = 0.0) -> Tensor:
 
 
 def power_to_db(power: Tensor, mask: Tensor, top_db: float | None = None, relative: bool = False) -> Tensor:
-    """Power (B, F, L) -> decibels, of full scale or, if `relative`, of the utterance's own loudest value.
+    """Power (B, F, L) -> decibels of its own unit or, if `relative`, of the utterance's own loudest value.
 
     `top_db` lifts all that lies further below that loudest value. `mask` (B, L) keeps padding out of the search for it.
     """

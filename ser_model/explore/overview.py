@@ -62,7 +62,7 @@ def counts_section(findings: Findings, draw: Draw) -> Section:
     count_rows = []
     for by, key in keys.items():
         for name, group in _grouped(clips, key).items():
-            speakers = len({clip.utterance.speaker for clip in group})
+            speakers = speaker_count(group)
             count_rows.append([by, name, len(group), speakers, _hours(group), _percent(len(group), len(clips))])
 
     def picture(by: str, names: Sequence[str], counts: Mapping, caption: str) -> Picture:
@@ -218,6 +218,12 @@ def balance_section(findings: Findings, draw: Draw) -> Section:
     )
 
 
+def speaker_count(clips: Sequence[Clip]) -> int | str:
+    """How many speakers are named; "unknown" where some clip names none."""
+    known = all(clip.utterance.speaker_known for clip in clips)
+    return len({clip.utterance.speaker for clip in clips}) if known else "unknown"
+
+
 def split_section(findings: Findings, draw: Draw) -> Section:
     split, labels = findings.split, findings.scheme.names
     if split is None:
@@ -226,11 +232,11 @@ def split_section(findings: Findings, draw: Draw) -> Section:
     rows, text = [], []
     for part in PARTS:
         clips = [clip for clip in findings.clips if clip.part == part]
-        speakers = sorted({clip.utterance.speaker for clip in clips})
-        rows.append([part, len(clips), _percent(len(clips), len(findings.clips)), len(speakers)])
+        speakers = sorted({clip.utterance.speaker for clip in clips if clip.utterance.speaker_known})
+        rows.append([part, len(clips), _percent(len(clips), len(findings.clips)), speaker_count(clips)])
         rows[-1] += [counts[label, part] for label in labels]
         more = f" and {len(speakers) - ROWS_SHOWN} more" if len(speakers) > ROWS_SHOWN else ""
-        text.append(f"Speakers of {part}: {', '.join(speakers[:ROWS_SHOWN])}{more}.")
+        text += [f"Speakers of {part}: {', '.join(speakers[:ROWS_SHOWN])}{more}."] if speakers else []
     says = "Speaker-disjoint: nobody in the test part is heard in training"
     if not split.speaker_disjoint:
         says = "Not speaker-disjoint: test speakers are heard in training, or unknown; it says little of a new voice"
