@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import httpx
 import pytest
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
@@ -27,11 +28,15 @@ def test_the_same_functions_are_mcp_tools(tmp_path):
                     sound = "data:audio/flac;base64," + base64.b64encode(CLIP.read_bytes()).decode()
                     heard = await session.call_tool("predict", {"recording": sound})
                     refused = await session.call_tool("predict", {"recording": f"{url}/gradio_api/info"})
-                    return tools, heard, refused
+                    upload = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.flac", CLIP.read_bytes())})
+                    own = f"{url}/gradio_api/file={upload.json()[0]}"  # as Gradio's own upload tool gives it
+                    again = await session.call_tool("predict", {"recording": own})
+                    return tools, heard, refused, again
 
-        tools, heard, refused = asyncio.run(ask())
+        tools, heard, refused, again = asyncio.run(ask())
     assert "The emotion in one recording" in tools["predict"].description
     assert "'status': 'voice'" in heard.content[0].text
+    assert again.content[0].text == heard.content[0].text
     assert refused.isError and "Only an uploaded file is taken" in refused.content[0].text
 
 

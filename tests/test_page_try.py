@@ -3,7 +3,9 @@
 import json
 import re
 
+import numpy as np
 import pytest
+import soundfile
 from playwright.sync_api import expect
 from serving import ROOT, open_settings, submit, upload, visit
 
@@ -86,6 +88,37 @@ def test_the_threshold_rewords_the_answer_without_hearing_again(page, clips):
     number.fill("0")
     number.press("Enter")
     expect(page.locator("#status .said")).to_have_text(sure)
+
+
+def test_a_threshold_that_rests_asks_for_nothing_more_and_may_be_emptied(page):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
+    open_settings(page)
+    page.locator("#threshold input[type=range]").focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    number = page.locator("#threshold input[type=number]")
+    expect(number).to_have_value("55")
+    number.fill("")
+    page.wait_for_timeout(1500)
+    settled = len(asked)
+    assert settled > 0
+    page.wait_for_timeout(1500)
+    assert len(asked) == settled
+    page.get_by_role("button", name="Angry", exact=True).click()
+    expect(page.locator("#status .said")).to_contain_text("This voice sounds angry")
+
+
+def test_an_example_takes_the_place_of_an_answer_that_is_on_its_way(page, clips, tmp_path):
+    sound, rate = soundfile.read(clips / "clip.wav")
+    soundfile.write(tmp_path / "long.wav", np.tile(sound, -(-400 * rate // len(sound))), rate)
+    upload(page, tmp_path / "long.wav")
+    page.locator("#submit").click()
+    page.get_by_role("button", name="Angry", exact=True).click()
+    expect(page.locator("#status .said")).to_contain_text("This voice sounds angry")
+    page.wait_for_timeout(6000)  # six minutes are heard by then
+    expect(page.locator("#status .said")).to_contain_text("This voice sounds angry")
+    expect(page.locator(".over-time")).to_have_count(0)
 
 
 def trim(page):

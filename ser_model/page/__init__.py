@@ -13,7 +13,7 @@ from ..labels import SURE_CONFIDENCE
 from ..run_files import SHARED_SPEAKERS
 from . import analyse, clips, developers, library, live, many
 from .answers import decimal
-from .context import Page
+from .context import Page, Threshold
 from .models import Models
 from .server import (
     MAX_UPLOAD_MB,
@@ -60,7 +60,7 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
         choice = gr.Dropdown(
             models.names, value=models.default, label=texts.label("page.model"), elem_id="model", render=False
         )
-        threshold = gr.Slider(
+        threshold = Threshold(
             0,
             100,
             round(100 * SURE_CONFIDENCE),

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import gradio as gr
 
@@ -147,6 +148,7 @@ def build(context: Page) -> None:
             if not kept:
                 gr.Warning(say("clips.no_room"))
         answer = answer_html(texts, say, prediction, threshold_percent / 100, course_below=True)
+        answer += f"<!-- {uuid4().hex} -->"  # an answer that says the same is announced again
         bars = bars_html(texts, say, prediction.scores or {})
         return recording or "", answer, bars, *no_details(), heard, clips
 
@@ -244,6 +246,10 @@ def build(context: Page) -> None:
     begin_clips(context.clips, [submit.click, *(button.click for button in examples.values())])
     detailing = {"fn": detail, "inputs": [heard, context.threshold], "outputs": details, "show_progress": "hidden"}
     after = [event.success(**detailing, **private) for event in answered]
+    pressed = [submit, *examples.values()]
+    for own, button in enumerate(pressed):  # an answer on its way to another recording would stand beside this one
+        others = [event for events in (answered, after) for number, event in enumerate(events) if number != own]
+        button.click(None, None, None, cancels=others, **private)
     more.click(explain, heard, [saliency, more], show_progress_on=[more], **private)
     # An old answer never stands beside a new recording. In the browser alone, so that it is never late either.
     gone = {"visible": False, "__type__": "update"}
@@ -260,7 +266,7 @@ def build(context: Page) -> None:
         new(None, [recording, context.choice], answer, js=blank, cancels=[*answered, *after])
         new(lambda: None, None, heard, **quick)
     context.deleted.change(forget_deleted, heard, [recording, *answer, heard], **quick)
-    context.threshold.change(reword, [heard, context.threshold], [status, over_time], **quick)
+    context.when_threshold_moves(reword, [heard, context.threshold], [status, over_time])
     # What the visitor does with the recorder, for Gradio calls all that it makes by one name.
     recording.start_recording(lambda: True, None, running, **quick)
     recording.stop_recording(lambda: (False, None), None, [running, chosen], **quick)

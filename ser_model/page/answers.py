@@ -29,6 +29,12 @@ def percent(say: Say, share: float) -> str:
     return say("page.percent", number=f"{100 * share:.0f}")
 
 
+def whole_percent(confidence: float, threshold: float) -> str:
+    """0.676 -> "68", or "67" where the threshold is 0.68: what is below it does not look as if it were not."""
+    rounded = round(100 * confidence)
+    return str(rounded - 1 if confidence < threshold <= rounded / 100 else rounded)
+
+
 def decimal(say: Say, number: float, digits: int) -> str:
     """7.25 -> "7.2", with the language's decimal mark."""
     return f"{number:.{digits}f}".replace(".", say("page.decimal_mark"))
@@ -51,7 +57,7 @@ def sentences(texts: Texts, say: Say, prediction, threshold: float) -> tuple[str
     values = {"duration": decimal(say, prediction.duration_s, 1), "speech": decimal(say, prediction.speech_s, 1)}
     if prediction.label is not None:
         values["emotion"] = texts.emotion(say, prediction.label)
-        values["confidence"] = f"{100 * prediction.confidence:.0f}"
+        values["confidence"] = whole_percent(prediction.confidence, threshold)
     key = f"states.{state(prediction, threshold)}"
     return say(f"{key}.said", **values), say(f"{key}.advice", **values)
 

@@ -26,7 +26,7 @@ import soundfile
 from gradio.utils import get_upload_folder
 
 from ..library.errors import LibraryError
-from .answers import answer_html, bars_html, decimal
+from .answers import answer_html, bars_html, decimal, whole_percent
 from .context import Page
 from .figures import figure_svg
 from .library import asks_first, failure
@@ -220,6 +220,8 @@ def build(context: Page) -> None:
         if clip is None:  # gone already, at the second click of two
             return gr.skip()
         forget(clips, [clip])
+        if clip.upload:  # though it may hold other clips: a zip does, and each has a copy of its own
+            clip.upload.unlink(missing_ok=True)
         return clips, deleted + 1, status_html(texts.say(request, "clips.deleted", name=clip.name))
 
     def delete_all(clips: list[Clip], deleted: int, request: gr.Request):
@@ -276,7 +278,8 @@ def build(context: Page) -> None:
         choice.change(show, [context.clips, choice, context.threshold], shown, **quietly)
     answers = [answer for *_, answer, _ in players]
     settings = [context.clips, chosen, beside, context.threshold]
-    context.threshold.change(reword, settings, [listed, link, *answers], queue=False, **quietly)
+    context.when_threshold_moves(reword, settings, [listed, link, *answers])
+    chosen.input(lambda: "", None, happened, queue=False, **quietly)  # what was said was said of another clip
     after, about = [context.clips, context.deleted, happened], [everything, asking]
     own_tab = '[role="tab"][aria-selected="true"]'  # where nothing is left to press
     deleted = one.click(delete_one, [context.clips, chosen, context.deleted], after, **quietly)
@@ -312,7 +315,7 @@ def _list_html(texts: Texts, say: Say, clips: list[Clip], threshold: float) -> s
         [
             str(number),
             texts.emotion(say, clip.prediction.label) if clip.prediction.label else "",
-            f"{100 * clip.prediction.confidence:.0f}" if clip.prediction.label else "",
+            whole_percent(clip.prediction.confidence, threshold) if clip.prediction.label else "",
             note(texts, say, clip.prediction, threshold),
             clip.name,
             decimal(say, clip.prediction.duration_s, 1),

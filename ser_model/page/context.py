@@ -1,15 +1,26 @@
 """What the tabs of the page share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import gradio as gr
+from gradio.components import Component
 
 from .models import Models
 from .texts import Texts
 
 if TYPE_CHECKING:
     from ..library.store import Library
+
+
+class Threshold(gr.Slider):
+    """A slider whose field may be emptied: until there is a number again, the first one counts."""
+
+    is_template = True  # drawn as its parent is
+
+    def preprocess(self, payload: float | None) -> float:
+        return super().preprocess(self.value if payload is None else payload)
 
 
 @dataclass(frozen=True)
@@ -30,9 +41,16 @@ class Page:
     demo: gr.Blocks
     models: Models
     choice: gr.Dropdown
-    threshold: gr.Slider
+    threshold: Threshold
     texts: Texts
     clips: gr.State
     minutes: int
     deleted: gr.State
     library: "Library | None" = None
+
+    def when_threshold_moves(self, reword: Callable, inputs: list, outputs: Component | list[Component]) -> None:
+        """Say it again in the words of another threshold. Not by `change`: several of those on one slider go on calling
+        when it has come to rest.
+        """
+        quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        self.threshold.input(reword, inputs, outputs, trigger_mode="multiple", **quick)

@@ -14,7 +14,7 @@ from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
 from ..library.errors import LibraryError
-from .answers import bars_html, decimal
+from .answers import bars_html, decimal, whole_percent
 from .context import Page
 from .tables import status_html, table_html
 from .texts import Say, Texts, language
@@ -41,6 +41,11 @@ def build(context: Page) -> None:
     ):
         """-> page number, what is shown, list HTML, choices of clip and emotion, row and buttons that turn the page."""
         say = texts.speaker(language(request))
+        try:
+            labels, unchecked = library.labels(), library.unchecked()
+        except LibraryError as error:
+            return page, *nothing(failure(say, error))
+        label = label if label in (UNCHECKED, *labels) else ""  # the last clip of a label may have gone
         searched = {"unchecked": True} if label == UNCHECKED else {"label": label or None}
         for bound, text in (("since", since), ("until", until)):
             try:
@@ -52,7 +57,6 @@ def build(context: Page) -> None:
             if page and not found.clips:  # the last clip of the last page has gone
                 page = 0
                 found = library.find(**searched, page_size=PAGE_SIZE)
-            labels, unchecked = library.labels(), library.unchecked()
         except LibraryError as error:
             return page, *nothing(failure(say, error))
         kinds = [(say("library.all"), ""), (f"{say('library.unchecked')} ({unchecked})", UNCHECKED)]
@@ -64,7 +68,7 @@ def build(context: Page) -> None:
             (found, page),
             _list_html(texts, say, found, page, threshold_percent / 100),
             gr.Dropdown(choices, value=chosen if chosen in ids else next(iter(ids), None)),
-            gr.Dropdown(kinds, value=label if label in (UNCHECKED, *labels) else ""),
+            gr.Dropdown(kinds, value=label),
             gr.Row(visible=found.total > PAGE_SIZE),
             gr.Button(interactive=page > 0),
             gr.Button(interactive=(page + 1) * PAGE_SIZE < found.total),
@@ -172,7 +176,8 @@ def build(context: Page) -> None:
     tab = Context.block  # the one that this is built in
     searches = [tab.select, search.click, emotion.input, since.submit, until.submit]
     gr.on(searches, lambda: 0, None, page, **quietly).then(**finding)
-    context.threshold.change(reword, [shown, context.threshold], listed, queue=False, **quietly)
+    context.when_threshold_moves(reword, [shown, context.threshold], listed)
+    chosen.input(lambda: "", None, happened, queue=False, **quietly)  # what was said was said of another clip
     before.click(lambda number: number - 1, page, page, **quietly).then(**finding)
     after.click(lambda number: number + 1, page, page, **quietly).then(**finding)
     chosen.change(**showing)
@@ -231,7 +236,7 @@ def _list_html(texts: Texts, say: Say, found, page: int, threshold: float) -> st
         [
             str(clip.id),
             texts.emotion(say, clip.predicted),
-            f"{100 * clip.confidence:.0f}{unsure if clip.confidence < threshold else ''}",
+            f"{whole_percent(clip.confidence, threshold)}{unsure if clip.confidence < threshold else ''}",
             _confirmed(texts, say, clip),
             clip.name,
             decimal(say, clip.duration_s, 1),

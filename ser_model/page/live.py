@@ -134,7 +134,7 @@ def build(context: Page) -> None:
     )
     listening.then(None, js=PRESS_STOP)
     microphone.stop_recording(stop, session, [session, said, ended], cancels=[listening], queue=False, **quiet)
-    context.threshold.change(reword, [ended, context.threshold], track, queue=False, **quiet)
+    context.when_threshold_moves(reword, [ended, context.threshold], track)
     Context.block.select(None, None, microphone, js=SEND_SO_OFTEN, api_visibility="private")  # the tab
 
 

@@ -236,10 +236,10 @@ def build(context: Page) -> None:
     )
     quick = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     context.deleted.change(forget_deleted, shown, [files, *results, shown], **quick)
-    context.threshold.change(reword, [shown, context.threshold], results, **quick)
-    # Old results never stand beside other files. In the browser alone, so that they are never late either.
+    context.when_threshold_moves(reword, [shown, context.threshold], results)
+    # Old results never stand beside other files or another model. In the browser alone, so that they are never late.
     blank = json.dumps(["", {"visible": False, "__type__": "update"}, ""])
-    for new in (files.upload, files.delete, files.clear):
+    for new in (files.upload, files.delete, files.clear, context.choice.change):
         new(None, None, results, js=f"() => {blank}", cancels=[started])
         new(lambda: None, None, shown, **quick)
     # Components, not gr.api: only a component's preprocessing refuses paths that the caller did not upload.

@@ -26,9 +26,8 @@ def over_time_html(texts: Texts, say: Say, heard, labels: list[str], threshold: 
 
     prediction = heard.prediction
     if len(prediction.windows) < 2:
-        is_short = prediction.label is not None and prediction.duration_s <= WINDOW_S + WINDOW_HOP_S
         why = say("try.over_time.too_short", seconds=f"{WINDOW_S + WINDOW_HOP_S:.0f}")
-        return f'<p class="no-course">{why}</p>' if is_short else ""
+        return f'<p class="no-course">{why}</p>' if prediction.label is not None else ""
     from ..pictures import timeline_svg
     from ..timeline import csv_rows, segments, smoothed, to_json, to_srt
 

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from shutil import disk_usage
 from threading import Thread
+from urllib.parse import unquote
 from uuid import uuid4
 
 import gradio as gr
@@ -26,7 +27,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ..disk import FULL_DISK
 from .texts import Say, Texts, language
@@ -72,7 +73,10 @@ class UploadsOnly(gr.Blocks):
 
         def refuse_others(file: dict) -> dict:
             if client_utils.is_http_url_like(file.get("path")):
-                raise refusal
+                _, route, upload = file["path"].partition(FILE_ROUTE)
+                if not route:
+                    raise refusal
+                file |= {"path": unquote(upload), "url": None}  # MCP's uploads are called so; nothing is fetched
             try:
                 os.stat(file["path"])
             except FileNotFoundError:
@@ -165,7 +169,7 @@ class FaultsInWords:
                 raise
             logger.info("deleted while a browser asked for it: %s", missing.filename)
             if not sending.begun:
-                await said(404, speaker(self.texts, scope)("page.gone"))(scope, receive, send)
+                await said(scope, 404, speaker(self.texts, scope)("page.gone"))(scope, receive, send)
         except ClientDisconnect:
             logger.info("an upload broke off")
         except OSError as error:
@@ -173,7 +177,7 @@ class FaultsInWords:
                 raise
             logger.error("no room for what a visitor uploads: %s", error)
             if not sending.begun:
-                await said(507, speaker(self.texts, scope)("page.no_room"))(scope, receive, send)
+                await said(scope, 507, speaker(self.texts, scope)("page.no_room"))(scope, receive, send)
 
 
 def expect_room() -> None:
@@ -196,17 +200,17 @@ class Doors:
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "http" and FETCH_ROUTES.search(scope["path"]):
-            return await said(404, NOT_HERE)(scope, receive, send)
+            return await said(scope, 404, NOT_HERE)(scope, receive, send)
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self.app(scope, receive, send)
         route = OPEN_ROUTES.search(scope["path"])
         if not route:
-            return await said(404, NOT_HERE)(scope, receive, send)
+            return await said(scope, 404, NOT_HERE)(scope, receive, send)
         limit = 2**20 * (MAX_REQUEST_MB if route[1] == "upload" else MAX_CALL_MB)
         length = Headers(scope=scope).get("content-length", "0")
         too_large = speaker(self.texts, scope)("page.too_large", megabytes=limit // 2**20)
         if length.isdecimal() and int(length) > limit:
-            return await said(413, too_large)(scope, receive, send)
+            return await said(scope, 413, too_large)(scope, receive, send)
         received = 0
 
         async def receiving():
@@ -224,7 +228,7 @@ class Doors:
             if sending.begun:
                 raise
             logger.info("a malformed call of %s: %r", scope["path"], error)
-            await said(422, MALFORMED)(scope, receive, send)
+            await said(scope, 422, MALFORMED)(scope, receive, send)
 
 
 def keep_swept(demo: gr.Blocks, spared: Path) -> None:
@@ -288,7 +292,7 @@ class RateLimit:
         left_s = self.limiter.get_window_stats(self.rate, address).reset_time - time.time()
         seconds = max(1, math.ceil(left_s))
         words = speaker(self.texts, scope)("page.too_many_requests", seconds=seconds)
-        await said(429, words, {"Retry-After": str(seconds)})(scope, receive, send)
+        await said(scope, 429, words, {"Retry-After": str(seconds)})(scope, receive, send)
 
 
 def speaker(texts: Texts, scope) -> Say:
@@ -296,6 +300,8 @@ def speaker(texts: Texts, scope) -> Say:
     return texts.speaker(language(Request(scope)))
 
 
-def said(status: int, words: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Gradio's page and clients read "detail" or "error"."""
+def said(scope, status: int, words: str, headers: dict[str, str] | None = None) -> Response:
+    """Gradio's page and clients read "detail" or "error"; but of an upload the page shows whatever came."""
+    if scope["path"].rstrip("/").endswith(UPLOAD_ROUTE):
+        return PlainTextResponse(words, status, headers)
     return JSONResponse({"detail": words, "error": words}, status, headers)

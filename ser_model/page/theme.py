@@ -15,6 +15,7 @@ THEME = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=("system
     block_title_text_color_dark="*neutral_200",
     input_placeholder_color="*neutral_600",
     input_placeholder_color_dark="*neutral_400",
+    link_text_color_dark="*neutral_200",
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
     button_primary_background_fill_dark="*primary_700",
@@ -186,16 +187,20 @@ ANNOUNCE = """
   region.setAttribute("role", "status");
   region.setAttribute("aria-atomic", "false");  // only what is new
   const announced = ".announced";
+  const words = (said) => {  // without the emoji, which a screen reader would read out
+    const hidden = [...said.querySelectorAll("[aria-hidden=true]")].map((node) => node.innerText);
+    return hidden.reduce((text, sign) => text.replace(sign, ""), said.innerText).trim();
+  };
   new MutationObserver((changes) => {
     const told = new Set();
     for (const { target, addedNodes } of changes) {
       const within = (target.closest ? target : target.parentElement)?.closest(announced);
       const added = [...addedNodes].map((node) => node.matches?.(announced) ? node : node.querySelector?.(announced));
       const said = within ?? added.find(Boolean);
-      if (said?.checkVisibility()) told.add(said.innerText);
+      if (said?.checkVisibility()) told.add(words(said));
     }
-    for (const words of told) {
-      region.append(Object.assign(document.createElement("p"), { textContent: words }));
+    for (const text of told) {
+      region.append(Object.assign(document.createElement("p"), { textContent: text }));
       if (region.childElementCount > 3) region.firstChild.remove();
     }
   }).observe(document.body, { childList: true, characterData: true, subtree: true });

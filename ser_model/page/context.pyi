@@ -1,0 +1,59 @@
+"""What the tabs of the page share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import gradio as gr
+from gradio.components import Component
+
+from .models import Models
+from .texts import Texts
+
+if TYPE_CHECKING:
+    from ..library.store import Library
+
+class Threshold(gr.Slider):
+    """A slider whose field may be emptied: until there is a number again, the first one counts."""
+
+    is_template = True  # drawn as its parent is
+
+    def preprocess(self, payload: float | None) -> float:
+        return super().preprocess(self.value if payload is None else payload)
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+@dataclass(frozen=True)
+class Page:
+    """Handed to every tab's `build`.
+
+    demo: the page itself, for what happens when it loads.
+    models: those on offer; `models.get(name)` is an `EmotionRecognizer`.
+    choice: the name of the chosen one.
+    threshold: below this confidence an answer is "unsure".
+    texts: every sentence, in the visitor's language.
+    clips: what this visitor analysed in this session; nobody else's. `clips.remember` puts something in.
+    minutes: after which a recording is off the server's disk.
+    deleted: changes when this visitor has deleted clips, for tabs that still show one.
+    library: the team's, if there is one.
+    """
+
+    demo: gr.Blocks
+    models: Models
+    choice: gr.Dropdown
+    threshold: Threshold
+    texts: Texts
+    clips: gr.State
+    minutes: int
+    deleted: gr.State
+    library: Library | None = None
+
+    def when_threshold_moves(self, reword: Callable, inputs: list, outputs: Component | list[Component]) -> None:
+        """Say it again in the words of another threshold. Not by `change`: several of those on one slider go on calling
+        when it has come to rest.
+        """
+        quick = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        self.threshold.input(reword, inputs, outputs, trigger_mode="always_last", **quick)
