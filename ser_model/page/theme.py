@@ -29,6 +29,9 @@ THEME = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=("system
 )
 
 CSS = """
+/* Gradio's x clears the page's recording and goes on recording: while it records there is Stop alone. */
+#recording:has([class*="stop-button"][style*="flex"]) .icon-button,
+#live-microphone:has(.stop-button) .icon-button { display: none; }
 .gradio-container { width: 100%; max-width: 1080px !important; margin-inline: auto; }
 .gradio-container main { padding-top: 1.5rem !important; }
 #head h1 { font-size: clamp(1.5rem, 5vw, 2rem); margin: 0 0 .25rem; }
