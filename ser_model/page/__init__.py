@@ -13,7 +13,7 @@ from ..labels import SURE_CONFIDENCE
 from ..run_files import SHARED_SPEAKERS
 from . import analyse, clips, developers, library, live, many
 from .answers import decimal
-from .context import Page, Threshold
+from .context import Page, may_be_empty
 from .models import Models
 from .server import (
     MAX_UPLOAD_MB,
@@ -60,7 +60,7 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
         choice = gr.Dropdown(
             models.names, value=models.default, label=texts.label("page.model"), elem_id="model", render=False
         )
-        threshold = Threshold(
+        threshold = gr.Slider(
             0,
             100,
             round(100 * SURE_CONFIDENCE),
@@ -71,7 +71,7 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
             render=False,
         )
         own, minutes = clips.new_state(kept_s), math.ceil((max(kept_s, CLOSED_S) + sweep_s) / 60)
-        context = Page(demo, models, choice, threshold, texts, own, minutes, gr.State(0), team_library)
+        context = Page(demo, models, choice, may_be_empty(threshold), texts, own, minutes, gr.State(0), team_library)
         with gr.Tabs(overflow_behavior="wrap"):  # a phone shows them all
             for name, tab in TABS.items():
                 if name == "library" and not team_library:

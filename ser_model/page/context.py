@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from ..library.store import Library
 
 
-class Threshold(gr.Slider):
-    """A slider whose field may be emptied: until there is a number again, the first one counts."""
+def may_be_empty(slider: gr.Slider) -> gr.Slider:
+    """The same, of which the field may be emptied: until there is a number again, the first one counts.
 
-    is_template = True  # drawn as its parent is
-
-    def preprocess(self, payload: float | None) -> float:
-        return super().preprocess(self.value if payload is None else payload)
+    Not a subclass, for Gradio writes a stub file beside the code of each.
+    """
+    read = slider.preprocess
+    slider.preprocess = lambda number: read(slider.value if number is None else number)
+    return slider
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Page:
     demo: gr.Blocks
     models: Models
     choice: gr.Dropdown
-    threshold: Threshold
+    threshold: gr.Slider
     texts: Texts
     clips: gr.State
     minutes: int
