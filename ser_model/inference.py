@@ -33,7 +33,6 @@ CLIPPED_WARNING_SHARE = 0.001  # no clip of RAVDESS or TESS has more than 0.0000
 
 VOICE, NO_VOICE, TOO_SHORT = "voice", "no_voice", "too_short"
 TOO_QUIET, UNLIKE_TRAINING = "too_quiet", "unlike_training"
-REMEDY = "give a path, bytes or a binary file, or an array with its rate: recognizer(samples, sampling_rate=...)"
 CLIPPED, QUIET, CUT = "clipped", "quiet", "cut"
 MESSAGES = {
     NO_VOICE: "No voice was heard in this recording. Speak closer to the microphone, or choose another file.",
@@ -327,7 +326,7 @@ def _file_or_array(source, sampling_rate: int | None) -> tuple[str | Path | byte
         given = {key: value for key, value in source.items() if value is not None}
         found = next((key for key in ("array", "raw", "bytes", "path") if key in given), None)
         if found is None:
-            raise AudioError(f"a clip without a sound came; {REMEDY}")
+            raise _no_recording("a clip without a sound")
         source = given[found]
         if found in ("array", "raw"):
             sampling_rate = given.get("sampling_rate", sampling_rate)
@@ -337,8 +336,13 @@ def _file_or_array(source, sampling_rate: int | None) -> tuple[str | Path | byte
         source = (source.float() if source.is_floating_point() else source).numpy(force=True)
     files = str | os.PathLike | bytes | bytearray | memoryview
     if not (isinstance(source, files | np.ndarray) or hasattr(source, "read")):
-        raise AudioError(f"a {type(source).__name__} came; {REMEDY}")
+        raise _no_recording(f"a {type(source).__name__}")
     return source, sampling_rate
+
+
+def _no_recording(given: str) -> AudioError:
+    remedy = "give a path, bytes or a binary file, or an array with its rate: recognizer(samples, sampling_rate=...)"
+    return AudioError(f"{given} came; {remedy}")
 
 
 @dataclass(frozen=True, eq=False)
