@@ -222,19 +222,22 @@ def cross_validate(
 
 def check_folds(folds: list[Settings], data_dir: Path) -> None:
     """Raises SplitError where a fold cannot be made of the clips that are usable: before hours went into the others."""
-    base = load_base(folds[0])
-    extractor = base.extractor if base else build_extractor(folds[0])
-    state = make_state()
-    with state.main_process_first():  # one process decodes, the others find the cache
-        data = load_data(
-            folds[0], data_dir, extractor.sampling_rate, frame_ms=extractor.frame_ms, progress=state.is_main_process
-        )
+    _, _, data = load_all(folds[0], data_dir)
     labels = [data.scheme.names[index] for index in data.dataset["label"]]
     for number, fold in enumerate(folds[1:], start=2):
         try:
             make_split(data.utterances, labels, fold.split, fold.seed)
         except SplitError as error:
             raise SplitError(f"fold {number} of {len(folds)}: {error}") from error
+
+
+def load_all(settings: Settings, data_dir: Path) -> tuple[Base | None, SERFeatureExtractor, EmotionData]:
+    """The model to start from, if any, the extractor that hears the clips, and these."""
+    base, state = load_base(settings), make_state()
+    extractor = base.extractor if base else build_extractor(settings)
+    with state.main_process_first():  # one process decodes, the others find the cache
+        options = {"frame_ms": extractor.frame_ms, "progress": state.is_main_process}
+        return base, extractor, load_data(settings, data_dir, extractor.sampling_rate, **options)
 
 
 def train(
@@ -267,11 +270,7 @@ def train(
     if training.push_to_hub and accelerator.is_main_process:
         check_push(training.push_to_hub)
 
-    base = load_base(settings)
-    extractor = base.extractor if base else build_extractor(settings)
-    with accelerator.main_process_first():  # one process decodes, the others find the cache
-        options = {"frame_ms": extractor.frame_ms, "progress": accelerator.is_main_process}
-        data = load_data(settings, data_dir, extractor.sampling_rate, **options)
+    base, extractor, data = load_all(settings, data_dir)
     check_labels(data)
     split_manifest, origin = describe_split(data, base)
     if judged:  # the folds tested somebody, this split nobody

@@ -249,10 +249,7 @@ class EmotionRecognizer:
         else:
             pieces = audio_blocks(source, self.sampling_rate)
         for piece in pieces:
-            if (peak := float(np.abs(piece).max(initial=0))) > PEAK_LIMIT:
-                raise AudioError(
-                    f"the samples peak at {peak:g} where full scale is 1; convert the recording to 16-bit wav"
-                )
+            check_peak(piece, "convert the recording to 16-bit wav")
             yield piece
 
     def _heard(
@@ -447,6 +444,12 @@ class Recording:
         heard = [span for span in spans if self._is_short or self._voice.may_speak_in(span)]
         self.spans += heard
         return [_Heard(self, (start, end), self._kept[start - kept_from : end - kept_from]) for start, end in heard]
+
+
+def check_peak(samples: np.ndarray, remedy: str) -> None:
+    """Raises AudioError for samples that are integers made floats, far beyond full scale."""
+    if (peak := float(np.abs(samples).max(initial=0))) > PEAK_LIMIT:
+        raise AudioError(f"the samples peak at {peak:g} where full scale is 1; {remedy}")
 
 
 def voice_message(label: str, confidence: float) -> str:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .audio import AudioError, StreamResampler, prepare_waveform
-from .feature_extraction_ser import PEAK_LIMIT
+from .audio import StreamResampler, prepare_waveform
 from .inference import (
     MIN_DURATION_S,
     VOICE,
@@ -15,6 +14,7 @@ from .inference import (
     EmotionRecognizer,
     Prediction,
     Window,
+    check_peak,
     voice_message,
 )
 
@@ -78,8 +78,7 @@ class LiveRecognizer:
         if not len(samples):
             return None
         samples = prepare_waveform(samples, sampling_rate, sampling_rate)  # refused, it leaves no trace
-        if (peak := float(np.abs(samples).max())) > PEAK_LIMIT:
-            raise AudioError(f"the samples peak at {peak:g} where full scale is 1; give floats within it, or integers")
+        check_peak(samples, "give floats within it, or integers")
         if sampling_rate != self._rate_hz:
             self.reset()
             self._rate_hz = sampling_rate

@@ -41,18 +41,16 @@ def build(context: Page) -> None:
     ):
         """-> page number, what is shown, list HTML, choices of clip and emotion, row and buttons that turn the page."""
         say = texts.speaker(language(request))
-        try:
-            labels, unchecked = library.labels(), library.unchecked()
-        except LibraryError as error:
-            return page, *nothing(failure(say, error))
-        label = label if label in (UNCHECKED, *labels) else ""  # the last clip of a label may have gone
-        searched = {"unchecked": True} if label == UNCHECKED else {"label": label or None}
+        searched = {}
         for bound, text in (("since", since), ("until", until)):
             try:
                 searched[bound] = _day(text)
             except ValueError:
                 return page, *nothing(say("library.no_date", day=text.strip()))
         try:
+            labels, unchecked = library.labels(), library.unchecked()
+            label = label if label in (UNCHECKED, *labels) else ""  # the last clip of a label may have gone
+            searched |= {"unchecked": True} if label == UNCHECKED else {"label": label or None}
             found = library.find(**searched, page=page, page_size=PAGE_SIZE)
             if page and not found.clips:  # the last clip of the last page has gone
                 page = 0
