@@ -3,6 +3,7 @@
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from playwright.sync_api import expect
@@ -11,7 +12,9 @@ from serving import upload, visit
 from ser_model.labels import EMOTIONS
 from ser_model.page import foot
 from ser_model.page.answers import decimal
+from ser_model.page.figures import figure_svg
 from ser_model.page.texts import FILE, LANGUAGES, Texts, language
+from ser_model.pictures import waveform_svg
 from ser_model.run_files import SHARED_SPEAKERS, UNSEEN_SPEAKERS
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -96,3 +99,10 @@ def test_numbers_have_the_decimal_mark_of_the_language():
     texts = Texts()
     marks = {language: decimal(texts.speaker(language), 7.34, 1) for language in LANGUAGES}
     assert marks == {"en": "7.3", "es": "7,3", "fr": "7,3", "de": "7,3", "zh": "7.3", "hi": "7.3"}
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", {"seconds", "0.2"}), ("de", {"Sekunden", "0,2"})])
+def test_pictures_have_words_and_numbers_of_the_language(language, words):
+    drawn = waveform_svg(np.sin(np.arange(16000, dtype="float32")), 16000)
+    written = set(re.findall(r">([^<>]+)</text>", figure_svg(Texts().speaker(language), drawn, "")))
+    assert {"seconds", "Sekunden", "0.2", "0,2"} & written == words

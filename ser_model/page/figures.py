@@ -1,11 +1,13 @@
 """Pictures of a sound in the page, each with one line that says what it shows."""
 
+import re
 from html import escape
 
 from .texts import Say, Texts
 
 # Words that the pictures are labelled with.
 AXES = ("seconds", "hertz", "amplitude", "coefficient", "percent", "speech")
+TICK = re.compile(r">(\W?\d+)\.(\d+)<")
 
 
 def pictures_html(say: Say, recognizer, path: str, duration_s: float) -> str:
@@ -47,9 +49,10 @@ def figure_html(say: Say, svg: str, caption: str) -> str:
 
 
 def figure_svg(say: Say, svg: str, description: str) -> str:
-    """A picture with axes in the visitor's language, that says what it shows to those who do not see it."""
+    """A picture with words and numbers of the visitor's language, and what it shows for those who cannot see it."""
     for word in AXES:
         svg = svg.replace(f">{word}<", f">{say(f'try.pictures.axes.{word}')}<")
+    svg = TICK.sub(rf">\1{say('page.decimal_mark')}\2<", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
 
 
