@@ -62,13 +62,16 @@ def test_a_joined_model_is_saved_and_loaded_as_one(models, tmp_path):
     joined, features = join_models(models), make_features(models[0], 1, 60)
     joined.save_pretrained(tmp_path)
     loaded = AutoModelForAudioClassification.from_pretrained(tmp_path)
-    assert torch.equal(loaded(features).logits, joined(features).logits)
+    state = loaded.state_dict()
+    assert all(torch.equal(state.pop(name), weight) for name, weight in joined.state_dict().items()) and not state
+    # Not to the bit: on some processors a sum's order hangs on where in memory its weights lie.
+    torch.testing.assert_close(loaded(features).logits, joined(features).logits)
     hidden = AutoModel.from_pretrained(tmp_path)(features, output_hidden_states=True)
     own = [model.ser(features, output_hidden_states=True) for model in models]
-    assert torch.equal(hidden.pooler_output, torch.cat([each.pooler_output for each in own], dim=1))
-    assert torch.equal(hidden.last_hidden_state, torch.cat([each.last_hidden_state for each in own], dim=2))
+    torch.testing.assert_close(hidden.pooler_output, torch.cat([each.pooler_output for each in own], dim=1))
+    torch.testing.assert_close(hidden.last_hidden_state, torch.cat([each.last_hidden_state for each in own], dim=2))
     for number, maps in enumerate(hidden.hidden_states):
-        assert torch.equal(maps, torch.cat([each.hidden_states[number] for each in own], dim=1))
+        torch.testing.assert_close(maps, torch.cat([each.hidden_states[number] for each in own], dim=1))
 
 
 def test_freezing_freezes_every_member(models, tmp_path):
