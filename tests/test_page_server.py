@@ -79,6 +79,17 @@ def test_no_route_fetches_an_address(client, method, route):
         assert method == "HEAD" or "nothing here to ask for" in answer.json()["detail"]
 
 
+def test_the_page_comes_compressed_and_a_recording_as_it_is(client):
+    page = client.get("/")
+    assert page.headers["content-encoding"] == "gzip"
+    assert int(page.headers["content-length"]) < len(page.content) / 4
+    [path] = client.post("/gradio_api/upload", files={"files": ("a.wav", bytes(4000))}).json()
+    whole = client.get(f"/gradio_api/file={path}")
+    assert "content-encoding" not in whole.headers and whole.content == bytes(4000)
+    part = client.get(f"/gradio_api/file={path}", headers={"Range": "bytes=1000-1999"})  # a player that seeks
+    assert part.status_code == 206 and part.headers["content-range"] == "bytes 1000-1999/4000"
+
+
 def test_an_upload_is_heard_whatever_its_name():
     assert not FETCH_ROUTES.search("/gradio_api/file=/tmp/0123/proxy=file=https.wav")
 

@@ -8,6 +8,7 @@ import gradio as gr
 import gradio.route_utils
 from limits import RateLimitItem
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 
 from ..labels import SURE_CONFIDENCE
 from ..run_files import SHARED_SPEAKERS
@@ -134,7 +135,8 @@ def launch(demo: gr.Blocks, models: Models, rate: RateLimitItem | None = None) -
         rate: how often one address may upload and call; None for no limit.
     """
     gradio.route_utils.GradioMultiPartParser = UploadParser  # there is no setting for it
-    middleware = [Middleware(kind, texts=demo.texts) for kind in (FaultsInWords, Doors)]
+    middleware = [Middleware(GZipMiddleware)]  # Gradio's scripts come compressed, but not the page, 300 kB
+    middleware += [Middleware(kind, texts=demo.texts) for kind in (FaultsInWords, Doors)]
     middleware += [Middleware(ForgetCalls, demo=demo)]
     middleware += [Middleware(RateLimit, rate=rate, texts=demo.texts)] if rate else []
     demo.launch(
