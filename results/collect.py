@@ -3,6 +3,7 @@
 python -m results.collect PROTOCOL MODEL OUT...                              one OUT a seed
 python -m results.collect PROTOCOL MODEL OUT... --conditions --data-dir DIR  the same models under test conditions
 python -m results.collect PROTOCOL MODEL OUT... --enrolled --data-dir DIR    the same, with a personal baseline
+With --add the seeds that the file has already stay in it; else it holds those of the given folders alone.
 """
 
 import argparse
@@ -44,13 +45,14 @@ def main(arguments: list[str] | None = None) -> None:
     ):
         again.add_argument(f"--{name}", action="store_const", dest="heard", const=name, help=f"test the models {what}")
     parser.set_defaults(heard="")
+    parser.add_argument("--add", action="store_true", help="keep other seeds' predictions, of runs that are gone")
     parser.add_argument("--data-dir", help="the folder that holds the corpora, to hear the clips again")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="the folder of protocols.yaml")
     args = parser.parse_args(arguments)
     if args.heard and not args.data_dir:
         parser.error(f"--{args.heard} hears the clips again; give --data-dir")
     try:
-        path = collect(args.protocol, args.model, args.run_dirs, args.results, args.heard, args.data_dir)
+        path = collect(args.protocol, args.model, args.run_dirs, args.results, args.heard, args.data_dir, args.add)
     except (ResultsError, PredictionsError, SettingsError) as error:
         sys.exit(f"collect: {error}")
     except (EvaluationError, *DATA_ERRORS) as error:
@@ -66,6 +68,7 @@ def collect(
     results_dir: Path = RESULTS,
     heard: Heard = "",
     data_dir: str | Path | None = None,
+    add: bool = False,
 ) -> Path:
     """Join the test predictions of finished runs, one folder a seed, into one file; the order of folders is no matter.
 
@@ -76,6 +79,7 @@ def collect(
         heard: "" for the predictions that the runs left; else how their models hear the clips again: under all
             CONDITIONS, or once each speaker is enrolled.
         data_dir: the folder that holds the corpora, to hear the clips again.
+        add: keep what the file holds of other seeds, whose runs cannot be looked at again.
 
     Returns:
         The file written.
@@ -93,7 +97,11 @@ def collect(
     for run_dir in run_dirs:
         folds = finished_folds(run_dir, protocol, config)
         parts.append(Predictions.pooled([HEARINGS[heard](fold, data_dir) for fold in folds]))
-    return written(Predictions.joined(parts), predictions_file(results_dir, name, model, heard))
+    path = predictions_file(results_dir, name, model, heard)
+    if add:
+        seeds = {str(clip["seed"]) for own in parts for clip in own.clips}
+        parts += [own for seed, own in Predictions.read(path).parted("seed").items() if seed not in seeds]
+    return written(Predictions.joined(parts), path)
 
 
 def written(predictions: Predictions, path: Path) -> Path:

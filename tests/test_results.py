@@ -448,6 +448,23 @@ def test_a_run_without_folds_is_collected_too(reproduced, tmp_path):
     assert path.read_bytes() == first
 
 
+def test_a_seed_is_added_to_those_whose_runs_are_gone(reproduced, tmp_path):
+    root = Path(shutil.copytree(reproduced, tmp_path / "root"))
+    path = predictions_file(root / "results", "ravdess-speakers", "net")
+    first, second = seed_dirs(root)
+    both = path.read_bytes()
+    collected(root, "ravdess-speakers", "net", first)
+    assert {row["seed"] for row in rows_of(path)} == {"0"}
+    shutil.rmtree(first)
+    collected(root, "ravdess-speakers", "net", second, "--add")
+    assert path.read_bytes() == both
+    collected(root, "ravdess-speakers", "net", second, "--add")  # again: its own are replaced
+    assert path.read_bytes() == both
+    path.unlink()
+    with pytest.raises(SystemExit, match="net.csv.gz cannot be read"):
+        collected(root, "ravdess-speakers", "net", second, "--add")
+
+
 def test_runs_that_are_none_of_the_protocol_are_refused_in_a_sentence(reproduced, tmp_path):
     root = Path(shutil.copytree(reproduced, tmp_path / "root"))
     first, second = seed_dirs(root)
