@@ -74,7 +74,7 @@ def test_a_sentence_names_tabs_and_figures_as_they_are_written_there(language):
     say = Texts().speaker(language)
     assert all(say(f"{tab}.tab") in say("clips.empty") for tab in ("try", "many"))
     for note, words in (("figures_note", UNSEEN_SPEAKERS), ("figures_shared", SHARED_SPEAKERS)):
-        assert re.findall("“([a-z ]+)”", say(f"page.{note}")) == [words]
+        assert re.findall(r"[“«„]\s?([a-z ]+)\s?[”»“]", say(f"page.{note}")) == [words]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -93,6 +93,12 @@ def test_a_reason_in_english_is_for_the_english_page(browser, server, tmp_path, 
         page.locator("#submit").click()
         expect(page.locator("#status .said")).to_contain_text(unreadable, timeout=30_000)
         expect(page.locator("#status .reason")).to_be_visible(visible=locale == "en-GB")
+
+
+@pytest.mark.parametrize("key", SENTENCES)
+def test_no_line_breaks_before_a_mark_or_a_unit(key):
+    assert not re.search(r" [:;?!»]|« ", SENTENCES[key]["fr"])
+    assert not any(re.search(r"[\d}] (%|s\b|M[Bo]\b)", SENTENCES[key][language]) for language in ("es", "fr", "de"))
 
 
 def test_numbers_have_the_decimal_mark_of_the_language():

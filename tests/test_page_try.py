@@ -262,10 +262,10 @@ def test_a_phone_needs_no_sideways_scroll(browser, server, clips, tab):
 
 LANGUAGES = {
     "es-MX": ("¿Cómo suena esta voz?", "No se ha oído ninguna voz"),
-    "fr-FR": ("Comment sonne cette voix ?", "Aucune voix"),
+    "fr-FR": ("Comment sonne cette voix\u00a0?", "Aucune voix"),
     "de-AT": ("Wie klingt diese Stimme?", "keine Stimme zu hören"),
     "zh-CN": ("这段声音听起来怎么样？", "没有听到人声"),
-    "hi-IN": ("यह आवाज़ कैसी लगती है?", "कोई आवाज़ नहीं सुनाई दी"),
+    "hi-IN": ("यह आवाज़ कैसी लगती है?", "किसी के बोलने की आवाज़ नहीं"),
     "pt-BR": ("How does this voice sound?", "No voice was heard"),
 }
 
