@@ -165,7 +165,7 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], nam
         recipe_words(settings),
         *([f"![Loss, UAR and learning rate over epochs]({CURVES})\n"] if "history" in result else []),
         "## Data and licences\n",
-        *(f"- {corpus.title}, {corpus.licence}. {corpus.citation} {corpus.url}".rstrip() for corpus in corpora),
+        *map(corpus_words, settings.data.corpora),
         "\n" + licences(corpora, result),
         USE,
         limits(corpora),
@@ -437,6 +437,13 @@ def conditions_table(result: dict) -> str:
     )
 
 
+def corpus_words(entry: dict) -> str:
+    """Of one of `data.corpora`: what it is, and how much of it was taken."""
+    corpus = CORPORA[entry["name"]]
+    taken = f" ({entry['words']:.0%} of its words)" if entry.get("words", 1) < 1 else ""
+    return f"- {corpus.title}{taken}, {corpus.licence}. {corpus.citation} {corpus.url}".rstrip()
+
+
 def procedure(settings: Settings, result: dict) -> str:
     """Who was tested on, and what was chosen where."""
     if "cross_validation" in result:
@@ -445,7 +452,7 @@ def procedure(settings: Settings, result: dict) -> str:
         folds, spread = len(summary["folds"]), f"{summary['mean']['uar']:.3f} ± {summary['sd']['uar']:.3f}"
         each = f", each of {len(result['members'])} networks as here" if "members" in result else ""
         return (
-            "These weights learnt from every clip, so none is left to test them with. The figures are those of "
+            "These weights learnt from every clip of the data below, so none is left to test them with. The figures are those of "
             f"{folds} models of the same recipe (`train.py --cv {summary['protocol']}`){each}, each tested on "
             f"{tested}, all answers pooled; UAR of the folds {spread} (mean ± standard deviation). The temperature was "
             "fitted on those answers. UAR is the mean of the recalls, so that every emotion counts alike.\n"
@@ -519,7 +526,9 @@ def training_commands(settings: Settings, result: dict) -> list[str]:
     seeds = [member["seed"] for member in result["members"]]
     runs = [f"{train} --seed {seed} --output-dir CV-{seed} --cv {protocol}" for seed in seeds]
     runs += [f"{train} --seed {seed} --output-dir OUT-{seed} --after CV-{seed}" for seed in seeds]
-    return [*runs, f"python -m ser_model join {' '.join(f'OUT-{seed}' for seed in seeds)} --output-dir OUT"]
+    join = f"python -m ser_model join {' '.join(f'OUT-{seed}' for seed in seeds)} --output-dir OUT"
+    learnt_anew = "training_voices_refused" in result  # else a joined model refuses as the mean of its members
+    return [*runs, join, *(["python -m ser_model likeness OUT --data-dir DATA"] if learnt_anew else [])]
 
 
 def making(settings: Settings, result: dict) -> str:

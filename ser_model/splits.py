@@ -271,20 +271,19 @@ def speakers_heard(path: str | Path, utterances: Sequence[Utterance], folders: F
 
     Raises:
         LeakError: the manifest was altered.
-        SplitError: it is no manifest; or of its clips that name nobody (or of those that a base model heard) none is
-            among `utterances`, some of which come from a folder as well: nobody can tell then who was heard.
+        SplitError: it is no manifest; or the model heard clips that name nobody and are not among `utterances`, some of
+            which come from a folder as well: nobody can tell then who was heard.
     """
     content = _read_manifest(path)
     speaker_of = {_id(utterance, folders): utterance.speaker for utterance in utterances}
-    heard = {speaker_of.get(clip) or named_speaker(clip) for clip in _heard(content)} - {None}
-    if not heard or any(named_speaker(utterance.path) is None for utterance in utterances):
-        for clips in (content.get("heard_before", []), [clip for part in PARTS for clip in content[part]]):
-            nameless = {clip for clip in clips if named_speaker(clip) is None}
-            if nameless and speaker_of.keys().isdisjoint(nameless):
-                raise SplitError(
-                    f"{len(nameless)} clips that the model was trained on name no speaker, and none of them is in the "
-                    "data; nobody can tell whom it heard"
-                )
+    clips = _heard(content)
+    heard = {speaker_of.get(clip) or named_speaker(clip) for clip in clips} - {None}
+    lost = {clip for clip in clips if named_speaker(clip) is None} - speaker_of.keys()
+    if lost and (not heard or any(named_speaker(utterance.path) is None for utterance in utterances)):
+        raise SplitError(
+            f"{len(lost)} clips that the model was trained on name no speaker and are not in the data; nobody can tell "
+            "whom it heard"
+        )
     return _hash(content), heard
 
 

@@ -300,9 +300,10 @@ def reproduced(synthetic_corpora, tmp_path_factory) -> Path:
 def _reproduce(root: Path, data_dir: Path) -> None:
     words = shlex.split(command("make reproduce")) + [f"DATA={data_dir}"]
     line = recipe_of(words)
-    _, *module, protocol, option, folder = shlex.split(line)
+    _, *module, protocol, option, folder, only, model = shlex.split(line)
     assert module == ["-m", "results.reproduce"] and (protocol, option) == ("ravdess-speakers", "--data-dir")
-    reproduce.main([protocol, option, folder, "--results", str(root / "results"), "--output-dir", str(root / "runs")])
+    assert (only, model) == ("--only", "cnn")  # here "net"
+    reproduce.main([protocol, option, folder, only, "net", "--results", str(root / "results"), "--output-dir", str(root / "runs")])
 
 
 def seed_dirs(root: Path) -> list[Path]:
