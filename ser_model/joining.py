@@ -22,7 +22,7 @@ from .metrics import fit_temperature
 from .modeling_ser import SERForAudioClassification
 from .predictions import Predictions
 from .pretrained import load_extractor, load_model
-from .reports import write_run
+from .reports import is_random, write_run
 from .run_files import METRICS, PREDICTIONS, SAY_THAT_IT_RAN, SETTINGS, SPLIT
 from .settings import load_settings
 
@@ -100,6 +100,11 @@ def join_runs(run_dirs: Sequence[Path], output_dir: Path) -> dict:
         raise JoinError(
             "two runs were judged by one cross-validation, so nothing tells how good their mean is; run both --cv and "
             "--after with --seed 0, with --seed 1, ..."
+        )
+    if is_random(results[0]):
+        raise JoinError(
+            "the runs were judged by random splits, which test some clips twice and others never; run --cv with folds "
+            "of speakers, such as speakers-5"
         )
     members = [Predictions.read(folder / PREDICTIONS) for folder in run_dirs]
     folds = [[clip["fold"] for clip in own.like(members[0]).clips] for own in members]

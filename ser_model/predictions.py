@@ -177,8 +177,9 @@ class Predictions:
         write_whole(Path(path), gzip.compress(raw, mtime=0) if str(path).endswith(".gz") else raw)
 
     def figures(self) -> dict:
-        """Those of `emotion_metrics`, coverage at PRECISION, `interval`, and those of each of GROUPS; of several runs
-        also the overconfidence of each, for in the ECE of all together errors to either side cancel out.
+        """Those of `emotion_metrics`, coverage at PRECISION, `interval`, and those of each of GROUPS, with the interval
+        of each of several corpora; of several runs also the overconfidence of each, for in the ECE of all together
+        errors to either side cancel out.
         """
         figures = emotion_metrics(self.shares(), self.labels, self.names)
         runs = [fold for seed in self.parted("seed").values() for fold in seed.parted("fold").values()]
@@ -186,13 +187,32 @@ class Predictions:
             figures["overconfidence_of_runs"] = [round(overconfidence(own.shares(), own.labels), 5) for own in runs]
         figures["coverage"] = round(coverage_at_precision(self.shares(), self.labels), 5)
         figures["interval"] = self.interval()
-        return figures | {f"by_{key}": self.by(key) for key in GROUPS}
+        figures |= {f"by_{key}": self.within_corpora(key) for key in GROUPS}
+        if len(figures["by_corpus"]) > 1:
+            for corpus, own in self.parted("corpus").items():
+                figures["by_corpus"][corpus]["interval"] = own.interval()
+        return figures
 
     def interval(self, of_runs: bool = False) -> dict:
         """`speaker_intervals` of all clips together, or of the mean over the seeds and folds that answered them."""
         speakers, corpora = ([clip[key] for clip in self.clips] for key in ("speaker", "corpus"))
         runs = [f"{clip['seed']} {clip['fold']}" for clip in self.clips] if of_runs else None
         return speaker_intervals(self.shares(), self.labels, speakers, corpora, runs)
+
+    def within_corpora(self, key: str) -> dict[str, dict]:
+        """As `by`, but of several corpora apart, "ravdess female": one of women alone is no comparison with the men of
+        another, so a corpus that has a single value is left out.
+        """
+        corpora = self.parted("corpus")
+        if key == "corpus" or len(corpora) == 1:
+            return self.by(key)
+        each = {corpus: own.by(key) for corpus, own in corpora.items()}
+        return {
+            f"{corpus} {value}": figures
+            for corpus, groups in each.items()
+            if len(groups) > 1
+            for value, figures in groups.items()
+        }
 
     def by(self, key: str) -> dict[str, dict]:
         """`metrics_by_group` of one of CLIP."""

@@ -307,7 +307,8 @@ def figures_table(results: list[dict]) -> str:
                 if name == whole:
                     continue
                 rows.append(
-                    f"| {name}, {says} | {figures['count']} | {figures['uar']:.3f} | {figures['accuracy']:.3f} | | |"
+                    f"| {name}, {says} | {figures['count']} | {figures['uar']:.3f} | {figures['accuracy']:.3f} | | "
+                    f"{figures['ece']:.3f} |"
                 )
     return "\n".join(rows) + "\n"
 
@@ -452,10 +453,11 @@ def procedure(settings: Settings, result: dict) -> str:
         folds, spread = len(summary["folds"]), f"{summary['mean']['uar']:.3f} ± {summary['sd']['uar']:.3f}"
         each = f", each of {len(result['members'])} networks as here" if "members" in result else ""
         return (
-            "These weights learnt from every clip of the data below, so none is left to test them with. The figures are those of "
-            f"{folds} models of the same recipe (`train.py --cv {summary['protocol']}`){each}, each tested on "
-            f"{tested}, all answers pooled; UAR of the folds {spread} (mean ± standard deviation). The temperature was "
-            "fitted on those answers. UAR is the mean of the recalls, so that every emotion counts alike.\n"
+            "These weights learnt from every clip of the data below, so none is left to test them with. The figures "
+            f"are those of {folds} models of the same recipe (`train.py --cv {summary['protocol']}`){each}, each "
+            f"tested on {tested}, all answers pooled; UAR of the folds {spread} (mean ± standard deviation). The "
+            "temperature was fitted on those answers. UAR is the mean of the recalls, so that every emotion counts "
+            "alike.\n"
         )
     sentences = []
     if result["speaker_disjoint"]:

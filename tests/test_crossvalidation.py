@@ -230,7 +230,10 @@ def test_after_it_everything_trains_and_the_card_gives_the_figures_of_the_folds(
 
     card = (tmp_path / "README.md").read_text()
     assert "--output-dir CV --cv ravdess-speakers\n" in card and "--output-dir OUT --after CV\n" in card
-    assert "These weights learnt from every clip of the data below" in card and "fitted on the answers of the cross-validation" in card
+    assert (
+        "These weights learnt from every clip of the data below" in card
+        and "fitted on the answers of the cross-validation" in card
+    )
     assert f"| ravdess, unseen speakers, cross-validated | {24 * 8} | {summary['pooled']['uar']:.3f} |" in card
     capsys.readouterr()
     cross_validate(all_synthetic_actors, tmp_path, "--after", str(six_folds), "--seed=5", "--resume")

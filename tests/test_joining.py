@@ -235,6 +235,12 @@ def test_what_cannot_be_joined_is_refused_and_nothing_is_written(runs, joined, t
     extractor["feature_mean"][0] += 1
     (other / "preprocessor_config.json").write_text(json.dumps(extractor))
     assert "features.feature_mean of" in refused(final, other)
+    shutil.copyfile(runs / "final-1" / "preprocessor_config.json", other / "preprocessor_config.json")
+    metrics = json.loads((final / "metrics.json").read_text())
+    metrics["cross_validation"]["protocol"] = "random-2"
+    shuffled = Path(shutil.copytree(final, tmp_path / "shuffled"))
+    (shuffled / "metrics.json").write_text(json.dumps(metrics))
+    assert "judged by random splits" in refused(shuffled, other)
     with pytest.raises(SystemExit, match="holds a run; give another --output-dir"):
         main(["join", str(final), str(runs / "final-1"), "--output-dir", str(runs / "cv-0" / "fold-1")])
 

@@ -52,6 +52,14 @@ def test_read_back_the_figures_are_the_same_but_for_rounding(predictions, tmp_pa
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "p.csv").read_text()
 
 
+def test_sexes_are_compared_within_a_corpus(predictions):
+    others = replace(predictions, clips=[clip | {"corpus": "tess", "sex": "female"} for clip in predictions.clips])
+    alone, both = predictions.figures(), Predictions.joined([predictions, others]).figures()
+    assert both["by_sex"] == {f"ravdess {sex}": own for sex, own in alone["by_sex"].items()}
+    assert both["by_corpus"]["tess"]["interval"]["uar"] == others.interval()["uar"]
+    assert "interval" not in alone["by_corpus"]["ravdess"]
+
+
 def test_logits_are_those_before_the_temperature_divided_them(predictions):
     logits = predictions.logits()
     np.testing.assert_allclose(softmax(logits / 0.5), predictions.probabilities, atol=1e-5)

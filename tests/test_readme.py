@@ -159,9 +159,13 @@ def test_figures_are_those_of_the_card():
     whole = f"{test['uar']:.3f} | {low:.3f} to {high:.3f} | {test['accuracy']:.3f} | {test['ece']:.3f}"
     assert f"| both together | {whole} |" in README
     for corpus in test["by_corpus"].values():
-        assert re.search(
-            rf"\({corpus['count']} clips\) \| {corpus['uar']:.3f} \|.*\| {corpus['accuracy']:.3f} \|", README
-        )
+        low, high = corpus["interval"]["uar"]
+        interval, last = rf"{low:.3f} (to|and) {high:.3f}", f"{corpus['accuracy']:.3f} \\| {corpus['ece']:.3f}"
+        row = rf"\({corpus['count']} clips\) \| {corpus['uar']:.3f} \|.* {interval} \| {last} \|"
+        assert re.search(row, README)
+    uar = {group: f"{own['uar']:.3f}" for key in ("sex", "intensity") for group, own in test[f"by_{key}"].items()}
+    told = "of RAVDESS a UAR of {ravdess male} and {ravdess female}, of {ravdess normal} and {ravdess strong}"
+    assert told.format_map(uar) in README
     low, high = (100 * end(test["overconfidence_of_runs"]) for end in (min, max))
     assert f"between {-low:.0f} points below its accuracy and {high:.0f} above" in LIMITS
     assert test["by_corpus"]["tess"]["recall"]["happy"] == 0 and "happy, which it never recognizes there" in README
