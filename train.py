@@ -30,6 +30,7 @@ from accelerate.utils import (
     set_seed,
 )
 from joblib import cpu_count
+from scipy.special import softmax
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -69,11 +70,11 @@ from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import nearest
 from ser_model.likeness import fit_likeness
 from ser_model.memory import keep_freed_memory
-from ser_model.metrics import emotion_metrics, fit_temperature, softmax
+from ser_model.metrics import emotion_metrics, fit_temperature
 from ser_model.mfcc import pad_frames
 from ser_model.predictions import Predictions, PredictionsError, run_columns
 from ser_model.reports import write_run
-from ser_model.run_files import CHECKPOINT, LAST, LEFT_OUT, LOGS, SETTINGS
+from ser_model.run_files import CHECKPOINT, LAST, LEFT_OUT, LOGS, REFUSED, SETTINGS
 from ser_model.settings import (
     Settings,
     SettingsError,
@@ -362,7 +363,7 @@ def train(
             record |= {"clips_per_s": round(num_clips / epoch_s, 1), "learning_rate": optimizer.param_groups[0]["lr"]}
             if not judged:
                 logits, labels = predict(ema.module, validation, extractor, accelerator)
-                figures = emotion_metrics(softmax(logits), labels, data.scheme.names)
+                figures = emotion_metrics(softmax(logits, axis=1), labels, data.scheme.names)
                 record |= {key: figures[key] for key in ("uar", "accuracy", "log_loss")}
             progress.history.append(record)
             accelerator.log(record, step=epoch)
@@ -399,7 +400,7 @@ def train(
     results |= {"network": network | {"features": list(extractor.features)}}
     results |= {"hardware": hardware(accelerator), "data": data.summary()}
     results |= {"split": data.split.kind, **origin}
-    results |= {"training_voices_refused": refused} if training.outlier_sounds else {}
+    results |= {REFUSED: refused} if training.outlier_sounds else {}
     if judged:
         predictions = judged.predictions
         results |= {"cross_validation": judged.summary, "test": predictions.figures()}
@@ -410,7 +411,8 @@ def train(
         )
         for part, batches in (("validation", validation), ("test", test)):
             logits, labels = predict(model, batches, extractor, accelerator)
-            predictions = Predictions.of(data.rows(part), data.scheme.names, labels, softmax(logits), data.folders, run)
+            shares = softmax(logits, axis=1)
+            predictions = Predictions.of(data.rows(part), data.scheme.names, labels, shares, data.folders, run)
             results[part] = predictions.figures()
     results |= {"train_seconds": round(time.monotonic() - progress.started_s), "history": progress.history}
     results |= {"split_hash": split_manifest["hash"], SOUND: identity["sound of the clips"]}

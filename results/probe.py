@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,7 +24,7 @@ from ser_model.audio import SAMPLING_RATE_HZ
 from ser_model.build import build_extractor
 from ser_model.crossvalidation import fold_settings
 from ser_model.data import DATA_ERRORS, load_data
-from ser_model.metrics import fit_temperature, softmax
+from ser_model.metrics import fit_temperature
 from ser_model.predictions import Predictions, run_columns
 from ser_model.settings import Settings, SettingsError, load_settings
 
@@ -96,7 +97,7 @@ def probe(settings: Settings, data_dir: Path, embed: Embed) -> Predictions:
     classifier = make_pipeline(StandardScaler(), regression).fit(x["train"], y["train"])
     logits = {part: classifier.predict_log_proba(x[part]) for part in ("validation", "test")}
     temperature = round(fit_temperature(logits["validation"], y["validation"]), 4)
-    shares = softmax(logits["test"] / temperature)
+    shares = softmax(logits["test"] / temperature, axis=1)
     run = run_columns(settings, data.manifest()["hash"], temperature)
     return Predictions.of(rows["test"], data.scheme.names, y["test"], shares, data.folders, run)
 

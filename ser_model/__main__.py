@@ -25,7 +25,7 @@ from .labels import LabelError, label_scheme
 from .memory import keep_freed_memory
 from .modeling_ser import SERForAudioClassification
 from .pretrained import DEFAULTS, halve_weights, is_halved, load_extractor, load_model
-from .run_files import METRICS, SETTINGS, SPLIT
+from .run_files import METRICS, REFUSED, SETTINGS, SPLIT
 from .settings import SettingsError, TrainingSettings, load_settings
 
 if TYPE_CHECKING:
@@ -325,7 +325,7 @@ def likeness(args: argparse.Namespace) -> int:
                 f"likeness: {args.run_dir} was trained on everything, after folds that learnt no score, so nothing "
                 "tells how many new voices it would refuse; run train.py --cv with training.outlier_sounds first"
             )
-    results["training_voices_refused"] = fit_likeness(model, extractor, data, sounds, settings.seed, refused)
+    results[REFUSED] = fit_likeness(model, extractor, data, sounds, settings.seed, refused)
     halved = is_halved(args.run_dir)
     with whole_files(args.run_dir) as folder:
         model.save_pretrained(folder)

@@ -587,4 +587,5 @@ def _near_ratio(from_hz: int, to_hz: int) -> Fraction:
 def _resampler(ratio: Fraction) -> torch.nn.Module:
     from torchaudio.transforms import Resample  # a second to import, and not needed at 16 kHz
 
-    return Resample(ratio.numerator, ratio.denominator)
+    with torch.device("cpu"):  # where samples lie, whatever the default device
+        return Resample(ratio.numerator, ratio.denominator)

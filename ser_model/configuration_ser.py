@@ -130,14 +130,19 @@ class SERConfig(PreTrainedConfig):
         wants_unused = kwargs.pop("return_unused_kwargs", False)
         config, unused = super().from_dict(config_dict, return_unused_kwargs=True, **_labels_by_index(kwargs))
         for key in unused:
-            if hint := did_you_mean(key, cls.own_settings()):
-                raise ValueError(f"SERConfig knows no setting {key!r}{hint}")
+            if did_you_mean(key, cls.own_settings()):
+                raise ValueError(f"SERConfig knows no setting {key!r}{did_you_mean(key, cls.known_settings())}")
         return (config, unused) if wants_unused else config
 
     @classmethod
     def own_settings(cls) -> set[str]:
         """Their names, without those of every configuration of Transformers."""
         return set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
+
+    @classmethod
+    def known_settings(cls) -> set[str]:
+        """With those."""
+        return cls.own_settings() | INHERITED_KEYS | {field.name for field in dataclasses.fields(PreTrainedConfig)}
 
     def __setattr__(self, key: str, value: Any) -> None:
         """The way back follows the labels: whoever sets `id2label` sets `label2id` as well; "0" counts as 0."""
@@ -151,8 +156,7 @@ class SERConfig(PreTrainedConfig):
     def _check_inherited(self, kwargs: dict[str, Any]) -> None:
         if "transformers_version" in kwargs:
             return  # written by save_pretrained, perhaps by a later version that has more keys
-        own = self.own_settings()
-        known = own | INHERITED_KEYS | {field.name for field in dataclasses.fields(PreTrainedConfig)}
+        own, known = self.own_settings(), self.known_settings()
         for key in kwargs:
             if key not in known and not key.startswith("_"):
                 hint = did_you_mean(key, known)

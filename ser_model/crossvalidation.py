@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.special import softmax
 
 from .checkpoints import is_finished
 from .corpora import Utterance, find_utterances
 from .data import label_utterances
 from .labels import label_scheme, nearest
-from .metrics import fit_temperature, softmax
+from .metrics import fit_temperature
 from .predictions import Predictions
 from .reports import (
     class_table,
@@ -24,7 +25,7 @@ from .reports import (
     reliability_picture,
     write_json,
 )
-from .run_files import CARD, CONFUSION, CV, METRICS, PREDICTIONS, RELIABILITY, REPORT, SETTINGS
+from .run_files import CARD, CONFUSION, CV, METRICS, PREDICTIONS, REFUSED, RELIABILITY, REPORT, SETTINGS
 from .settings import Settings, SettingsError, SplitSettings, load_settings
 from .splits import FOLDS, SplitError, speaker_folds
 
@@ -134,7 +135,7 @@ def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict
     predictions.write(output_dir / PREDICTIONS)
     (output_dir / REPORT).write_text(predictions.report(), encoding="utf-8")
     told = ("seed", "split_hash", "speaker_disjoint", "best_epoch", "temperature", "train_seconds")
-    told += ("training_voices_refused",) if "training_voices_refused" in runs[0] else ()
+    told += (REFUSED,) if REFUSED in runs[0] else ()
     summary = {
         "settings": runs[0]["settings"],
         "protocol": protocol,
@@ -230,7 +231,7 @@ def judgement(folder: Path, settings: Settings) -> Judgement:
 def refused_share(summary: Mapping) -> float | None:
     """The mean share of a fold's training voices that its model calls unlike them; None without that score."""
     folds = summary.get("folds", [])
-    shares = [fold["training_voices_refused"] for fold in folds if "training_voices_refused" in fold]
+    shares = [fold[REFUSED] for fold in folds if REFUSED in fold]
     return float(np.mean(shares)) if shares else None
 
 
@@ -245,7 +246,7 @@ def cross_calibrated(predictions: Predictions) -> Predictions:
         others = Predictions.joined([other for name, other in folds.items() if name != fold])
         temperature = fit_temperature(others.logits(), others.labels)
         clips = [clip | {"temperature": temperature} for clip in own.clips]
-        calibrated.append(replace(own, clips=clips, probabilities=softmax(own.logits() / temperature)))
+        calibrated.append(replace(own, clips=clips, probabilities=softmax(own.logits() / temperature, axis=1)))
     return Predictions.joined(calibrated)
 
 

@@ -197,20 +197,13 @@ class EmotionRecognizer:
     def recognize(self, waveforms: Sequence[np.ndarray]) -> list[Prediction]:
         """Waveforms (T,) at the model's rate, of any type that files have -> one prediction each.
 
-        All windows go through the model together.
+        Their windows go through the model together, in batches.
 
         Raises:
             AudioError: one of them cannot be used.
         """
-        recordings, waiting = [], []
-        for waveform in waveforms:
-            recording = Recording(self.sampling_rate, self.voice_detector)
-            whole = np.concatenate(list(self._pieces(*_file_or_array(waveform, self.sampling_rate))))
-            windows = recording.hear(whole) + recording.end()
-            if recording.refusal is None:
-                heard = set(recording.heard_spans())
-                waiting += [window for window in windows if window.span in heard]
-            recordings.append(recording)
+        waiting = []
+        recordings = [self._heard(self._pieces(*_file_or_array(own, self.sampling_rate)), waiting) for own in waveforms]
         self._judge(waiting)
         return [self._answer(recording) for recording in recordings]
 
@@ -327,6 +320,9 @@ def _file_or_array(source, sampling_rate: int | None) -> tuple[str | Path | byte
         source = given[found]
         if found in ("array", "raw"):
             sampling_rate = given.get("sampling_rate", sampling_rate)
+    if hasattr(source, "get_all_samples"):  # an AudioDecoder of torchcodec, which `datasets` decodes with
+        samples = source.get_all_samples()
+        source, sampling_rate = samples.data.mean(dim=0), samples.sample_rate
     if isinstance(source, torch.Tensor):
         if source.dim() != 1:
             raise AudioError(f"a tensor of shape {tuple(source.shape)} came; give one channel (samples,), their mean")

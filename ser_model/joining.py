@@ -23,7 +23,7 @@ from .modeling_ser import SERForAudioClassification
 from .predictions import Predictions
 from .pretrained import load_extractor, load_model
 from .reports import is_random, write_run
-from .run_files import METRICS, PREDICTIONS, SAY_THAT_IT_RAN, SETTINGS, SPLIT
+from .run_files import METRICS, PREDICTIONS, REFUSED, SAY_THAT_IT_RAN, SETTINGS, SPLIT
 from .settings import load_settings
 
 # Settings of a network in which members may differ; what of metrics.json is told of each; what all have alike.
@@ -31,7 +31,6 @@ FREE = frozenset({"calibration_temperature", "likeness_threshold", "num_members"
 STATISTICS = ("feature_mean", "feature_std")  # of one set of clips, but perhaps summed by other numbers of threads
 OF_MEMBER = ("seed", "temperature", "train_seconds", "hardware")
 SHARED = ("settings", "data", "split", "split_hash", "base_model", "base_licence")
-REFUSED = "training_voices_refused"
 
 
 class JoinError(ValueError):

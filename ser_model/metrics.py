@@ -74,12 +74,6 @@ def coverage_at_precision(probabilities: np.ndarray, references: np.ndarray, pre
     return float(answered[good].max(initial=0) / len(order))
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Logits (N, num_labels) -> probabilities (N, num_labels)."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
-
-
 def fit_temperature(logits: np.ndarray, references: np.ndarray) -> float:
     """The temperature that makes softmax(logits / temperature) most likely on held-out speakers.
 

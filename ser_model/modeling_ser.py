@@ -3,11 +3,14 @@
 import copy
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -166,13 +169,36 @@ class SERPreTrainedModel(PreTrainedModel):
         """Convolutional networks of our own can recompute their blocks; recurrent ones and timm's cannot."""
         return any(isinstance(module, GradientCheckpointingLayer) for module in self.modules())
 
-    def gradient_checkpointing_enable(self, *args, **kwargs) -> None:
+    def activation_checkpointing_enable(self, *args, **kwargs) -> None:
         if not self.supports_gradient_checkpointing:
             raise ValueError(
                 f"the backbone {self.config.backbone!r} has no blocks that gradient checkpointing could recompute; "
                 "cnn, deep_cnn, resnet18 and shallow_cnn have"
             )
-        super().gradient_checkpointing_enable(*args, **kwargs)
+        super().activation_checkpointing_enable(*args, **kwargs)
+
+    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs) -> None:
+        if enable and getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant"):
+            raise ValueError("use_reentrant=True came, with which batch norms count every batch twice; give False")
+        again = partial(gradient_checkpointing_func, context_fn=self._computed_twice)
+        super()._set_gradient_checkpointing(enable, again if enable else checkpoint, **kwargs)
+
+    def _computed_twice(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), self._norms_stay()
+
+    @contextmanager
+    def _norms_stay(self) -> Iterator[None]:
+        """While blocks are computed again in the backward pass: their norms have counted the batch already."""
+        norms = [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, (momentum, count) in zip(norms, before, strict=True):
+                norm.momentum = momentum
+                norm.num_batches_tracked.copy_(count)
 
     def load_pretrained_backbone(self) -> None:
         """Start from ImageNet weights, fetched through timm; call it on a new model, before training.

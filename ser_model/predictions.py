@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from scipy.special import softmax
 from sklearn.metrics import classification_report
 
 from .corpora.base import Folders, relative_path
@@ -20,7 +21,6 @@ from .metrics import (
     emotion_metrics,
     metrics_by_group,
     overconfidence,
-    softmax,
     speaker_intervals,
 )
 from .settings import Settings
@@ -138,7 +138,7 @@ class Predictions:
         """
         logits = np.mean([own.like(members[0]).logits() for own in members], axis=0)
         clips = [clip | {"temperature": 1.0} for clip in members[0].clips]
-        return replace(members[0], clips=clips, probabilities=softmax(logits))
+        return replace(members[0], clips=clips, probabilities=softmax(logits, axis=1))
 
     def like(self, other: "Predictions") -> "Predictions":
         """In the order of the other's clips; PredictionsError if those are others, or have other labels."""

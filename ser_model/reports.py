@@ -26,6 +26,7 @@ from .run_files import (
     METRICS,
     NAMELESS,
     PREDICTIONS,
+    REFUSED,
     RELIABILITY,
     REPORT,
     SETTINGS,
@@ -529,7 +530,7 @@ def training_commands(settings: Settings, result: dict) -> list[str]:
     runs = [f"{train} --seed {seed} --output-dir CV-{seed} --cv {protocol}" for seed in seeds]
     runs += [f"{train} --seed {seed} --output-dir OUT-{seed} --after CV-{seed}" for seed in seeds]
     join = f"python -m ser_model join {' '.join(f'OUT-{seed}' for seed in seeds)} --output-dir OUT"
-    learnt_anew = "training_voices_refused" in result  # else a joined model refuses as the mean of its members
+    learnt_anew = REFUSED in result  # else a joined model refuses as the mean of its members
     return [*runs, join, *(["python -m ser_model likeness OUT --data-dir DATA"] if learnt_anew else [])]
 
 

@@ -14,10 +14,8 @@ NAMELESS = "PATH_OR_HUB_ID"  # stands in a card for the model's name, until it i
 CONFUSION, RELIABILITY, CURVES = "confusion.png", "reliability.png", "learning_curves.png"  # each as SVG too
 LAST, LOGS = "last", "logs"  # folders: the model of the last epoch, and what trackers write
 WEIGHTS, CONFIG, FEATURES = "model.safetensors", "config.json", "preprocessor_config.json"  # as Transformers name them
-UNSEEN_SPEAKERS, SHARED_SPEAKERS = (
-    "unseen speakers",
-    "speakers shared with training",
-)  # whom a card's figures are of
+UNSEEN_SPEAKERS, SHARED_SPEAKERS = "unseen speakers", "speakers shared with training"  # of whom a card's figures are
+REFUSED = "training_voices_refused"  # in metrics.json: the share of them that a model calls unlike them
 
 SAY_THAT_IT_RAN = (METRICS, CHECKPOINT, CV, SETTINGS)
 # By a run or a cross-validation, but for the code of a model, which comes anew with the next one. The settings go last,

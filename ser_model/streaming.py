@@ -44,6 +44,9 @@ class LiveRecognizer:
     Args:
         recognize: an `EmotionRecognizer`, which may be shared, or what judges windows (T,) as its `recognize` does.
         window_hz: sampling rate of those windows; a recognizer knows its own.
+
+    Raises:
+        ValueError: no window_hz came with a function.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class LiveRecognizer:
     ):
         if isinstance(recognize, EmotionRecognizer):
             recognize, window_hz = recognize.recognize, recognize.sampling_rate
+        if window_hz is None:
+            raise ValueError(f"{recognize} does not tell its sampling rate; give window_hz, or an EmotionRecognizer")
         self._recognize = recognize
         self._window_hz = window_hz
         self.reset()

@@ -219,6 +219,13 @@ def test_resampling_in_blocks_changes_nothing(monkeypatch, rate_hz, pieces):
     np.testing.assert_allclose(in_blocks, whole, atol=2e-6)
 
 
+def test_sound_is_resampled_where_it_lies_whatever_the_default_device():
+    noise = np.random.default_rng(0).standard_normal(37_123).astype(np.float32)
+    with torch.device("meta"):
+        heard = resample(noise, 37_123, 16_000)  # at a rate whose kernel no other test has made
+    np.testing.assert_array_equal(heard, resample(noise, 37_123, 16_000))
+
+
 def test_resample_leaves_the_same_rate_alone():
     noise = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
     np.testing.assert_array_equal(resample(noise, 16_000, 16_000), noise)

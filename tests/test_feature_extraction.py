@@ -393,6 +393,25 @@ def test_a_misspelt_setting_is_told_where_an_extractor_is_loaded(tmp_path, caplo
     assert said == "SERFeatureExtractor knows no setting 'n_mfccs' and leaves it out; did you mean 'n_mfcc'?"
 
 
+def test_what_a_later_version_saves_beside_its_settings_is_left_out(tmp_path, caplog):
+    extractor = make_extractor()
+    extractor.audio_processor_type = "SERAudioProcessor"
+    extractor.save_pretrained(tmp_path)
+    assert "audio_processor_type" not in SERFeatureExtractor.from_pretrained(tmp_path).to_dict()
+    [said] = caplog.messages
+    assert said == "SERFeatureExtractor knows nothing of audio_processor_type in its file and leaves it out"
+
+
+def test_the_default_type_of_torch_is_no_matter():
+    torch.set_default_dtype(torch.float64)
+    try:
+        extractor = make_extractor()
+        features = extractor(noise(RATE), sampling_rate=RATE, return_tensors="pt")["input_features"]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert extractor.num_features == make_extractor().num_features and features.dtype == torch.float32
+
+
 def test_unknown_settings_are_refused_naming_the_known():
     with pytest.raises(ValueError, match=r"no setting \['n_mfccs'\]; did you mean 'n_mfcc'\?; known: .*'n_mels'"):
         make_extractor(n_mfccs=40)
@@ -449,6 +468,14 @@ def heard_alone(extractor: SERFeatureExtractor, clips: list[np.ndarray]) -> list
     """As `datasets.map` keeps them: features (L, F), mask (L) and a label of each clip."""
     one_by_one = [extractor(clip, sampling_rate=RATE) for clip in clips]
     return [{key: value[0] for key, value in one.items()} | {"label": 1} for one in one_by_one]
+
+
+@pytest.mark.parametrize("samples", [[RATE, RATE], [RATE, RATE // 2]])
+def test_batches_of_one_clip_are_not_collated_as_clips(samples):
+    extractor = make_extractor()
+    batches = [dict(extractor(noise(length), sampling_rate=RATE)) for length in samples]
+    with pytest.raises(ValueError, match=r"of shape \(1, \d+, \d+\) came; .* take \[0\]"):
+        DataCollatorWithPadding(extractor)(batches)
 
 
 def test_clips_heard_alone_are_collated_as_if_they_were_heard_together():

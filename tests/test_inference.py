@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,6 +130,13 @@ def test_windows_that_cannot_be_heard_are_refused(recognizer, voice):
 def test_a_tensor_of_several_channels_is_refused(recognizer):
     with pytest.raises(AudioError, match=r"a tensor of shape \(2, 16000\) came; give one channel"):
         recognizer(torch.zeros(2, RATE), RATE)
+
+
+def test_a_clip_that_datasets_decodes_when_it_is_asked_for_is_heard(recognizer, voice):
+    """As torchcodec's AudioDecoder holds it: no array, two channels, and a rate of its own."""
+    samples = SimpleNamespace(data=torch.from_numpy(np.stack([voice, voice])), sample_rate=RATE)
+    decoder = SimpleNamespace(get_all_samples=lambda: samples)
+    assert recognizer(decoder).scores == pytest.approx(recognizer(voice, RATE).scores, abs=1e-5)
 
 
 def test_a_recognizer_may_be_copied_and_sent_to_another_process(recognizer, voice):

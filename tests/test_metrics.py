@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from ser_model.metrics import (
     TEMPERATURES,
@@ -17,7 +18,6 @@ from ser_model.metrics import (
     metrics_by_group,
     overconfidence,
     reliability,
-    softmax,
     speaker_intervals,
 )
 
@@ -68,7 +68,7 @@ def test_reliability_counts_the_answers_of_each_bin():
 def test_a_few_clips_without_a_mistake_do_not_make_it_certain_of_everything():
     logits = np.array([[2.0, 0.0], [0.0, 2.0]] * 9)
     temperature = fit_temperature(logits, np.array([0, 1] * 9))
-    assert softmax(logits / temperature).max() == pytest.approx(19 / 20, abs=1e-3)  # the rule of succession
+    assert softmax(logits / temperature, axis=1).max() == pytest.approx(19 / 20, abs=1e-3)  # the rule of succession
 
 
 def test_temperature_stays_within_its_bounds():
@@ -81,7 +81,7 @@ def test_temperature_stays_within_its_bounds():
 def test_temperature_undoes_overconfidence():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(4000, 3)) * 2
-    references = np.array([rng.choice(3, p=row) for row in softmax(logits)])  # calibrated at temperature 1
+    references = np.array([rng.choice(3, p=row) for row in softmax(logits, axis=1)])  # calibrated at temperature 1
     assert fit_temperature(logits * 3, references) == pytest.approx(3, rel=0.05)
 
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -508,20 +509,26 @@ def test_labels_read_both_ways():
 
 
 @every_network
-def test_gradient_checkpointing_gives_the_same_gradients_or_is_refused(name):
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_gradient_checkpointing_gives_the_same_gradients_and_statistics_or_is_refused(name):
     model = make_model(name, dropout=0.0).train()
     if not model.supports_gradient_checkpointing:
         with pytest.raises(ValueError, match="gradient checkpointing"):
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         return
+    plain = copy.deepcopy(model)
+    with pytest.raises(ValueError, match="use_reentrant=True came"):
+        model.activation_checkpointing_enable({"use_reentrant": True})
+    model.activation_checkpointing_enable()
     features, labels = make_features(model, 4, 200), torch.tensor([0, 1, 2, 3])
-    model(features, labels=labels).loss.backward()
-    plain = {key: weight.grad.clone() for key, weight in model.named_parameters()}
-    model.zero_grad()
-    model.gradient_checkpointing_enable()
-    model(features, labels=labels).loss.backward()
+    for each in (plain, pickle.loads(pickle.dumps(model)), model):
+        each(features, labels=labels).loss.backward()
     for key, weight in model.named_parameters():
-        torch.testing.assert_close(weight.grad, plain[key], msg=key)
+        torch.testing.assert_close(weight.grad, plain.get_parameter(key).grad, msg=key)
+    for key, value in model.named_buffers():
+        torch.testing.assert_close(value, plain.get_buffer(key), msg=key)
+    model.activation_checkpointing_disable()
+    assert not model.is_activation_checkpointing
 
 
 @every_network

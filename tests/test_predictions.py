@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from datasets import Dataset
+from scipy.special import softmax
 
-from ser_model.metrics import softmax
 from ser_model.predictions import Predictions, PredictionsError
 
 NAMES = ("calm", "path")  # free labels may be called what a column is called
@@ -62,7 +62,7 @@ def test_sexes_are_compared_within_a_corpus(predictions):
 
 def test_logits_are_those_before_the_temperature_divided_them(predictions):
     logits = predictions.logits()
-    np.testing.assert_allclose(softmax(logits / 0.5), predictions.probabilities, atol=1e-5)
+    np.testing.assert_allclose(softmax(logits / 0.5, axis=1), predictions.probabilities, atol=1e-5)
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], 0.5 * np.log([4e-6, 4, 1, 7 / 3]), atol=1e-5)
 
 

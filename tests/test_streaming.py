@@ -47,6 +47,11 @@ def test_answers_come_at_least_twice_a_second_and_follow_the_voice(recognizer, v
     assert [window.end_s for window in answers[-1].track] == sorted(window.end_s for window in answers[-1].track)
 
 
+def test_a_function_needs_a_rate(recognizer):
+    with pytest.raises(ValueError, match="does not tell its sampling rate; give window_hz"):
+        LiveRecognizer(recognizer.recognize)
+
+
 def test_a_recognizer_is_enough(recognizer, voice):
     [first, *_] = listened(LiveRecognizer(recognizer), voice[:RATE])
     assert first.prediction == listened(live_recognizer(recognizer), voice[:RATE])[0].prediction

@@ -316,7 +316,12 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             if hint := did_you_mean(key, cls._settings()):
                 logger.warning("SERFeatureExtractor knows no setting %r and leaves it out%s", key, hint)
         given = {key: value for key, value in kwargs.items() if key not in unused}
-        extractor = super().from_dict(feature_extractor_dict | given)
+        unknown = feature_extractor_dict.keys() - cls._settings() - SPEC_KEYS
+        later = sorted(key for key in unknown if not did_you_mean(key, cls._settings()))
+        if later:  # a file of a later version may have more
+            logger.warning("SERFeatureExtractor knows nothing of %s in its file and leaves it out", ", ".join(later))
+        saved = {key: value for key, value in feature_extractor_dict.items() if key not in later}
+        extractor = super().from_dict(saved | given)
         return (extractor, unused) if wants_unused else extractor
 
     @classmethod
@@ -396,7 +401,8 @@ class SERFeatureExtractor(FeatureExtractionMixin):
     @property
     def feature_sizes(self) -> tuple[int, ...]:
         """Rows of each of `features`, counted on a silent frame."""
-        spectra = Spectra(self, torch.zeros(1, self.n_fft // 2 + 1, 1), torch.ones(1, 1, dtype=torch.bool))
+        silence = torch.zeros(1, self.n_fft // 2 + 1, 1, dtype=torch.float32)  # whatever the default type
+        spectra = Spectra(self, silence, torch.ones(1, 1, dtype=torch.bool))
         return tuple(FEATURES[name](spectra).shape[1] for name in self.features)
 
     @property
@@ -435,8 +441,8 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             ValueError: another sampling rate, more than one channel, no samples, less than one frame, samples that are
                 not finite, numbers that are not scaled to [-1, 1], or an argument that it cannot follow.
         """
-        cuts = padding in (False, "do_not_pad")
-        if not (cuts or padding in (None, True, self.padding)):
+        unpadded = padding in (False, "do_not_pad")
+        if not (unpadded or padding in (None, True, self.padding)):
             raise ValueError(
                 f"padding is {padding!r}; this extractor pads to {self.padding!r}, so leave it out, or load the "
                 "extractor with another padding and max_length_s"
@@ -462,7 +468,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
                 "clips, or load the extractor saved with a model"
             )
         waveforms = [self._waveform(waveform)[:max_length] for waveform in self._as_list(raw_speech)]
-        if cuts and return_tensors is not None and len(waveforms) > 1:
+        if unpadded and return_tensors is not None and len(waveforms) > 1:
             raise ValueError(
                 f"padding is {padding!r}, but {len(waveforms)} clips make one tensor only if they are padded"
             )
@@ -472,12 +478,12 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         data = {"input_features": features}
         if return_attention_mask is not False:
             data["attention_mask"] = mask.long()
-        if cuts and return_tensors is None:
+        if unpadded and return_tensors is None:
             real = {
                 key: [row[own].cpu().numpy() for row, own in zip(rows, mask, strict=True)] for key, rows in data.items()
             }
             return BatchFeature(real)
-        return _as_asked({key: rows[:, mask[0]] for key, rows in data.items()} if cuts else data, return_tensors)
+        return _as_asked({key: rows[:, mask[0]] for key, rows in data.items()} if unpadded else data, return_tensors)
 
     def pad(
         self,
@@ -509,6 +515,11 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         if not features:
             raise ValueError("no clips came to be padded; give one or more")
         clips = [_as_float(clip["input_features"])[None] for clip in features]
+        if wrong := [tuple(clip.shape[1:]) for clip in clips if clip.dim() != 3]:
+            raise ValueError(
+                f"input_features of shape {wrong[0]} came; give those of each clip (L, C * F): of what the extractor "
+                "makes of one clip, take [0]"
+            )
         masks = [
             torch.as_tensor(np.asarray(clip.get("attention_mask", np.ones(real.shape[1]))), dtype=torch.long)[None]
             for clip, real in zip(features, clips, strict=True)
