@@ -78,7 +78,7 @@ def test_run_writes_its_figures_split_settings_and_card(run):
     assert load_settings(output_dir / "settings.yaml").training.epochs == 3
     card = (output_dir / "README.md").read_text()
     assert f"{metrics['test']['uar']:.3f}" in card and "unseen speakers" in card
-    assert set(metrics["test"]["by_sex"]["male"]["recall"]) == set(metrics["test"]["recall"])
+    assert set(metrics["test"]["by_sex"]["ravdess male"]["recall"]) == set(metrics["test"]["recall"])
     assert sum(b["count"] for b in metrics["test"]["reliability"]) == metrics["test"]["count"]
     assert metrics["hardware"] == "CPU, 2 threads" and metrics["hardware"] in card  # whatever OMP_NUM_THREADS says
     assert "95 % intervals over 3 speakers" in card
