@@ -84,11 +84,14 @@ def to_json(prediction: Prediction) -> str:
     )
 
 
-def to_srt(segments: Sequence[Segment], name: Callable[[str], str] = adjective) -> str:
-    """SubRip subtitles: "angry (72%)" while it sounds so; `name` says how a label is written."""
+def in_words(segment: Segment) -> str:
+    return f"{adjective(segment.emotion)} ({segment.confidence:.0%})"
+
+
+def to_srt(segments: Sequence[Segment], words: Callable[[Segment], str] = in_words) -> str:
+    """SubRip subtitles: "angry (72%)" while it sounds so, or what `words` says of a segment."""
     blocks = [
-        f"{number}\n{_srt_time(segment.start_s)} --> {_srt_time(segment.end_s)}\n"
-        f"{name(segment.emotion)} ({segment.confidence:.0%})\n"
+        f"{number}\n{_srt_time(segment.start_s)} --> {_srt_time(segment.end_s)}\n{words(segment)}\n"
         for number, segment in enumerate(segments, start=1)
     ]
     return "\n".join(blocks)

@@ -91,7 +91,7 @@ def test_the_files_hold_the_segments():
     blocks = to_srt(found).split("\n\n")
     assert blocks[0] == "1\n00:00:00,000 --> 00:00:03,500\ncalm (80%)"
     assert re.fullmatch(r"2\n01:00:00,250 --> 01:01:01,000\nfemale disgusted \(5[56]%\)\n", blocks[1])
-    assert "sad!" in to_srt([Segment(0, 1, "sad", 1.0)], name=lambda label: f"{label}!")
+    assert "sad!" in to_srt([Segment(0, 1, "sad", 1.0)], lambda segment: f"{segment.emotion}!")
     told = json.loads(to_json(prediction((0, 4, "calm"))))
     assert told["status"] == VOICE and told["segments"][0]["emotion"] == "calm" and told["speech"] == [[0.0, 4.0]]
 

@@ -44,10 +44,11 @@ def over_time_html(texts: Texts, say: Say, heard, labels: list[str], threshold: 
     columns, *rows = csv_rows(parts)
     words = [segment_words(texts, say, part.emotion, part.confidence, threshold) for part in parts]
     worded = [replace(part, emotion=word) for part, word in zip(parts, words, strict=True)]
+    subtitles = to_srt(worded, lambda part: f"{part.emotion} ({percent(say, part.confidence)})")
     files = {
         "csv": ("text/csv", csv_bytes(columns, rows)),
         "json": ("application/json", to_json(prediction).encode()),
-        "srt": ("text/plain", to_srt(worded, str).encode()),
+        "srt": ("text/plain", subtitles.encode()),
     }
     links = "".join(_link(f"{Path(heard.name).stem}.{ending}", *file) for ending, file in files.items())
     return f"""<section class="over-time">
