@@ -141,7 +141,7 @@ class SERConfig(PreTrainedConfig):
 
     @classmethod
     def known_settings(cls) -> set[str]:
-        """With those."""
+        """Their names, with those."""
         return cls.own_settings() | INHERITED_KEYS | {field.name for field in dataclasses.fields(PreTrainedConfig)}
 
     def __setattr__(self, key: str, value: Any) -> None:

@@ -307,10 +307,9 @@ def figures_table(results: list[dict]) -> str:
             for name, figures in test.get(f"by_{part}", {}).items():
                 if name == whole:
                     continue
-                rows.append(
-                    f"| {name}, {says} | {figures['count']} | {figures['uar']:.3f} | {figures['accuracy']:.3f} | | "
-                    f"{figures['ece']:.3f} |"
-                )
+                own = f"{figures['count']} | {figures['uar']:.3f} | {figures['accuracy']:.3f}"
+                ece = f"{figures['ece']:.3f}" if "ece" in figures else ""  # which figures of before lack
+                rows.append(f"| {name}, {says} | {own} | | {ece} |")
     return "\n".join(rows) + "\n"
 
 
@@ -440,10 +439,11 @@ def conditions_table(result: dict) -> str:
 
 
 def corpus_words(entry: dict) -> str:
-    """Of one of `data.corpora`: what it is, and how much of it was taken."""
+    """Of one of `data.corpora`: what it is, and what of it was taken."""
     corpus = CORPORA[entry["name"]]
-    taken = f" ({entry['words']:.0%} of its words)" if entry.get("words", 1) < 1 else ""
-    return f"- {corpus.title}{taken}, {corpus.licence}. {corpus.citation} {corpus.url}".rstrip()
+    taken = [*entry.get("channels", ()), *([f"{entry['words']:.0%} of its words"] if "words" in entry else [])]
+    title = f"{corpus.title} ({' and '.join(taken)})" if taken else corpus.title
+    return f"- {title}, {corpus.licence}. {corpus.citation} {corpus.url}".rstrip()
 
 
 def procedure(settings: Settings, result: dict) -> str:
