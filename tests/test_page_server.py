@@ -124,7 +124,7 @@ def test_a_call_without_end_is_refused(client, chunked):
     content = iter([body[: len(body) // 2], body[len(body) // 2 :]]) if chunked else body
     headers = {"Content-Type": "application/json", "Accept-Language": "de"}
     answer = client.post("/gradio_api/call/predict", content=content, headers=headers)
-    assert answer.status_code == 413 and f"mehr als die {MAX_CALL_MB} MB" in answer.json()["detail"]
+    assert answer.status_code == 413 and f"mehr als die {MAX_CALL_MB}\u00a0MB" in answer.json()["detail"]
 
 
 def test_the_same_file_of_two_visitors_is_two_files(client):

@@ -40,7 +40,7 @@ def test_every_warning_stands_beside_the_answer(language):
 
 
 def test_seconds_are_written_as_the_language_writes_them():
-    assert sentences(TEXTS, TEXTS.speaker("de"), HAPPY, 0.5)[1] == "2,0 s Sprache in einer Aufnahme von 4,0 s"
+    assert sentences(TEXTS, TEXTS.speaker("de"), HAPPY, 0.5)[1] == "2,0\u00a0s Sprache in einer Aufnahme von 4,0\u00a0s"
 
 
 def lasting(*windows: tuple[float, float, str, float]) -> Prediction:

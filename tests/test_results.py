@@ -429,8 +429,9 @@ def test_a_probe_answers_every_clip_and_joins_the_ensemble(
     page = made(root / "results")
     assert "| **ear** |" in page and "| **ensemble: both** |" in page
     monkeypatch.setitem(sys.modules, "moonshine_voice", None)  # as where it is not installed
+    whole = ["ravdess-speakers", f"--data-dir={synthetic_corpora}", f"--results={root / 'results'}"]
     with pytest.raises(SystemExit, match="pip install --no-deps moonshine-voice==0.0.48"):
-        _reproduce(root, synthetic_corpora)
+        reproduce.main(whole)
 
 
 def test_folds_of_actors_are_taken_from_a_config_that_splits_at_random(tmp_path):
