@@ -119,7 +119,7 @@ def test_what_no_person_has_checked_is_not_exported(browser, tmp_path):
     with serving.running_app(tmp_path, settings) as url, serving.visit(browser, url) as page:
         open_library(page)
         page.locator("#library-export").click()
-        expect(page.locator("#library-how")).to_contain_text("no person has checked a clip yet")
+        expect(page.locator("#library-how")).to_contain_text("no person has checked a clip yet", timeout=30_000)
         expect(page.locator("#library-download")).to_have_count(0)
 
 
