@@ -163,6 +163,7 @@ def load_predictions(results_dir: Path, name: str, protocol: Protocol, model: st
 
 
 def _key(clip: Mapping) -> tuple[str, ...]:
+    """What tells a clip from the others of its seed."""
     return clip["condition"], clip["fold"], clip["corpus"], clip["path"]
 
 
@@ -309,7 +310,7 @@ def only_clips_of(predictions: Predictions, others: Predictions) -> Predictions:
     """Those of the clips that the others are of as well; ResultsError if the others have more."""
 
     def keys(own: Predictions) -> list[tuple]:
-        return [(clip["seed"], clip["fold"], clip["corpus"], clip["path"]) for clip in own.clips]
+        return [(clip["seed"], *_key(clip)) for clip in own.clips]
 
     wanted = set(keys(others))
     rows = [row for row, key in enumerate(keys(predictions)) if key in wanted]
