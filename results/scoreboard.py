@@ -58,7 +58,7 @@ own; its first draft and the size of the network come from a trial on all six, a
 table of trials says. Where a recipe was changed after it had been tested, its row gives the first figure too.
 A row in which two neutral clips of each speaker are known takes a personal baseline off (`results/enrolment.py`). These
 two clips are scored neither in that row nor in the one below; the other neutral clips say the same two sentences, which
-flatters their recall. All other emotions together lose 1 to 2 points of recall by it, with every seed.
+flatters their recall. All other emotions together lose 0.7 to 2.2 points of recall by it, with every seed.
 Our copies of the corpora are 16 kHz mono: each song ends after 2.39 s, and three are missing; TESS lacks
 `OAF_back_angry` and `YAF_beg_sad`. With whole songs, ravdess-8, ravdess-8-without-sad and ravdess-tess-8 come out
 otherwise.
