@@ -16,8 +16,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at import: nothing of a
 # Gradio makes a table of its last events, 10 000 of them, after each one, for a monitoring that is off here.
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 
-if "SPACE_ID" in os.environ:  # reached through its proxy alone, which names the visitor's address
-    os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
+if "SPACE_ID" in os.environ:  # reached through its proxies alone; who is before them is the visitor
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "127.0.0.1,10.0.0.0/8")
 
 # A folder of our own in the one that is set, for old files in it are deleted, whoever left them.
 os.environ["GRADIO_TEMP_DIR"] = str(Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()) / "ser_model_page")

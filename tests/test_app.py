@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 from gradio_client import Client, handle_file
 from playwright.sync_api import Page, expect
-from serving import ROOT, submit, upload
+from serving import ROOT, running_app, submit, upload, visit
 
 from ser_model.inference import EmotionRecognizer, adjective
 from ser_model.labels import EMOTIONS, SURE_CONFIDENCE
@@ -215,3 +215,13 @@ def test_no_clip_and_a_new_clip(page, clips):
     page.get_by_label("Clear").click()
     page.locator("#status", has_text="Record a sentence or choose a file").wait_for()
     assert _scores(page, 0) == {} and _pictures(page, 0) == []  # no old answer beside a new recording
+
+
+@pytest.mark.browser
+def test_on_a_space_too_nothing_is_asked_of_another_machine(browser, tmp_path):
+    """`visit` looks whom the page asks. A Space has a package of its own for the reloading that is left out here."""
+    settings = {"SYSTEM": "spaces", "SPACE_ID": "her/ser"}
+    no_reloading = "import gradio.http_server as server; server.watchfn_spaces = lambda reloader: None"
+    with running_app(tmp_path, settings, no_reloading) as url, visit(browser, url) as page:
+        page.get_by_role("button", name="Sad", exact=True).click()
+        expect(page.locator("#status .said")).to_contain_text("This voice sounds sad", timeout=30_000)

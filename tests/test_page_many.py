@@ -201,6 +201,10 @@ def test_a_zip_and_a_file_become_a_table_that_sorts_and_a_csv(page, voices, reco
     expect(page.get_by_role("menuitem")).to_have_count(0)
     expect(table.get_by_role("row").nth(1)).to_contain_text(str(confidences[-1]))
     assert [float(cell) for cell in column(page, 4) if cell] == confidences[::-1] and len(confidences) == 4
+    table.locator("th:visible").nth(3).press("Enter")
+    expect(page.get_by_role("menuitem").first).to_be_focused()
+    page.get_by_role("menuitem", name="Sort ascending").press("Enter")
+    expect(table.get_by_role("row").nth(1)).to_contain_text("notes.txt")  # which has none
     link = page.locator("#many-csv a.download")
     with page.expect_download() as downloading:
         link.click()
@@ -248,3 +252,5 @@ def test_it_fits_a_phone(page, voices):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     note = page.locator('#many-table [role=gridcell][aria-colindex="3"]').first.bounding_box()
     assert note["x"] + note["width"] <= 390  # what says why there is no answer is seen without scrolling
+    page.set_viewport_size({"width": 320, "height": 844})
+    assert page.locator("#many-files .stem").first.bounding_box()["width"] > 30  # "voices", not its ending alone

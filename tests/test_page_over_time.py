@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -44,6 +45,16 @@ def test_a_click_plays_from_there(shown):
     duration_s = float(shown.locator(".over-time .plot").get_attribute("data-duration"))
     hears(shown, 0.88 * duration_s, duration_s)
     expect(shown.locator(".over-time .now")).to_be_visible()
+
+
+@pytest.mark.browser
+def test_a_name_may_hold_any_sign(page, clips, tmp_path):
+    name = "Take #3, 50% + 1?.wav"
+    shutil.copy(clips / "long.wav", tmp_path / name)
+    upload(page, tmp_path / name)
+    submit(page, ANSWERED)
+    page.locator(".over-time td button").first.click()
+    hears(page, 0.0, 10.0)
 
 
 @pytest.mark.browser

@@ -5,13 +5,17 @@ import errno
 import socket
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
 import soundfile
+from gradio.context import LocalContext
 from serving import ROOT, running_app
 
+from ser_model.page.context import Page
 from ser_model.page.live import MAX_SAMPLES, MAX_WAITING, piece
 from ser_model.page.server import (
     ANSWER_ROUTE,
@@ -218,3 +222,23 @@ def test_a_playlist_opens_no_file_of_the_server(tmp_path):
     playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{tmp_path}/secret.wav\n#EXT-X-ENDLIST\n")
     with pytest.raises(soundfile.LibsndfileError):
         piece(str(playlist))
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_work_ends_once_its_visitor_has_cancelled_it_or_left(cancelled):
+    event = SimpleNamespace(_id="1", alive=True)
+    events = {"1": event}
+    context = Page(SimpleNamespace(_queue=SimpleNamespace(event_ids_to_events=events)), *[None] * 7)
+    context.gives_up()(10.0, 600.0)  # of nobody's: Gradio does not say whose
+    told = LocalContext.event_id.set("1")
+    try:
+        give_up = context.gives_up()
+        give_up(10.0, 600.0)
+        if cancelled:
+            events.clear()
+        else:
+            event.alive = False
+        with pytest.raises(gr.Error, match="nobody waits"):
+            give_up(20.0, 600.0)
+    finally:
+        LocalContext.event_id.reset(told)

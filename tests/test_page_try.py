@@ -57,6 +57,8 @@ RING = (
   return outlineStyle === "solid" && contrast(outlineColor, focused.parentElement);
 }"""
 )
+REFUSE_MICROPHONE = """navigator.mediaDevices.getUserMedia =
+  async () => { throw new DOMException("Permission denied", "NotAllowedError"); }"""
 
 
 def test_an_example_is_answered_at_once_and_says_that_it_is_synthetic(page):
@@ -145,14 +147,46 @@ def test_submit_while_the_microphone_records_says_what_to_press_and_the_recordin
     page.get_by_label("Record audio").click()
     page.get_by_role("button", name="Record", exact=True).click()
     page.locator("#recording time.duration", has_text="0:02").wait_for()
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_focused()
     expect(page.get_by_label("Clear")).to_be_hidden()  # Gradio's would go on recording
     submit(page, "The recording is still running.")
     assert page.locator("#status .heard").inner_text() == "Press Stop first, then Submit."
     page.get_by_role("button", name="Stop", exact=True).click()
     page.locator("#recording audio[data-testid]").wait_for(state="attached")
+    expect(page.locator("#submit")).to_be_focused()
     submit(page, ANSWERED)
     page.get_by_role("tab", name="My clips").click()
     expect(page.locator("#clips-list tbody td").nth(4)).to_have_text(re.compile(r"Recording 0:\d\d"))
+
+
+def test_a_microphone_that_is_refused_is_said_to_be(browser, server):
+    page = browser.new_page(locale="de-DE")  # not `visit`: Gradio's own recorder ends in an error of the page
+    page.add_init_script(REFUSE_MICROPHONE)
+    page.goto(server)
+    page.get_by_label("Record audio").click()
+    page.get_by_role("button", name="Aufnehmen", exact=True).click()
+    expect(page.locator("#status .said")).to_have_text("Ihr Browser gibt dieser Seite kein Mikrofon.")
+    page.get_by_role("tab", name="Live").click()
+    page.wait_for_timeout(3000)  # until Gradio has loaded its recorder
+    page.locator("#live-microphone .record-button").click()
+    expect(page.locator("#live-status .said")).to_have_text("Ihr Browser gibt dieser Seite kein Mikrofon.")
+    expect(page.locator("#announcer")).to_contain_text("Schließen Sie eines an")
+    page.close()
+
+
+def test_what_is_cancelled_is_no_error(page, clips, tmp_path):
+    sound, rate = soundfile.read(clips / "clip.wav")
+    soundfile.write(tmp_path / "long.wav", np.tile(sound, -(-400 * rate // len(sound))), rate)
+    for _ in range(3):  # Gradio takes some of it for one
+        upload(page, tmp_path / "long.wav")
+        page.locator("#submit").click()
+        page.wait_for_timeout(800)
+        page.locator("#recording").get_by_label("Clear").click()
+        expect(page.locator("#status .said")).to_contain_text("Record a sentence or choose a file")
+        page.wait_for_timeout(800)
+        expect(page.locator("#status .said")).to_be_visible()
+        expect(page.locator("#status .error:visible")).to_have_count(0)
+        expect(page.locator("#submit")).to_have_css("opacity", "1")
 
 
 def test_another_model_is_asked_by_submit(page, clips):
@@ -236,6 +270,9 @@ def test_every_control_has_a_name(page):
             || control.labels?.length && [...control.labels].some((label) => label.innerText.trim())))
         .map((control) => control.outerHTML.slice(0, 200))"""
     assert page.evaluate(nameless) == []
+    expect(page.get_by_role("button", name="Model and threshold", expanded=True)).to_be_visible()
+    panels = "() => [...document.querySelectorAll('[role=tab]')].map((tab) => tab.getAttribute('aria-controls'))"
+    assert len(set(page.evaluate(panels)) - {""}) == page.get_by_role("tab").count()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

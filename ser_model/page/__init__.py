@@ -55,6 +55,7 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
     texts = Texts()
     sweep_s = min(SWEEP_S, kept_s)
     with UploadsOnly(title=texts.speaker("en")("page.title"), delete_cache=(sweep_s, kept_s)) as demo:
+        demo.space_id = None  # by it Gradio's page, opened beside the Hub's, would ask Google for fonts
         gr.Markdown(
             texts.rendered("page.head", lambda say: f"# 🎙️ {say('page.title')}\n{say('page.intro')}"), elem_id="head"
         )
@@ -78,7 +79,7 @@ def build_demo(models: Models, library_url: str | None = None, kept_s: int = KEP
                 if name == "library" and not team_library:
                     continue
                 # "live" loads its recorder in the background; Gradio's fails if Record is pressed before that is there.
-                with gr.Tab(texts.label(f"{name}.tab"), id=name, render_children=name == "live"):
+                with gr.Tab(texts.label(f"{name}.tab"), id=name, elem_id=f"tab-{name}", render_children=name == "live"):
                     tab.build(context)
         with gr.Accordion(texts.label("page.settings"), open=False, elem_id="settings"):
             with gr.Row():
@@ -145,6 +146,7 @@ def launch(demo: gr.Blocks, models: Models, rate: RateLimitItem | None = None) -
         js=BROWSER_SCRIPT,
         i18n=demo.texts.i18n,
         max_file_size=f"{MAX_UPLOAD_MB}mb",
+        ssr_mode=False,  # Spaces turn it on; styles of our own get lost by it
         footer_links=[],  # Gradio's own page on the API shows calls by URL, which are refused; see developers.py
         run_history=False,  # would keep answers in the visitor's browser
         enable_monitoring=False,

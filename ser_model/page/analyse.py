@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import gradio as gr
 
-from .answers import NO_CLIP, RUNNING, UNREADABLE, answer_html, bars_html, clock, sentence_html
+from .answers import NO_CLIP, RUNNING, UNREADABLE, answer_html, bars_html, clock, no_microphone_html, sentence_html
 from .clips import begin_clips, remember
 from .context import Page
 from .figures import can_explain, pictures_html, saliency_html
@@ -18,6 +18,7 @@ from .models import on_gpu
 from .over_time import over_time_html
 from .server import MAX_UPLOAD_MB
 from .texts import Say, language
+from .theme import focus_js
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MADE_HERE = "audio.wav"  # what Gradio's recorder calls whatever it recorded or cut
@@ -65,15 +66,16 @@ def build(context: Page) -> None:
         """A `Prediction`; that nothing could be read is one too."""
         from ..inference import AudioError, Prediction
 
-        say = texts.speaker(language)
+        say, give_up = texts.speaker(language), context.gives_up()
 
         def tell(heard_s: float, total_s: float | None) -> None:
-            if total_s and total_s > LONG_S:
+            give_up()
+            if progress is not None and total_s and total_s > LONG_S:
                 words = say("try.listening", heard=clock(heard_s), total=clock(total_s))
                 progress(min(1.0, heard_s / total_s), desc=words)
 
         try:
-            return context.models.get(model)(path, progress=None if progress is None else tell)
+            return context.models.get(model)(path, progress=tell)
         except AudioError as error:
             return Prediction(UNREADABLE, str(error), 0.0, 0.0)
 
@@ -207,6 +209,7 @@ def build(context: Page) -> None:
     # Nobody sees this button. Its text is the path of the recording that the answer is of, and the browser presses it
     # when there is another.
     answered_one = gr.Button("", visible="hidden", elem_id="answered-one")
+    no_microphone = gr.Button("", visible="hidden", elem_id="no-microphone")  # nor this one
     with gr.Row(equal_height=False, elem_id="try-it"):
         with gr.Column(min_width=300):
             recording = gr.Audio(
@@ -269,6 +272,10 @@ def build(context: Page) -> None:
     context.when_threshold_moves(reword, [heard, context.threshold], [status, over_time])
     # What the visitor does with the recorder, for Gradio calls all that it makes by one name.
     recording.start_recording(lambda: True, None, running, **quick)
+    recording.start_recording(None, js=focus_js("#recording .stop-button"), **private)
+    recording.stop_recording(None, js=focus_js("#submit"), **private)
+    refused = json.dumps(str(texts.rendered("try.no_microphone", no_microphone_html)))
+    no_microphone.click(None, None, status, js=f"() => {refused}", **private)
     recording.stop_recording(lambda: (False, None), None, [running, chosen], **quick)
     recording.upload(lambda path: (False, Path(path).name), recording, [running, chosen], **quick)
     recording.clear(lambda: False, None, running, **quick)

@@ -136,6 +136,11 @@ def sentence_html(
     )
 
 
+def no_microphone_html(say: Say) -> str:
+    """What to do where the browser refuses to record."""
+    return sentence_html("⚠️", say("page.no_microphone.said"), say("page.no_microphone.advice"))
+
+
 def bars_html(texts: Texts, say: Say, scores: dict[str, float]) -> str:
     """A bar for every emotion; number and name stand beside it, so that nothing hangs on colour or length."""
     if not scores:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 from gradio.components import Component
+from gradio.context import LocalContext
 
 from .models import Models
 from .texts import Texts
@@ -48,6 +49,19 @@ class Page:
     minutes: int
     deleted: gr.State
     library: "Library | None" = None
+
+    def gives_up(self) -> Callable[..., None]:
+        """To be called now and then by what takes long: ends it once its visitor has cancelled it or left, and others
+        have its place.
+        """
+        events = self.demo._queue.event_ids_to_events
+        event = events.get(LocalContext.event_id.get(None))
+
+        def check(*_) -> None:
+            if event is not None and not (event.alive and event._id in events):
+                raise gr.Error("nobody waits for this answer any more", print_exception=False)
+
+        return check
 
     def when_threshold_moves(self, reword: Callable, inputs: list, outputs: Component | list[Component]) -> None:
         """Say it again in the words of another threshold. Not by `change`: several of those on one slider go on calling

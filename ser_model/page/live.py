@@ -11,10 +11,11 @@ import soundfile
 from gradio.context import Context
 from gradio.queueing import Queue
 
-from .answers import bars_html, clock, emoji, sentence_html
+from .answers import bars_html, clock, emoji, no_microphone_html, sentence_html
 from .context import Page
 from .models import ModelError, on_gpu
 from .texts import Say, Texts
+from .theme import focus_js
 
 MINUTES = 10  # a forgotten microphone ends then
 EVERY_S = 0.25  # the browser sends what it recorded; an answer needs 0.4 s of new sound
@@ -54,10 +55,12 @@ def build(context: Page) -> None:
     def recognize(model: str, clips: list[np.ndarray]):
         return context.models.get(model).recognize(clips)
 
-    def start(model: str, request: gr.Request):
-        """-> no ended track, session, sentence, bars, track; no session without a place or a model"""
+    def start(model: str, granted: bool, request: gr.Request):
+        """-> no ended track, session, sentence, bars, track; no session without microphone, place or model"""
         from ..streaming import LiveRecognizer
 
+        if not granted:
+            return None, None, no_microphone_html(partial(texts.say, request)), "", ""
         if is_full(context.demo._queue, request.session_hash):
             return None, None, *blank(request, "⏳", "live.full")
         try:
@@ -121,7 +124,16 @@ def build(context: Page) -> None:
             track = gr.HTML(elem_id="live-track", css_template=TRACK_CSS)
 
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    microphone.start_recording(start, context.choice, [ended, session, said, bars, track], queue=False, **quiet)
+    granted = gr.Checkbox(visible=False)
+    microphone.start_recording(
+        start,
+        [context.choice, granted],
+        [ended, session, said, bars, track],
+        js="async (model) => [model, await window.microphoneGranted()]",
+        queue=False,
+        **quiet,
+    )
+    microphone.start_recording(None, js=focus_js("#live-microphone .stop-button"), **quiet)
     listening = microphone.stream(
         listen,
         [microphone, session, context.threshold],

@@ -72,13 +72,13 @@ def how_many(paths: Sequence[str | Path]) -> int:
     return min(rows, MAX_ROWS + 1)
 
 
-def analyse(recognizer, paths: Sequence[str | Path], recognize: Callable | None = None) -> Iterator[Judged]:
+def analyse(recognize: Callable, paths: Sequence[str | Path]) -> Iterator[Judged]:
     """Every file, and every entry of a file named .zip, in order; one at a time is in memory.
 
     Beyond MAX_RECORDINGS and MAX_HEARD_S nothing more is heard; after MAX_ROWS one row more says where it stopped.
 
     Args:
-        recognize: what makes a `Prediction` of a path or an open file; the recognizer itself if left out.
+        recognize: what makes a `Prediction` of a path or an open file, such as an `EmotionRecognizer`.
     """
     taken, rows, heard_s = 0, 0, 0.0
     for path in map(Path, paths[: MAX_ROWS + 1]):
@@ -94,7 +94,7 @@ def analyse(recognizer, paths: Sequence[str | Path], recognize: Callable | None 
                 yield _unheard(path, name, TOO_MANY)
             else:
                 taken += 1
-                judged = _heard(path, name, source, recognize or recognizer)
+                judged = _heard(path, name, source, recognize)
                 heard_s += judged.prediction.duration_s
                 yield judged
 
@@ -124,14 +124,14 @@ def build(context: Page) -> None:
 
     @on_gpu
     def recognize(model: str, source: Path | bytes):
-        return context.models.get(model)(source)
+        return context.models.get(model)(source, progress=context.gives_up())
 
     def judged_by(say: Say, model: str, paths: Sequence[str]) -> Iterator[Judged]:
         def sent(source: Path | BinaryIO):  # to where a GPU is lent, which may be another process
             return recognize(model, source if isinstance(source, Path) else source.read())
 
-        recognizer = context.models.get_for_visitor(model, say)  # here, not where a GPU is lent by the second
-        return renewing(paths, analyse(recognizer, paths, sent))
+        context.models.get_for_visitor(model, say)  # here, not where a GPU is lent by the second
+        return renewing(paths, analyse(sent, paths))
 
     def batch(files: list[str] | None, model: str) -> dict:
         """The emotion in each of several recordings, or zips of recordings: `rows` in their order, and a `summary`.

@@ -136,11 +136,26 @@ button[role="tab"].selected { color: var(--primary-700) !important; }
 .over-time .unsure td { color: var(--body-text-color-subdued); font-style: italic; }
 #live-microphone .record-button { min-width: max-content; padding-inline-end: .75rem; }
 .gradio-container:has(#status .wrap.full:not(.hide)) #submit { opacity: .7; cursor: progress; }
+/* Gradio takes some of what was cancelled for an error; what is one is said by a toast. */
+.gradio-container:has(#status .wrap.full .error) #submit { opacity: 1; cursor: pointer; }
+#status .wrap.full:has(.error) { display: none; }
 /* On a phone the answer stands right below the button, and what else may be tried below the answer. */
 @media (max-width: 42rem) {
   #try-it { flex-direction: column; }
   #try-it > .column { display: contents; }
   :is(#examples-hint, #examples) { order: 1; }
+}
+@media (max-width: 480px) {  /* Gradio shortens the names of chosen files to their endings */
+  #many-files .file { flex-wrap: wrap; }
+  #many-files .filename { display: block; flex-basis: 100%; max-width: none; overflow-wrap: anywhere; }
+  #many-files .stem { display: inline; white-space: normal; }
+}
+@media (forced-colors: active) {  /* where the colours are the visitor's own, shapes tell what colours told */
+  button[role="tab"].selected { border-bottom: 3px solid Highlight !important; }
+  button { border: 1px solid ButtonText !important; }
+  .bars .bar { border: 1px solid CanvasText; }
+  :is(.bars .bar i, #threshold input[type="range"]) { forced-color-adjust: none; }
+  .bars .bar i { background: Highlight; }
 }
 """
 
@@ -189,7 +204,7 @@ ANNOUNCE = """
   region.className = "sr-only";
   region.setAttribute("role", "status");
   region.setAttribute("aria-atomic", "false");  // only what is new
-  const announced = ".announced";
+  const announced = ".announced, [data-testid=toast-body]";
   const words = (said) => {  // without the emoji, which a screen reader would read out
     const hidden = [...said.querySelectorAll("[aria-hidden=true]")].map((node) => node.innerText);
     return hidden.reduce((text, sign) => text.replace(sign, ""), said.innerText).trim();
@@ -209,6 +224,45 @@ ANNOUNCE = """
   }).observe(document.body, { childList: true, characterData: true, subtree: true });
 """
 
+# What Gradio leaves to the mouse or to the eye: its accordions do not say whether they are open, and no key reaches the
+# button that sorts a table.
+FOR_KEYS_AND_READERS = """
+  const tell = () => {
+    for (const button of document.querySelectorAll("button.label-wrap"))
+      button.setAttribute("aria-expanded", button.classList.contains("open"));
+  };
+  new MutationObserver(tell).observe(document.body, { childList: true, subtree: true, attributeFilter: ["class"] });
+  document.addEventListener("keydown", (event) => {
+    const button = event.target.closest?.("#many-table th")?.querySelector(".cell-menu-button");
+    if (!button || !["Enter", " "].includes(event.key)) return;
+    event.preventDefault();
+    button.click();
+    requestAnimationFrame(() => document.querySelector(".cell-menu button")?.focus());
+  }, true);
+"""
+
+# Whether the visitor's last wish to record was granted. Gradio is silent where it was not.
+ASK_FOR_MICROPHONE = """
+  const devices = navigator.mediaDevices;
+  let granted = Promise.resolve(Boolean(devices));
+  if (devices) {
+    const ask = devices.getUserMedia.bind(devices);
+    devices.getUserMedia = (wanted) => {
+      const stream = ask(wanted);
+      granted = stream.then(() => true, () => false);
+      return stream;
+    };
+  }
+  window.microphoneGranted = async () => {
+    await new Promise((done) => setTimeout(done, 100));  // until Gradio has asked for it
+    return granted;
+  };
+  document.addEventListener("click", async (event) => {
+    if (event.target.closest?.("#recording .record-button") && !(await window.microphoneGranted()))
+      document.querySelector("#no-microphone").click();
+  }, true);
+"""
+
 # A click on the timeline plays from there, a drag plays that part, and so does a segment's button; a line shows where.
 PLAY_PARTS = """
   const whole = (element) => element?.closest?.(".over-time");
@@ -225,7 +279,8 @@ PLAY_PARTS = """
   };
   const load = () => {
     for (const audio of document.querySelectorAll(".over-time audio")) {
-      const url = `${gradio_config.root}/gradio_api/file=${encodeURI(audio.dataset.file)}`;
+      const path = audio.dataset.file.split("/").map(encodeURIComponent).join("/");
+      const url = `${gradio_config.root}/gradio_api/file=${path}`;
       if (audio.getAttribute("src") !== url) audio.src = url;
     }
   };
@@ -300,4 +355,5 @@ def focus_js(*selectors: str) -> str:
 
 
 # Runs once, when the page is there.
-BROWSER_SCRIPT = f"() => {{ {{{TAKE_ANY_RECORDING}}} {{{SPEAK_ONE_LANGUAGE}}} {{{ANNOUNCE}}} {{{PLAY_PARTS}}} }}"
+PARTS = (TAKE_ANY_RECORDING, SPEAK_ONE_LANGUAGE, ANNOUNCE, FOR_KEYS_AND_READERS, ASK_FOR_MICROPHONE, PLAY_PARTS)
+BROWSER_SCRIPT = f"() => {{ {' '.join(f'{{{part}}}' for part in PARTS)} }}"
