@@ -433,8 +433,10 @@ def train(
 
 def make_state() -> PartialState:
     """What Accelerate knows of the processes."""
-    # Asked for a CPU, as else processes without a GPU would each train alone.
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST_WAIT)
+    # Asked for a CPU, as else processes without a GPU would each train alone; and what `accelerate launch --cpu` sets,
+    # only an Accelerator reads.
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
     if state.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP"):
         state.distributed_type = DistributedType.MULTI_GPU  # CPUs can shard too, but Accelerate does not ask them to
     return state

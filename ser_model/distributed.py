@@ -22,8 +22,8 @@ LONGEST_WAIT = timedelta(days=7)  # of one process for the others, which may hav
 def synchronize_batch_norms(model: nn.Module, device: torch.device) -> None:
     """Let batch norms take their statistics over all processes; names and shapes of the weights stay.
 
-    On GPUs that is torch's `SyncBatchNorm`, which runs nowhere else. Norms of timm's networks stay as they are: how often
-    one is called, its own clips decide, so a process could wait for another that does not call it again.
+    On GPUs that is torch's `SyncBatchNorm`, which runs nowhere else. Norms of timm's networks stay as they are: each
+    process calls them as often as its own clips need, and would wait for one that does not call them again.
     """
     alone = {inner for network in model.modules() if isinstance(network, Timm) for inner in network.modules()}
     for module in [module for module in model.modules() if module not in alone]:
