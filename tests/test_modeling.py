@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from accelerate.utils import infer_auto_device_map
 from torch import nn
 from transformers import AutoConfig, AutoModelForAudioClassification, Trainer, TrainingArguments
 
@@ -638,6 +639,14 @@ def test_what_scripts_of_transformers_ask_a_model_for_is_there():
     model.freeze_feature_encoder()
     assert model.config.freeze_backbone and not any(weight.requires_grad for weight in model.ser.backbone.parameters())
     assert model.classifier.weight.requires_grad
+
+
+@pytest.mark.parametrize("kind", [SERForAudioClassification, SERModel])
+def test_a_device_map_puts_it_on_one_card_of_several(kind):
+    model = kind(SERConfig(num_members=2))
+    size_bytes = model.get_memory_footprint()
+    cards = {0: size_bytes // 2, 1: 4 * size_bytes}  # the first would take a part of it
+    assert set(infer_auto_device_map(model, cards, list(model._no_split_modules)).values()) == {1}
 
 
 def test_a_replica_without_parameters_of_its_own_answers_alike():
