@@ -472,13 +472,13 @@ def make_accelerator(training: TrainingSettings, log_dir: Path) -> Accelerator:
 
 
 def take_cores(cpu_threads: int | None) -> None:
-    """Threads of this process, on a CPU: those asked for, else its share of the cores that a container leaves.
+    """Threads of this process on the CPU: those asked for, else its share of the cores that a container leaves.
 
-    `accelerate launch` sets one thread where nobody asked for more.
+    `accelerate launch` sets one thread where nobody asked for more. Beside a GPU too, for statistics and likeness are
+    computed on the CPU.
     """
-    if make_state().device.type == "cpu":
-        processes = get_int_from_env(["LOCAL_WORLD_SIZE"], 1)
-        torch.set_num_threads(cpu_threads or max(1, cpu_count(only_physical_cores=True) // processes))
+    processes = get_int_from_env(["LOCAL_WORLD_SIZE"], 1)
+    torch.set_num_threads(cpu_threads or max(1, cpu_count(only_physical_cores=True) // processes))
 
 
 def precision(training: TrainingSettings) -> str:

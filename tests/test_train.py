@@ -315,8 +315,10 @@ def test_a_gpu_is_left_alone_where_the_launcher_asks_for_the_cpu(asked, gpu, tak
 
 
 @pytest.mark.parametrize(("asked", "processes", "taken"), [(None, "1", 8), (None, "3", 2), (None, "9", 1), (3, "2", 3)])
-def test_a_process_takes_its_share_of_the_cores(asked, processes, taken, monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_process_takes_its_share_of_the_cores(asked, processes, taken, device, monkeypatch):
     before = torch.get_num_threads()
+    monkeypatch.setattr("train.make_state", lambda: Mock(device=torch.device(device)))
     monkeypatch.setattr("train.cpu_count", lambda only_physical_cores: 8)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     try:
