@@ -293,6 +293,9 @@ def train(
         synchronize_batch_norms(model, accelerator.device)
     ema = AveragedModel(model, multi_avg_fn=partial(moving_average, training.ema_decay), use_buffers=True)
     best_model = copy.deepcopy(ema.module)  # both whole on every process, for only the model may be sharded
+    for module in (*ema.modules(), *best_model.modules()):
+        if isinstance(module, torch.nn.RNNBase):
+            module.flatten_parameters()  # of a copy they lie scattered, and cuDNN would gather them for each batch
     if training.compile:
         model.compile(dynamic=False)  # in place, so that the weights keep their names
     if accelerator.is_fsdp2:
