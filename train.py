@@ -38,6 +38,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter, BatchAugmentation
+from ser_model.backbones import Timm
 from ser_model.build import build_extractor, build_network
 from ser_model.checkpoints import (
     SOUND,
@@ -786,6 +787,10 @@ def report(
     accelerator.print(f"{len(data.problems)} files left out{f': {left_out}; see left_out.csv' if left_out else ''}")
     for note in data.notes:
         accelerator.print(note)
+    of_timm = any(isinstance(module, Timm) for module in model.modules())
+    if settings.training.compile and (of_timm or accelerator.num_processes > 1):
+        why = "timm's networks see images of many sizes" if of_timm else "batch norm spans several processes"
+        accelerator.print(f"training.compile: {why}, so PyTorch compiles a part at most; the rest runs as without it")
     if (settings.training.unfreeze_epoch or 0) >= settings.training.epochs:
         accelerator.print("the backbone stays frozen to the end, which comes before training.unfreeze_epoch")
     accelerator.print(data.scheme.description() or f"labels: {', '.join(data.scheme.names)}")
