@@ -38,6 +38,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ser_model import SERFeatureExtractor, SERForAudioClassification
 from ser_model.augment import Augmenter, BatchAugmentation
+from ser_model.backbones import Timm
 from ser_model.build import build_extractor, build_network
 from ser_model.checkpoints import (
     SOUND,
@@ -293,6 +294,9 @@ def train(
         synchronize_batch_norms(model, accelerator.device)
     ema = AveragedModel(model, multi_avg_fn=partial(moving_average, training.ema_decay), use_buffers=True)
     best_model = copy.deepcopy(ema.module)  # both whole on every process, for only the model may be sharded
+    for module in (*ema.modules(), *best_model.modules()):
+        if isinstance(module, torch.nn.RNNBase):
+            module.flatten_parameters()  # of a copy they lie scattered, and cuDNN would gather them for each batch
     if training.compile:
         model.compile(dynamic=False)  # in place, so that the weights keep their names
     if accelerator.is_fsdp2:
@@ -433,8 +437,10 @@ def train(
 
 def make_state() -> PartialState:
     """What Accelerate knows of the processes."""
-    # Asked for a CPU, as else processes without a GPU would each train alone.
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=LONGEST_WAIT)
+    # Asked for a CPU, as else processes without a GPU would each train alone; and what `accelerate launch --cpu` sets,
+    # only an Accelerator reads.
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    state = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
     if state.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP"):
         state.distributed_type = DistributedType.MULTI_GPU  # CPUs can shard too, but Accelerate does not ask them to
     return state
@@ -470,13 +476,13 @@ def make_accelerator(training: TrainingSettings, log_dir: Path) -> Accelerator:
 
 
 def take_cores(cpu_threads: int | None) -> None:
-    """Threads of this process, on a CPU: those asked for, else its share of the cores that a container leaves.
+    """Threads of this process on the CPU: those asked for, else its share of the cores that a container leaves.
 
-    `accelerate launch` sets one thread where nobody asked for more.
+    `accelerate launch` sets one thread where nobody asked for more. Beside a GPU too, for statistics and likeness are
+    computed on the CPU.
     """
-    if make_state().device.type == "cpu":
-        processes = get_int_from_env(["LOCAL_WORLD_SIZE"], 1)
-        torch.set_num_threads(cpu_threads or max(1, cpu_count(only_physical_cores=True) // processes))
+    processes = get_int_from_env(["LOCAL_WORLD_SIZE"], 1)
+    torch.set_num_threads(cpu_threads or max(1, cpu_count(only_physical_cores=True) // processes))
 
 
 def precision(training: TrainingSettings) -> str:
@@ -781,6 +787,10 @@ def report(
     accelerator.print(f"{len(data.problems)} files left out{f': {left_out}; see left_out.csv' if left_out else ''}")
     for note in data.notes:
         accelerator.print(note)
+    of_timm = any(isinstance(module, Timm) for module in model.modules())
+    if settings.training.compile and (of_timm or accelerator.num_processes > 1):
+        why = "timm's networks see images of many sizes" if of_timm else "batch norm spans several processes"
+        accelerator.print(f"training.compile: {why}, so PyTorch compiles a part at most; the rest runs as without it")
     if (settings.training.unfreeze_epoch or 0) >= settings.training.epochs:
         accelerator.print("the backbone stays frozen to the end, which comes before training.unfreeze_epoch")
     accelerator.print(data.scheme.description() or f"labels: {', '.join(data.scheme.names)}")

@@ -14,16 +14,19 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .backbones import Timm
+
 LONGEST_WAIT = timedelta(days=7)  # of one process for the others, which may have more, or longer, files to decode
 
 
 def synchronize_batch_norms(model: nn.Module, device: torch.device) -> None:
     """Let batch norms take their statistics over all processes; names and shapes of the weights stay.
 
-    On GPUs that is torch's `SyncBatchNorm`, which runs nowhere else. Norms that hold more than a norm (timm's, with an
-    activation in them) stay as they are: each process normalises by its own share.
+    On GPUs that is torch's `SyncBatchNorm`, which runs nowhere else. Norms of timm's networks stay as they are: each
+    process calls them as often as its own clips need, and would wait for one that does not call them again.
     """
-    for module in list(model.modules()):
+    alone = {inner for network in model.modules() if isinstance(network, Timm) for inner in network.modules()}
+    for module in [module for module in model.modules() if module not in alone]:
         for name, child in module.named_children():
             if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d):
                 continue

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import is_initialized
 from tqdm import tqdm
 
 from .conditions import CONDITIONS, heard_under
@@ -60,7 +61,8 @@ def evaluate(
         raise EvaluationError(f"unknown condition {condition!r}{nearest(condition, CONDITIONS)}; known: {known}")
     if part == "all":
         settings = settings.model_copy(update={"split": SplitSettings(kind="all")})
-    accelerator = Accelerator(cpu=recognizer.model.device.type == "cpu")
+    # Its state is the process's: where another model has set it up on a GPU, a CPU cannot be asked for any more.
+    accelerator = Accelerator(cpu=recognizer.model.device.type == "cpu" and not is_initialized())
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         frame_ms = getattr(recognizer.extractor, "frame_ms", 0.0)  # of ours, as in training
         data = load_data(settings, data_dir, recognizer.sampling_rate, frame_ms=frame_ms, progress=progress)

@@ -121,6 +121,7 @@ class SERPreTrainedModel(PreTrainedModel):
     main_input_name = "input_features"
     _keys_to_ignore_on_load_unexpected = ["likeness_weight"]  # a model may be loaded without its score
     input_modalities = ("audio",)
+    _no_split_modules = ["SERModel"]  # device_map="auto" would cut it in the middle of a block, small as it is
 
     def __init__(self, config: SERConfig):
         config.check()  # settings given to from_pretrained are set after the configuration's own check

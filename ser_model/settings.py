@@ -270,8 +270,10 @@ class TrainingSettings(_Section):
     outlier_sounds: int = Field(
         default=100, ge=0
     )  # crowds, and whispers, that the run learns to give no answer; 0: none
-    cpu_threads: int | None = Field(default=None, ge=1)  # of a process that trains on a CPU; null: all cores, shared
-    compile: bool = False  # torch.compile; every batch is padded to max_frames, so that all have one shape or two
+    cpu_threads: int | None = Field(default=None, ge=1)  # of a process, also beside its GPU; null: all cores, shared
+    # torch.compile; every batch is padded to max_frames, so that all have one shape or two. Norms that span
+    # processes, and timm's networks with their images of many sizes, are too much for it: it compiles a part at most.
+    compile: bool = False
     checkpoint_minutes: float | None = Field(default=10, gt=0)  # beside the end of each epoch; null: only there
     trackers: list[str] = ["tensorboard"]  # any of Accelerate's that are installed; TensorBoard writes to OUT/logs
     push_to_hub: str | None = None  # a repository of the Hub, your-name/ser-cnn, that the finished model goes to

@@ -109,3 +109,11 @@ def test_shared_norms_keep_names_weights_and_answers(device, kind):
     assert list(model.state_dict()) == names and torch.equal(model(clip).logits, logits)
     norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
     assert norms and all(type(norm) is kind for norm in norms)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_norms_of_timm_stay_alone_for_each_process_calls_them_as_often_as_its_clips_need(device):
+    backbone = SERForAudioClassification(SERConfig(backbone="timm/resnet10t")).ser.backbone
+    before = [type(module) for module in backbone.modules()]
+    synchronize_batch_norms(torch.nn.Sequential(backbone, torch.nn.BatchNorm1d(2)), torch.device(device))
+    assert torch.nn.BatchNorm2d in before and [type(module) for module in backbone.modules()] == before

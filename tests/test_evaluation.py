@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from accelerate import Accelerator
 from transformers import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
@@ -81,6 +82,17 @@ def test_figures_are_those_of_the_rows(model_dir, synthetic_corpora, tmp_path):
         assert row["label"] == EMOTIONS[int(Path(row["path"]).name.split("-")[2]) - 1]
         assert (synthetic_corpora / row["path"]).is_file() and not Path(row["path"]).is_absolute()
     assert figures["by_sex"]["female"]["count"] == figures["by_sex"]["male"]["count"] == 16
+
+
+def test_a_model_on_the_cpu_is_judged_after_one_on_a_gpu(model_dir, synthetic_corpora, monkeypatch):
+    class OnGPU(Accelerator):  # Accelerate's own refusal, for there is none here
+        def __init__(self, cpu):
+            assert not cpu, "AcceleratorState has already been initialized"
+            super().__init__()
+
+    Accelerator(cpu=True)
+    monkeypatch.setattr("ser_model.evaluation.Accelerator", OnGPU)
+    assert judge(model_dir, settings(), synthetic_corpora)[0]["count"]
 
 
 def test_speakers_that_were_not_heard_are_called_unseen(model_dir, synthetic_corpora):

@@ -499,7 +499,17 @@ def test_what_the_extractor_gives_for_several_clips_is_collated_too():
     torch.testing.assert_close(batch["input_features"], together["input_features"])
 
 
-@pytest.mark.parametrize("values", [["a.wav", "b.wav"], [[1, 2], [3]], [None, None]])
+def test_clips_are_collated_on_the_device_where_they_lie():
+    clips = [{"input_features": torch.zeros(length, WIDTH), "label": torch.tensor(1)} for length in (5, 9)]
+    with_masks = [clip | {"attention_mask": torch.ones(len(clip["input_features"]))} for clip in clips]
+    for items in (clips, with_masks):
+        there = [{key: value.to("meta") for key, value in item.items()} for item in items]  # as far from NumPy as a GPU
+        batch = make_extractor().pad(there, return_tensors="pt")
+        assert {value.device.type for value in batch.values()} == {"meta"}
+        assert batch["attention_mask"].shape == (2, 9) and batch["attention_mask"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("values", [["a.wav", "b.wav"], [[1, 2], [3]], [None, None], [torch.ones(2), torch.ones(3)]])
 def test_a_column_that_makes_no_tensor_is_named(values):
     items = heard_alone(extractor := make_extractor(), [noise(RATE), noise(RATE // 2)])
     items = [item | {"speaker": value} for item, value in zip(items, values, strict=True)]

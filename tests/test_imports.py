@@ -13,11 +13,11 @@ from transformers.dynamic_module_utils import get_imports, get_relative_imports
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "ser_model"
 LAYERS = [
-    {"configuration_ser", "mfcc", "layers", "labels", "audio", "sounds", "distributed", "archives", "spreadsheet"}
+    {"configuration_ser", "mfcc", "layers", "labels", "audio", "sounds", "archives", "spreadsheet"}
     | {"disk", "memory", "run_files"},
     {"feature_extraction_ser", "backbones", "corpora", "metrics", "settings", "faults", "library", "voice_activity"},
-    {"modeling_ser", "splits", "inspection", "augment", "pictures", "saliency", "checkpoints", "predictions"},
-    {"registration"},
+    {"modeling_ser", "splits", "inspection", "augment", "pictures", "saliency", "distributed", "predictions"},
+    {"registration", "checkpoints"},
     {"pretrained"},
     {"data", "download", "inference", "reports", "hub", "diagram", "build", "conditions", "__init__"},
     {"explore", "evaluation", "crossvalidation", "bulk", "finetune", "likeness", "timeline", "streaming"},

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from accelerate.utils import infer_auto_device_map
 from torch import nn
 from transformers import AutoConfig, AutoModelForAudioClassification, Trainer, TrainingArguments
 
 from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification, SERModel
-from ser_model.backbones import BACKBONES
+from ser_model.backbones import BACKBONES, in_company
 from ser_model.layers import masked_mean
 from ser_model.mfcc import dct_matrix, deltas, mel_filterbank, power_spectrogram, power_to_db
 
@@ -544,6 +545,30 @@ def test_frozen_backbone_learns_nothing_and_the_head_does(name):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("alone", "together"),
+    [
+        ([32], [32]),
+        ([32, 64], [64, 64]),
+        ([32, 32, 64, 64], [32, 32, 64, 64]),
+        ([64, 32, 96, 64, 96], [64, 64, 96, 64, 96]),
+        ([32, 32, 96, 64, 64], [32, 32, 96, 96, 96]),
+        ([32, 96, 64, 128], [64, 128, 64, 128]),
+        ([32, 64, 64, 96], [96, 96, 96, 96]),
+    ],
+)
+def test_no_utterance_has_a_canvas_alone(alone, together):
+    assert in_company(torch.tensor(alone)).tolist() == together
+
+
+def test_timm_learns_from_a_short_utterance_that_has_no_like_in_its_batch():
+    options = {"canvas_frames": 32, "min_rows": 32}  # which end in maps of 1 x 1
+    model = make_model("timm/mobilenetv3_small_050", num_features=32, backbone_options=options).train()
+    mask = (torch.arange(64) < torch.tensor([[20], [64], [60]])).long()
+    model(make_features(model, 3, 64), mask).logits.sum().backward()
+    assert all(weight.grad.isfinite().all() for weight in model.parameters())
+
+
 def test_resnet18_computes_what_that_of_timm_computes():
     reference = timm.create_model("resnet18", in_chans=1, num_classes=0, global_pool="").eval()
     model = make_model("resnet18", invert_dct=False)
@@ -638,6 +663,14 @@ def test_what_scripts_of_transformers_ask_a_model_for_is_there():
     model.freeze_feature_encoder()
     assert model.config.freeze_backbone and not any(weight.requires_grad for weight in model.ser.backbone.parameters())
     assert model.classifier.weight.requires_grad
+
+
+@pytest.mark.parametrize("kind", [SERForAudioClassification, SERModel])
+def test_a_device_map_puts_it_on_one_card_of_several(kind):
+    model = kind(SERConfig(num_members=2))
+    size_bytes = model.get_memory_footprint()
+    cards = {0: size_bytes // 2, 1: 4 * size_bytes}  # the first would take a part of it
+    assert set(infer_auto_device_map(model, cards, list(model._no_split_modules)).values()) == {1}
 
 
 def test_a_replica_without_parameters_of_its_own_answers_alike():

@@ -304,9 +304,21 @@ def test_a_process_waits_for_another_that_decodes_for_as_long_as_it_takes(monkey
     assert state.call_args.kwargs["timeout"] > timedelta(days=1)
 
 
+@pytest.mark.parametrize(("asked", "gpu", "taken"), [("true", True, True), ("false", True, False), ("no", False, True)])
+def test_a_gpu_is_left_alone_where_the_launcher_asks_for_the_cpu(asked, gpu, taken, monkeypatch):
+    state = Mock()
+    monkeypatch.setattr("train.PartialState", state)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: gpu)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", asked)
+    make_state()
+    assert state.call_args.kwargs["cpu"] is taken
+
+
 @pytest.mark.parametrize(("asked", "processes", "taken"), [(None, "1", 8), (None, "3", 2), (None, "9", 1), (3, "2", 3)])
-def test_a_process_takes_its_share_of_the_cores(asked, processes, taken, monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_process_takes_its_share_of_the_cores(asked, processes, taken, device, monkeypatch):
     before = torch.get_num_threads()
+    monkeypatch.setattr("train.make_state", lambda: Mock(device=torch.device(device)))
     monkeypatch.setattr("train.cpu_count", lambda only_physical_cores: 8)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     try:

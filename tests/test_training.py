@@ -2,15 +2,17 @@
 
 from functools import partial
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from ser_model import SERConfig, SERForAudioClassification
 from ser_model.disk import whole_files
-from ser_model.settings import TrainingSettings
-from train import EvenCrossEntropy, make_criterion, make_optimizer, make_schedule, moving_average
+from ser_model.settings import Settings, TrainingSettings
+from train import EvenCrossEntropy, make_criterion, make_optimizer, make_schedule, moving_average, report
 
 
 def rates(steps=40, key="lr", **settings) -> list:
@@ -129,6 +131,22 @@ def test_norms_and_biases_are_not_decayed_and_frozen_weights_are_left_out(name, 
     decayed, spared = optimizer.param_groups
     assert [weight.shape for weight in decayed["params"]] == [model[0].weight.shape] and decayed["weight_decay"] == 0.1
     assert len(spared["params"]) == 3 and spared["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("backbone", "processes", "told"),
+    [
+        ("shallow_cnn", 1, None),
+        ("shallow_cnn", 2, "batch norm spans several processes"),
+        ("timm/mobilenetv3_small_050", 1, "images of many sizes"),
+    ],
+)
+def test_a_run_tells_what_torch_compile_cannot_do_for_it(backbone, processes, told):
+    accelerator = MagicMock(num_processes=processes)
+    settings = Settings.model_validate({"name": "t", "data": {"corpora": [{}]}, "training": {"compile": True}})
+    report(accelerator, settings, MagicMock(), SERForAudioClassification(SERConfig(backbone=backbone)), {})
+    said = "\n".join(str(call.args[0]) for call in accelerator.print.call_args_list)
+    assert told in said if told else "training.compile" not in said
 
 
 def test_weights_are_as_open_to_others_as_what_lies_beside_them(tmp_path):

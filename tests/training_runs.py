@@ -62,7 +62,8 @@ class Run:
             port = probe.getsockname()[1]
         self.log = log
         log.write_text("")
-        environment = {"ACCELERATE_USE_CPU": "true", "SER_CACHE_DIR": os.environ["SER_CACHE_DIR"]}
+        environment = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+        environment["SER_CACHE_DIR"] = os.environ["SER_CACHE_DIR"]
         environment["OMP_NUM_THREADS"] = "1"  # without it Accelerate takes more threads, and sums in another order
         if processes > 1:
             environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}

@@ -514,14 +514,14 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             )
         if not features:
             raise ValueError("no clips came to be padded; give one or more")
-        clips = [_as_float(clip["input_features"])[None] for clip in features]
+        clips = [_as_tensor(clip["input_features"], torch.float32)[None] for clip in features]
         if wrong := [tuple(clip.shape[1:]) for clip in clips if clip.dim() != 3]:
             raise ValueError(
                 f"input_features of shape {wrong[0]} came; give those of each clip (L, C * F): of what the extractor "
                 "makes of one clip, take [0]"
             )
         masks = [
-            torch.as_tensor(np.asarray(clip.get("attention_mask", np.ones(real.shape[1]))), dtype=torch.long)[None]
+            _as_tensor(clip.get("attention_mask", np.ones(real.shape[1])), torch.long).to(real.device)[None]
             for clip, real in zip(features, clips, strict=True)
         ]
         together, mask = _joined(list(zip(clips, masks, strict=True)))
@@ -611,7 +611,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         frames, total, total_square = 0, 0.0, 0.0
         for waveforms, lengths in batches:
             features, mask = self.extract(waveforms, lengths)
-            real = features[mask].double()
+            real = features[mask].cpu().double()  # Apple's GPUs have no float64
             frames += len(real)
             total = total + real.sum(dim=0)
             total_square = total_square + real.square().sum(dim=0)
@@ -693,14 +693,17 @@ def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat([features for features, _ in padded]), torch.cat([mask for _, mask in padded])
 
 
-def _as_float(values) -> Tensor:
-    return values.float() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values), dtype=torch.float32)
+def _as_tensor(values, dtype: torch.dtype | None = None) -> Tensor:
+    """Of a tensor, on whatever device it lies, an array or lists."""
+    return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values), dtype=dtype)
 
 
 def _column(name: str, values: list) -> Tensor:
     try:
-        return torch.as_tensor(np.asarray(values))
-    except (TypeError, ValueError) as error:  # words, or lists of different lengths
+        if all(isinstance(value, Tensor) for value in values):
+            return torch.stack(values)  # on their device, which NumPy may not reach
+        return _as_tensor(values)
+    except (RuntimeError, TypeError, ValueError) as error:  # words, or lists of different lengths
         raise ValueError(f"the column {name!r} makes no tensor ({error}); remove it before clips are padded") from error
 
 

@@ -7,6 +7,7 @@ that gets its intermediate maps, or None. A config may set the keyword arguments
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 from huggingface_hub.errors import HfHubHTTPError
@@ -280,7 +281,7 @@ class Timm(nn.Module):
 
     Such a network knows no mask. Each utterance is therefore laid on a canvas of its own, as many frames as the next
     multiple of `canvas_frames`, and utterances with equal canvases go through together: what else is in the batch, or
-    how far it is padded, changes nothing.
+    how far it is padded, changes nothing. In training, where norms mix a batch anyway, none goes alone (`in_company`).
 
     Args:
         name: of the network in timm.
@@ -324,6 +325,7 @@ class Timm(nn.Module):
     def forward(self, features: Tensor, mask: Tensor, stages: Stages = None) -> tuple[Tensor, Tensor]:
         features, lengths = masked(features, mask), mask.sum(dim=1)
         canvases = (lengths + self.canvas_frames - 1) // self.canvas_frames * self.canvas_frames
+        canvases = in_company(canvases) if self.training else canvases
         groups, maps, counts = [], [], []
         for canvas in canvases.unique().tolist():
             group = (canvases == canvas).nonzero().flatten()
@@ -342,6 +344,20 @@ class Timm(nn.Module):
     def load_pretrained(self) -> None:
         """Take ImageNet weights over."""
         self.network.load_state_dict(self.create(pretrained=True).state_dict())
+
+
+def in_company(canvases: Tensor) -> Tensor:
+    """Canvases (B,) of two utterances or more each: a lone one takes the next larger, the largest takes others in.
+
+    Of a short one a single value a channel may remain, of which batch norm can take no statistics.
+    """
+    for canvas, larger in pairwise(canvases.unique().tolist()):
+        if (canvases == canvas).sum() == 1:
+            canvases = canvases.where(canvases != canvas, larger)
+    *others, largest = canvases.unique().tolist()
+    if others and (canvases == largest).sum() == 1:
+        canvases = canvases.where(canvases < others[-1], largest)
+    return canvases
 
 
 def joined(maps: Sequence[Tensor]) -> Tensor:
