@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def write_results(results_dir: Path, docs_dir: Path) -> None:
-    """Write results.md, and pictures of every model with predictions in place of all that lay there before.
+    """Write results.md, and pictures of every model with predictions; in the end all others there are deleted.
 
     Raises:
         ResultsError: a table that cannot be read, or predictions that are not what their protocol says.
@@ -99,8 +99,6 @@ def write_results(results_dir: Path, docs_dir: Path) -> None:
     )
     pictures = docs_dir / PICTURES
     pictures.mkdir(parents=True, exist_ok=True)
-    for old in (*pictures.glob("*.png"), *pictures.glob("*.svg")):
-        old.unlink()
     ours = {name: scores(name, protocol, found, enrolled) for name, protocol in protocols.items()}
     parts = [HEAD, "## Scoreboard\n", overview(protocols, ours)]
     parts += ["## The same recipe on known and on unknown voices\n", twins_table(protocols, found)]
@@ -115,6 +113,10 @@ def write_results(results_dir: Path, docs_dir: Path) -> None:
     parts += ["## What was tried\n", ablation_table(results_dir)]
     parts += ["## What it took\n", runs_table(results_dir, protocols)]
     (docs_dir / "results.md").write_text("\n".join(parts), encoding="utf-8")
+    drawn = {f"{name}.{model}.{kind}" for name, model in found for kind in ("confusion", "reliability")}
+    for picture in (*pictures.glob("*.png"), *pictures.glob("*.svg")):
+        if picture.stem not in drawn:
+            picture.unlink()
 
 
 # ── What the files hold ──
@@ -400,7 +402,7 @@ def conditions_tables(
 
 
 def _losses(file: Path, heard: dict[str, Predictions], clean: Predictions) -> list[list[str]]:
-    clean_seeds = clean.parted("seed")
+    clean_seeds, tested = clean.parted("seed"), set()
     recalls = {seed: over_seeds(own)["uar"][0] for seed, own in clean_seeds.items()}
     rows = []
     for condition in CONDITIONS:
@@ -411,10 +413,11 @@ def _losses(file: Path, heard: dict[str, Predictions], clean: Predictions) -> li
         for seed, own in seeds.items():
             if seed not in clean_seeds or not _same_clips(own, clean_seeds[seed]):
                 raise ResultsError(f"{file}: seed {seed} has other clips than without conditions; collect both anew")
+        tested |= seeds.keys()
         after = over_seeds(heard[condition])["uar"]
         lost = [recalls[seed] - uar for seed, uar in zip(seeds, after, strict=True)]
         rows.append([condition, spread(after), spread(lost, 100, 1)])
-    return [["clean", spread([recalls[seed] for seed in seeds]), ""], *rows]
+    return [["clean", spread([uar for seed, uar in recalls.items() if seed in tested]), ""], *rows]
 
 
 def _same_clips(one: Predictions, other: Predictions) -> bool:
