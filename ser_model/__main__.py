@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from . import __version__
@@ -24,7 +23,7 @@ from .hub import HubError, export_onnx, load_pretrained, push_model
 from .labels import LabelError, label_scheme
 from .memory import keep_freed_memory
 from .modeling_ser import SERForAudioClassification
-from .pretrained import DEFAULTS, halve_weights, is_halved, load_extractor, load_model
+from .pretrained import halve_weights, is_halved, load_config, load_extractor, load_model
 from .run_files import METRICS, REFUSED, SETTINGS, SPLIT
 from .settings import SettingsError, TrainingSettings, load_settings
 
@@ -454,7 +453,7 @@ def load_recognizer(args: argparse.Namespace) -> "EmotionRecognizer":
 
 
 def load_network(source: str, revision: str | None = None) -> tuple[SERForAudioClassification, SERFeatureExtractor]:
-    config = load_pretrained(AutoConfig.from_pretrained, source, revision=revision, **DEFAULTS)
+    config = load_pretrained(load_config, source, revision=revision)
     if not isinstance(config, SERConfig):
         raise HubError(
             f"{source} is a model of the kind {config.model_type!r}; this works with those of train.py alone"
