@@ -297,6 +297,12 @@ def test_hand_written_tables_reach_the_page(results_dir):
             "do not test the speakers of ravdess-speakers",
         ),
         (
+            lambda folder: (folder / "protocols.yaml").write_text(
+                yaml.safe_dump({"p": PROTOCOL | {"cv": "speakers-5"}})
+            ),
+            "p.cv: .*'speakers-5' is neither random-5 or the like nor one of ravdess-speakers",
+        ),
+        (
             lambda folder: (folder / "protocols.yaml").write_text(yaml.safe_dump({"p": PROTOCOL | {"cv": "random-5"}})),
             "counts clips twice|holds 1 splits",
         ),
