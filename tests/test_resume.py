@@ -23,6 +23,7 @@ from training_runs import ROOT, Run, outcome, tiny_run
 from benchmarks import kill_resume
 from ser_model import SERFeatureExtractor
 from ser_model.checkpoints import Checkpoint, CheckpointError, alone, identity_of, remove_run
+from ser_model.faults import Stopped, faults_in_words
 from ser_model.settings import load_settings
 from train import main
 
@@ -254,6 +255,13 @@ def test_too_little_memory_ends_in_a_sentence_that_says_what_to_lower(synthetic_
     said = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.code == 1 and said.startswith("train.py: the device has too little memory (CUDA out of memory.")
     assert "lower training.batch_size, and training.accumulation_steps higher" in said
+
+
+@pytest.mark.parametrize("allocate", [torch.empty, np.empty, bytearray])
+def test_a_cpu_without_memory_ends_in_that_sentence_too(allocate):
+    said = "^the device has too little memory .* lower training.batch_size"
+    with pytest.raises(Stopped, match=said), faults_in_words():
+        allocate(2**55)
 
 
 @pytest.mark.parametrize("num_proc", [None, 1])
