@@ -301,16 +301,17 @@ def likeness(args: argparse.Namespace) -> int:
     from .data import DATA_ERRORS, load_data
     from .likeness import fit_likeness
     from .reports import write_json
+    from .splits import read_manifest
 
     results = results_of(args.run_dir)
     settings = load_settings(args.run_dir / SETTINGS)
     model, extractor = load_network(str(args.run_dir))
     try:
+        before = read_manifest(args.run_dir / SPLIT)
         options = {"frame_ms": extractor.frame_ms, "progress": True}
         data = load_data(settings, args.data_dir, extractor.sampling_rate, **options)
     except DATA_ERRORS as error:
         sys.exit(f"likeness: {error}")
-    before = json.loads((args.run_dir / SPLIT).read_text(encoding="utf-8"))
     now = data.manifest()
     if any(before[part] != now[part] for part in ("train", "validation")):
         sys.exit(
@@ -340,10 +341,11 @@ def join(args: argparse.Namespace) -> int:
     from .joining import JoinError, join_runs
     from .predictions import PredictionsError
     from .pretrained import PretrainedError
+    from .splits import SplitError
 
     try:
         results = join_runs(args.run_dirs, args.output_dir)
-    except (CheckpointError, JoinError, PredictionsError, PretrainedError) as error:
+    except (CheckpointError, JoinError, PredictionsError, PretrainedError, SplitError) as error:
         sys.exit(f"join: {error}")
     test, protocol = results["test"], results["cross_validation"]["protocol"]
     print(
