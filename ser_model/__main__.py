@@ -386,7 +386,8 @@ def explore_data(args: argparse.Namespace) -> int:
 
     try:
         settings = load_settings(args.config)
-        page = explore(settings, args.data_dir, args.output, progress=True, num_proc=args.num_proc or cpu_count())
+        num_proc = args.num_proc or settings.data.num_proc or cpu_count()
+        page = explore(settings, args.data_dir, args.output, progress=True, num_proc=num_proc)
     except (CorpusError, LabelError) as error:
         sys.exit(f"explore: {error}")
     print(page)
