@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from . import __version__
 from .build import build_extractor, build_network
 from .configuration_ser import SERConfig
-from .disk import first_line, in_words, whole_files
+from .disk import first_line, in_words, path, whole_files
 from .feature_extraction_ser import SERFeatureExtractor
 from .hub import HubError, export_onnx, load_pretrained, push_model
 from .labels import LabelError, label_scheme
@@ -66,8 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     command.add_argument("model", metavar="MODEL", help="a local folder or a Hub id")
     used = "its data, labels and split are used; --split.test 0.3 and the like, given last, change it"
-    command.add_argument("--config", required=True, help=f"a YAML file of configs/: {used}")
-    command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
+    command.add_argument("--config", type=path, required=True, help=f"a YAML file of configs/: {used}")
+    command.add_argument("--data-dir", type=path, required=True, help="the folder that holds the corpora")
     command.add_argument("--part", choices=["train", "validation", "test", "all"], default="test")
     command.add_argument("--condition", default="clean", help="that clips are heard under: noise_10db, telephone, ...")
     command.add_argument("--output", type=path, metavar="JSON", help="where all figures go")
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     command = commands.add_parser("likeness", help="teach a trained model what is unlike its voices, as train.py does")
     command.add_argument("run_dir", type=path, metavar="RUN", help="the output folder of train.py")
-    command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
+    command.add_argument("--data-dir", type=path, required=True, help="the folder that holds the corpora")
     command.set_defaults(run=likeness)
 
     command = commands.add_parser("join", help="make one model of runs that differ in their seed: the mean of them")
@@ -102,10 +102,12 @@ def main(arguments: list[str] | None = None) -> int:
     command.set_defaults(run=download)
 
     command = commands.add_parser("explore", help="write a page, pictures and tables of the data that a config names")
-    command.add_argument("--config", required=True, help="a YAML file of configs/")
-    command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
-    command.add_argument("--output", required=True, metavar="DIR", help="where index.html, PNGs and CSVs go")
-    command.add_argument("--num-proc", type=positive, help="processes that measure the files; left out: a core each")
+    command.add_argument("--config", type=path, required=True, help="a YAML file of configs/")
+    command.add_argument("--data-dir", type=path, required=True, help="the folder that holds the corpora")
+    command.add_argument("--output", type=path, required=True, metavar="DIR", help="where index.html, PNGs and CSVs go")
+    command.add_argument(
+        "--num-proc", type=positive, help="processes that measure the files; left out: data.num_proc, or a core each"
+    )
     command.set_defaults(run=explore_data)
 
     command = commands.add_parser("push", help="upload a model with its code and card to the Hub, in one commit")
@@ -160,13 +162,6 @@ def device(name: str) -> str:
     if name == "meta":
         raise argparse.ArgumentTypeError("'meta' computes nothing; take cpu")
     return name
-
-
-def path(name: str) -> Path:
-    """A path that is not empty, as one of an unset variable would be, which pathlib takes for the current folder."""
-    if not name:
-        raise argparse.ArgumentTypeError("an empty path came; name a file or a folder")
-    return Path(name)
 
 
 def positive(number: str) -> int:
