@@ -124,6 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("draw", parents=[from_hub], help="a picture of a network, with shapes and parameters")
     command.add_argument("source", metavar="CONFIG_OR_MODEL", help="a YAML of configs/, a local folder or a Hub id")
     command.add_argument("--output", type=path, required=True, metavar="SVG", help="or .png, .pdf")
+    # 3: down to the blocks of a network, which are drawn closed.
     command.add_argument("--depth", type=positive, default=3, help="how many modules within one another are opened")
     command.set_defaults(run=draw)
 
