@@ -126,11 +126,11 @@ def speaker_folds(
         each, more = divmod(len(speakers), folds)
         smallest_first = sorted(range(folds), key=lambda fold: len(tested[fold]))
         rest, *drawn = [(fold, each + (place < more)) for place, fold in enumerate(smallest_first)]
-        counts = {str(fold): number for fold, number in drawn if number}
+        counts = {fold: number for fold, number in drawn if number}
         sexes = {speaker: speakers[speaker] for speaker in sorted(speakers)}
         fold_of = _draw_speakers(sexes, counts, labels_of, random.Random(seed))
         for speaker in sexes:
-            tested[int(fold_of.get(speaker, rest[0]))].append(speaker)
+            tested[fold_of.get(speaker, rest[0])].append(speaker)
     return [tuple(sorted(speakers)) for speakers in tested]
 
 
@@ -437,14 +437,17 @@ def _count(amount: Amount, speakers: int) -> int:
 
 
 def _draw_speakers(
-    sexes: Mapping[str, str | None], counts: Mapping[str, int], labels_of: Mapping[str, set[str]], rng: random.Random
-) -> dict[str, str]:
+    sexes: Mapping[str, str | None],
+    counts: Mapping[Hashable, int],
+    labels_of: Mapping[str, set[str]],
+    rng: random.Random,
+) -> dict[str, Hashable]:
     """Speaker -> part for so many of the speakers in `sexes`: the first draw that leaves no part without a label.
 
     Where there is none, as few as possible are without: first of all the rest, which trains.
     """
 
-    def draw() -> dict[str, str]:
+    def draw() -> dict[str, Hashable]:
         part_of, left = {}, dict(sexes)
         for part, count in counts.items():
             for speaker in _pick(left, count, rng):
@@ -452,7 +455,7 @@ def _draw_speakers(
                 del left[speaker]
         return part_of
 
-    def lacking(part_of: Mapping[str, str]) -> tuple[int, int]:
+    def lacking(part_of: Mapping[str, Hashable]) -> tuple[int, int]:
         labels_in = {part: set() for part in ("train", *counts) if counts.get(part) != 0}
         for speaker in sexes:
             labels_in[part_of.get(speaker, "train")] |= labels_of[speaker]
