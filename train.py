@@ -170,9 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
                 with only_run(places[1]):
                     beside = args.after / "fold-1" if judged else None
                     train(settings, *places, signals, args.resume, args.overwrite, judged, beside=beside)
-    except (SettingsError, HubError, *DATA_ERRORS) as error:
-        sys.exit(f"train.py: {error}")
-    except (CheckpointError, DivergedError, PredictionsError) as error:
+    except (SettingsError, HubError, CheckpointError, DivergedError, PredictionsError, *DATA_ERRORS) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt as told:  # before the first step, or after the last
         number = signal.Signals(*told.args or (signal.SIGINT,))
