@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -11,9 +11,9 @@ import numpy as np
 
 from ser_model.conditions import CONDITIONS
 from ser_model.crossvalidation import cross_calibrated
-from ser_model.metrics import PRECISION, coverage_at_precision, emotion_metrics, expected_calibration_error
+from ser_model.metrics import MEASURES, PRECISION, coverage_at_precision, emotion_metrics, expected_calibration_error
 from ser_model.predictions import GROUPS, Predictions, PredictionsError
-from ser_model.reports import FEW_SPEAKERS, class_table, confusion_picture, never_right, reliability_picture
+from ser_model.reports import FEW_SPEAKERS, class_table, confusion_picture, never_right, reliability_picture, table
 from ser_model.splits import FOLDS
 
 from .protocols import (
@@ -29,7 +29,6 @@ from .protocols import (
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PICTURES = "results"  # below the folder of results.md
-MEASURES = {"uar": "UAR", "accuracy": "accuracy", "f1_weighted": "weighted F1", "f1_macro": "macro F1"}
 NOT_RUN = "not run yet"
 NOISE = (
     "Trials on folds 5 and 6 are of one seed on eight actors: differences below 0.02 are noise, in what was kept as in "
@@ -226,11 +225,6 @@ def ensemble_by_split(members: Sequence[Predictions]) -> Predictions:
 
 
 # ── Tables ──
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)) + "\n"
 
 
 def spread(values: Sequence[float], scale: float = 1, decimals: int = 3) -> str:
