@@ -54,7 +54,7 @@ from ser_model.checkpoints import (
 )
 from ser_model.crossvalidation import Judgement, after_all, fold_settings, headline, judgement, summarise
 from ser_model.data import DATA_ERRORS, DataError, EmotionData, EvenBatches, load_data, make_split, write_left_out
-from ser_model.disk import whole_files
+from ser_model.disk import path, whole_files
 from ser_model.distributed import (
     LONGEST_WAIT,
     WholeWeights,
@@ -122,12 +122,12 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # or --data={...}, a setting, were --data-dir
     )
-    parser.add_argument("--config", required=True, help="a YAML file of configs/")
-    parser.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
-    parser.add_argument("--output-dir", required=True, help="where the model, its card and its figures go")
+    parser.add_argument("--config", type=path, required=True, help="a YAML file of configs/")
+    parser.add_argument("--data-dir", type=path, required=True, help="the folder that holds the corpora")
+    parser.add_argument("--output-dir", type=path, required=True, help="where the model, its card and its figures go")
     parser.add_argument("--cv", metavar="PROTOCOL", help=f"every fold of {', '.join(FOLDS)}, speakers-5 or random-5")
     parser.add_argument(
-        "--after", metavar="CV", type=Path, help="train on everything; figures are those of this --cv run"
+        "--after", metavar="CV", type=path, help="train on everything; figures are those of this --cv run"
     )
     parser.add_argument("--model", metavar="BASE", help="a model folder or Hub id to fine-tune: training.base_model")
     parser.add_argument("--strict", action="store_true", help="stop if any file is damaged, and list them")
@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         settings = load_settings(args.config, overrides)
         with faults_in_words():
-            places = (Path(args.data_dir), Path(args.output_dir))
+            places = (args.data_dir, args.output_dir)
             keep_freed_memory()
             if args.cv and args.after:
                 raise SettingsError(
@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
                     "another --output-dir"
                 )
             base = settings.training.base_model
-            if base and Path(base).resolve() in (places[1].resolve(), places[1].resolve() / LAST):
+            if base and is_replaced(Path(base), places[1]):
                 raise SettingsError(
                     f"--output-dir is {places[1]}, which holds the base model {base}, and a run would replace it; give "
                     "another --output-dir"
@@ -171,16 +171,14 @@ def main(arguments: list[str] | None = None) -> None:
                 with only_run(places[1]):
                     beside = args.after / "fold-1" if judged else None
                     train(settings, *places, signals, args.resume, args.overwrite, judged, beside=beside)
-    except (SettingsError, HubError, *DATA_ERRORS) as error:
-        sys.exit(f"train.py: {error}")
-    except (CheckpointError, DivergedError, PredictionsError) as error:
+    except (SettingsError, HubError, CheckpointError, DivergedError, PredictionsError, *DATA_ERRORS) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt as told:  # before the first step, or after the last
         number = signal.Signals(*told.args or (signal.SIGINT,))
         stopped = Stopped(f"stopped by {number.name}", 128 + number)
-        sys.exit(say_how_to_go_on(stopped, Path(args.output_dir), arguments, args.cv))
+        sys.exit(say_how_to_go_on(stopped, args.output_dir, arguments, args.cv))
     except Stopped as stopped:
-        sys.exit(say_how_to_go_on(stopped, Path(args.output_dir), arguments, args.cv))
+        sys.exit(say_how_to_go_on(stopped, args.output_dir, arguments, args.cv))
     PartialState().destroy_process_group()
 
 
@@ -444,6 +442,14 @@ def make_state() -> PartialState:
     if state.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP"):
         state.distributed_type = DistributedType.MULTI_GPU  # CPUs can shard too, but Accelerate does not ask them to
     return state
+
+
+def is_replaced(base: Path, output_dir: Path) -> bool:
+    """Whether a run into that folder, or a fold of one, writes where the base model lies."""
+    base, output_dir = base.resolve(), output_dir.resolve()
+    if not base.is_relative_to(output_dir):
+        return False
+    return all(part == LAST or part.startswith("fold-") for part in base.relative_to(output_dir).parts)
 
 
 def only_run(output_dir: Path) -> AbstractContextManager[None]:

@@ -53,9 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--{args.heard} hears the clips again; give --data-dir")
     try:
         path = collect(args.protocol, args.model, args.run_dirs, args.results, args.heard, args.data_dir, args.add)
-    except (ResultsError, PredictionsError, SettingsError) as error:
-        sys.exit(f"collect: {error}")
-    except (EvaluationError, *DATA_ERRORS) as error:
+    except (ResultsError, PredictionsError, SettingsError, EvaluationError, *DATA_ERRORS) as error:
         sys.exit(f"collect: {error}")
     hardware, hours = cost(args.run_dirs)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB; trained on {hardware} in {hours:.2f} h")

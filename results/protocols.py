@@ -1,10 +1,11 @@
 """The tables under results/ that people write: protocols.yaml, ablations.yaml and runs.yaml, with types."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from ser_model.labels import nearest
 from ser_model.splits import FOLDS
@@ -47,6 +48,13 @@ class Protocol(_Entry):
     developed_on: list[int] = []
     first_tested: dict[str, float] = {}
     others: list[Others] = []
+
+    @field_validator("cv")
+    @classmethod
+    def _has_known_folds(cls, cv: str | None) -> str | None:
+        if cv is not None and cv not in FOLDS and not re.fullmatch(r"random-[1-9]\d*", cv):
+            raise ValueError(f"{cv!r} is neither random-5 or the like nor one of {', '.join(FOLDS)}")
+        return cv
 
     @property
     def answering(self) -> list[str]:

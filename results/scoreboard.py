@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -11,9 +11,9 @@ import numpy as np
 
 from ser_model.conditions import CONDITIONS
 from ser_model.crossvalidation import cross_calibrated
-from ser_model.metrics import PRECISION, coverage_at_precision, emotion_metrics, expected_calibration_error
+from ser_model.metrics import MEASURES, PRECISION, coverage_at_precision, emotion_metrics, expected_calibration_error
 from ser_model.predictions import GROUPS, Predictions, PredictionsError
-from ser_model.reports import FEW_SPEAKERS, class_table, confusion_picture, never_right, reliability_picture
+from ser_model.reports import FEW_SPEAKERS, class_table, confusion_picture, never_right, reliability_picture, table
 from ser_model.splits import FOLDS
 
 from .protocols import (
@@ -29,7 +29,6 @@ from .protocols import (
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PICTURES = "results"  # below the folder of results.md
-MEASURES = {"uar": "UAR", "accuracy": "accuracy", "f1_weighted": "weighted F1", "f1_macro": "macro F1"}
 NOT_RUN = "not run yet"
 NOISE = (
     "Trials on folds 5 and 6 are of one seed on eight actors: differences below 0.02 are noise, in what was kept as in "
@@ -80,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def write_results(results_dir: Path, docs_dir: Path) -> None:
-    """Write results.md, and pictures of every model with predictions in place of all that lay there before.
+    """Write results.md, and pictures of every model with predictions; in the end all others there are deleted.
 
     Raises:
         ResultsError: a table that cannot be read, or predictions that are not what their protocol says.
@@ -99,8 +98,6 @@ def write_results(results_dir: Path, docs_dir: Path) -> None:
     )
     pictures = docs_dir / PICTURES
     pictures.mkdir(parents=True, exist_ok=True)
-    for old in (*pictures.glob("*.png"), *pictures.glob("*.svg")):
-        old.unlink()
     ours = {name: scores(name, protocol, found, enrolled) for name, protocol in protocols.items()}
     parts = [HEAD, "## Scoreboard\n", overview(protocols, ours)]
     parts += ["## The same recipe on known and on unknown voices\n", twins_table(protocols, found)]
@@ -115,6 +112,10 @@ def write_results(results_dir: Path, docs_dir: Path) -> None:
     parts += ["## What was tried\n", ablation_table(results_dir)]
     parts += ["## What it took\n", runs_table(results_dir, protocols)]
     (docs_dir / "results.md").write_text("\n".join(parts), encoding="utf-8")
+    drawn = {f"{name}.{model}.{kind}" for name, model in found for kind in ("confusion", "reliability")}
+    for picture in (*pictures.glob("*.png"), *pictures.glob("*.svg")):
+        if picture.stem not in drawn:
+            picture.unlink()
 
 
 # ── What the files hold ──
@@ -224,11 +225,6 @@ def ensemble_by_split(members: Sequence[Predictions]) -> Predictions:
 
 
 # ── Tables ──
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)) + "\n"
 
 
 def spread(values: Sequence[float], scale: float = 1, decimals: int = 3) -> str:
@@ -400,7 +396,7 @@ def conditions_tables(
 
 
 def _losses(file: Path, heard: dict[str, Predictions], clean: Predictions) -> list[list[str]]:
-    clean_seeds = clean.parted("seed")
+    clean_seeds, tested = clean.parted("seed"), set()
     recalls = {seed: over_seeds(own)["uar"][0] for seed, own in clean_seeds.items()}
     rows = []
     for condition in CONDITIONS:
@@ -411,10 +407,11 @@ def _losses(file: Path, heard: dict[str, Predictions], clean: Predictions) -> li
         for seed, own in seeds.items():
             if seed not in clean_seeds or not _same_clips(own, clean_seeds[seed]):
                 raise ResultsError(f"{file}: seed {seed} has other clips than without conditions; collect both anew")
+        tested |= seeds.keys()
         after = over_seeds(heard[condition])["uar"]
         lost = [recalls[seed] - uar for seed, uar in zip(seeds, after, strict=True)]
         rows.append([condition, spread(after), spread(lost, 100, 1)])
-    return [["clean", spread([recalls[seed] for seed in seeds]), ""], *rows]
+    return [["clean", spread([uar for seed, uar in recalls.items() if seed in tested]), ""], *rows]
 
 
 def _same_clips(one: Predictions, other: Predictions) -> bool:

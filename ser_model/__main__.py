@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from . import __version__
 from .build import build_extractor, build_network
 from .configuration_ser import SERConfig
-from .disk import first_line, in_words, whole_files
+from .disk import first_line, in_words, path, whole_files
 from .feature_extraction_ser import SERFeatureExtractor
 from .hub import HubError, export_onnx, load_pretrained, push_model
 from .labels import LabelError, label_scheme
 from .memory import keep_freed_memory
 from .modeling_ser import SERForAudioClassification
-from .pretrained import DEFAULTS, halve_weights, is_halved, load_extractor, load_model
+from .pretrained import halve_weights, is_halved, load_config, load_extractor, load_model
 from .run_files import METRICS, REFUSED, SETTINGS, SPLIT
 from .settings import SettingsError, TrainingSettings, load_settings
 
@@ -67,8 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     command.add_argument("model", metavar="MODEL", help="a local folder or a Hub id")
     used = "its data, labels and split are used; --split.test 0.3 and the like, given last, change it"
-    command.add_argument("--config", required=True, help=f"a YAML file of configs/: {used}")
-    command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
+    command.add_argument("--config", type=path, required=True, help=f"a YAML file of configs/: {used}")
+    command.add_argument("--data-dir", type=path, required=True, help="the folder that holds the corpora")
     command.add_argument("--part", choices=["train", "validation", "test", "all"], default="test")
     command.add_argument("--condition", default="clean", help="that clips are heard under: noise_10db, telephone, ...")
     command.add_argument("--output", type=path, metavar="JSON", help="where all figures go")
@@ -82,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     command = commands.add_parser("likeness", help="teach a trained model what is unlike its voices, as train.py does")
     command.add_argument("run_dir", type=path, metavar="RUN", help="the output folder of train.py")
-    command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
+    command.add_argument("--data-dir", type=path, required=True, help="the folder that holds the corpora")
     command.set_defaults(run=likeness)
 
     command = commands.add_parser("join", help="make one model of runs that differ in their seed: the mean of them")
@@ -103,10 +102,12 @@ def main(arguments: list[str] | None = None) -> int:
     command.set_defaults(run=download)
 
     command = commands.add_parser("explore", help="write a page, pictures and tables of the data that a config names")
-    command.add_argument("--config", required=True, help="a YAML file of configs/")
-    command.add_argument("--data-dir", required=True, help="the folder that holds the corpora")
-    command.add_argument("--output", required=True, metavar="DIR", help="where index.html, PNGs and CSVs go")
-    command.add_argument("--num-proc", type=positive, help="processes that measure the files; left out: a core each")
+    command.add_argument("--config", type=path, required=True, help="a YAML file of configs/")
+    command.add_argument("--data-dir", type=path, required=True, help="the folder that holds the corpora")
+    command.add_argument("--output", type=path, required=True, metavar="DIR", help="where index.html, PNGs and CSVs go")
+    command.add_argument(
+        "--num-proc", type=positive, help="processes that measure the files; left out: data.num_proc, or a core each"
+    )
     command.set_defaults(run=explore_data)
 
     command = commands.add_parser("push", help="upload a model with its code and card to the Hub, in one commit")
@@ -123,6 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("draw", parents=[from_hub], help="a picture of a network, with shapes and parameters")
     command.add_argument("source", metavar="CONFIG_OR_MODEL", help="a YAML of configs/, a local folder or a Hub id")
     command.add_argument("--output", type=path, required=True, metavar="SVG", help="or .png, .pdf")
+    # 3: down to the blocks of a network, which are drawn closed.
     command.add_argument("--depth", type=positive, default=3, help="how many modules within one another are opened")
     command.set_defaults(run=draw)
 
@@ -161,13 +163,6 @@ def device(name: str) -> str:
     if name == "meta":
         raise argparse.ArgumentTypeError("'meta' computes nothing; take cpu")
     return name
-
-
-def path(name: str) -> Path:
-    """A path that is not empty, as one of an unset variable would be, which pathlib takes for the current folder."""
-    if not name:
-        raise argparse.ArgumentTypeError("an empty path came; name a file or a folder")
-    return Path(name)
 
 
 def positive(number: str) -> int:
@@ -302,16 +297,17 @@ def likeness(args: argparse.Namespace) -> int:
     from .data import DATA_ERRORS, load_data
     from .likeness import fit_likeness
     from .reports import write_json
+    from .splits import read_manifest
 
     results = results_of(args.run_dir)
     settings = load_settings(args.run_dir / SETTINGS)
     model, extractor = load_network(str(args.run_dir))
     try:
+        before = read_manifest(args.run_dir / SPLIT)
         options = {"frame_ms": extractor.frame_ms, "progress": True}
         data = load_data(settings, args.data_dir, extractor.sampling_rate, **options)
     except DATA_ERRORS as error:
         sys.exit(f"likeness: {error}")
-    before = json.loads((args.run_dir / SPLIT).read_text(encoding="utf-8"))
     now = data.manifest()
     if any(before[part] != now[part] for part in ("train", "validation")):
         sys.exit(
@@ -341,10 +337,11 @@ def join(args: argparse.Namespace) -> int:
     from .joining import JoinError, join_runs
     from .predictions import PredictionsError
     from .pretrained import PretrainedError
+    from .splits import SplitError
 
     try:
         results = join_runs(args.run_dirs, args.output_dir)
-    except (CheckpointError, JoinError, PredictionsError, PretrainedError) as error:
+    except (CheckpointError, JoinError, PredictionsError, PretrainedError, SplitError) as error:
         sys.exit(f"join: {error}")
     test, protocol = results["test"], results["cross_validation"]["protocol"]
     print(
@@ -385,7 +382,8 @@ def explore_data(args: argparse.Namespace) -> int:
 
     try:
         settings = load_settings(args.config)
-        page = explore(settings, args.data_dir, args.output, progress=True, num_proc=args.num_proc or cpu_count())
+        num_proc = args.num_proc or settings.data.num_proc or cpu_count()
+        page = explore(settings, args.data_dir, args.output, progress=True, num_proc=num_proc)
     except (CorpusError, LabelError) as error:
         sys.exit(f"explore: {error}")
     print(page)
@@ -454,7 +452,7 @@ def load_recognizer(args: argparse.Namespace) -> "EmotionRecognizer":
 
 
 def load_network(source: str, revision: str | None = None) -> tuple[SERForAudioClassification, SERFeatureExtractor]:
-    config = load_pretrained(AutoConfig.from_pretrained, source, revision=revision, **DEFAULTS)
+    config = load_pretrained(load_config, source, revision=revision)
     if not isinstance(config, SERConfig):
         raise HubError(
             f"{source} is a model of the kind {config.model_type!r}; this works with those of train.py alone"

@@ -108,24 +108,22 @@ def load_audio(
     Raises:
         AudioError: no such file, not audio, no audio track, no samples, too long, odd rate or channels, NaN or inf.
     """
-    name = _display_name(source)
-    _check_rate(sampling_rate)
-    try:
-        with _opened(source) as file:
-            return np.concatenate(list(_decoded(file, name, sampling_rate, max_duration_s, watch or Watch())))
-    except AudioError as error:
-        raise type(error)(f"{name}: {error}") from error
+    return np.concatenate(list(audio_blocks(source, sampling_rate, max_duration_s=max_duration_s, watch=watch)))
 
 
 def audio_blocks(
-    source: str | os.PathLike | bytes | BinaryIO, sampling_rate: int = SAMPLING_RATE_HZ, *, watch: Watch | None = None
+    source: str | os.PathLike | bytes | BinaryIO,
+    sampling_rate: int = SAMPLING_RATE_HZ,
+    *,
+    max_duration_s: float = math.inf,
+    watch: Watch | None = None,
 ) -> Iterator[np.ndarray]:
     """Decode a recording piece by piece: together the samples of `load_audio`, however long it is.
 
     Memory holds a piece or two, of at most half a minute. Who has enough stops asking.
 
     Args:
-        source, sampling_rate, watch: as for `load_audio`.
+        source, sampling_rate, max_duration_s, watch: as for `load_audio`.
 
     Yields:
         (T,) float32 at `sampling_rate`.
@@ -137,7 +135,7 @@ def audio_blocks(
     _check_rate(sampling_rate)
     try:
         with _opened(source) as file:
-            yield from _decoded(file, name, sampling_rate, math.inf, watch or Watch())
+            yield from _decoded(file, name, sampling_rate, max_duration_s, watch or Watch())
     except AudioError as error:
         raise type(error)(f"{name}: {error}") from error
 
@@ -155,15 +153,13 @@ def stated_duration_s(source: str | os.PathLike | bytes | BinaryIO) -> float | N
         except (soundfile.LibsndfileError, _HandedOver):
             file.seek(0)
         try:
-            with av.open(_Nameless(file), "r", container_options=AV_OPTIONS, metadata_errors="replace") as container:
+            with _container(file) as container:
                 return container.duration / av.time_base if container.duration else None
         except av.error.FFmpegError:
             return None
 
 
-def prepared_blocks(
-    array: np.ndarray, sampling_rate: int, target_hz: int = SAMPLING_RATE_HZ, *, watch: Watch | None = None
-) -> Iterator[np.ndarray]:
+def prepared_blocks(array: np.ndarray, sampling_rate: int, target_hz: int = SAMPLING_RATE_HZ) -> Iterator[np.ndarray]:
     """What `prepare_waveform` gives, piece by piece."""
     samples = np.asarray(array)
     if samples.ndim not in (1, 2):
@@ -172,7 +168,7 @@ def prepared_blocks(
     _check_rate(target_hz)
     blocks = (samples[start : start + BLOCK_FRAMES] for start in range(0, len(samples), BLOCK_FRAMES))
     given = 0
-    for piece in _pieces(((sampling_rate, block) for block in blocks), target_hz, math.inf, watch or Watch()):
+    for piece in _pieces(((sampling_rate, block) for block in blocks), target_hz, math.inf, Watch()):
         given += len(piece)
         yield piece
     if not given:
@@ -321,6 +317,11 @@ class _Nameless:
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
+def _container(file: BinaryIO) -> av.container.InputContainer:
+    """A file as FFmpeg reads it, which opens nothing else."""
+    return av.open(_Nameless(file), "r", container_options=AV_OPTIONS, metadata_errors="replace")
+
+
 # ── Decoding ──
 
 Block = tuple[int, np.ndarray]  # rate in Hz, (T, C) samples of any dtype
@@ -400,7 +401,7 @@ def _packets_s(file: BinaryIO) -> float:
     """
     file.seek(0)
     try:
-        with av.open(_Nameless(file), "r", container_options=AV_OPTIONS, metadata_errors="replace") as container:
+        with _container(file) as container:
             stream = container.streams.best("audio")
             if stream is None or stream.time_base is None:
                 return 0.0
@@ -428,7 +429,7 @@ def _states_length(file: BinaryIO) -> bool:
 
 def _av_blocks(file: BinaryIO, name: str, watch: Watch) -> Iterator[Block]:
     file.seek(0)
-    with av.open(_Nameless(file), "r", container_options=AV_OPTIONS, metadata_errors="replace") as container:
+    with _container(file) as container:
         stream = container.streams.best("audio")
         if stream is None:
             raise AudioError(f"there is no sound in this file; {REMEDY}")

@@ -91,16 +91,12 @@ class BatchAugmentation:
 
     def vocal_tract_factors(self, device: torch.device | str = "cpu") -> Tensor:
         """How much higher each clip shall sound (B,)."""
-        warp = self.settings.vocal_tract.warp
-        factors = torch.where(
-            self.chosen("vocal_tract"), self.uniform("vocal_tract.factor", 1 - warp, 1 + warp), torch.tensor(1.0)
-        )
+        factors = self._factors("vocal_tract", "factor", self.settings.vocal_tract.warp)
         return (factors * self._speed()).to(device)
 
     def spectra(self, power: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Tempo, crop, intonation, colour and masks: (B, F, L) -> (B, F, L'), with the new lengths (B,)."""
-        rate = self.settings.tempo.rate
-        tempo = torch.where(self.chosen("tempo"), self.uniform("tempo.rate", 1 - rate, 1 + rate), torch.tensor(1.0))
+        tempo = self._factors("tempo", "rate", self.settings.tempo.rate)
         rates = (tempo * self._speed()).to(power.device)
         places = self.uniform("crop.place").to(power.device)
         power, lengths = retime(power, lengths, rates, self.augmenter.max_frames, places)
@@ -143,8 +139,12 @@ class BatchAugmentation:
 
     def _speed(self) -> Tensor:
         """Playing faster is speaking faster and sounding higher by the same factor."""
-        rate = self.settings.speed.rate
-        return torch.where(self.chosen("speed"), self.uniform("speed.rate", 1 - rate, 1 + rate), torch.tensor(1.0))
+        return self._factors("speed", "rate", self.settings.speed.rate)
+
+    def _factors(self, name: str, what: str, most: float) -> Tensor:
+        """1 for a clip that is not chosen, for others up to `most` more or less (B,)."""
+        drawn = self.uniform(f"{name}.{what}", 1 - most, 1 + most)
+        return torch.where(self.chosen(name), drawn, torch.tensor(1.0))
 
     # Each of these takes one clip (T,), already chosen, and gives its distorted self (T,).
 

@@ -14,7 +14,7 @@ from .checkpoints import is_finished
 from .corpora import Utterance, find_utterances
 from .data import label_utterances
 from .labels import label_scheme, nearest
-from .metrics import fit_temperature
+from .metrics import MEASURES, fit_temperature
 from .predictions import Predictions
 from .reports import (
     class_table,
@@ -23,6 +23,7 @@ from .reports import (
     interval_words,
     protocol_words,
     reliability_picture,
+    table,
     write_json,
 )
 from .run_files import CARD, CONFUSION, CV, METRICS, PREDICTIONS, REFUSED, RELIABILITY, REPORT, SETTINGS
@@ -31,14 +32,7 @@ from .splits import FOLDS, SplitError, speaker_folds
 
 COUNTED = re.compile(r"(random|speakers)-([1-9]\d*)")
 ORIGIN = ("speaker_disjoint", "speaker_disjoint_because")  # in metrics.json; the second of a run with a base model
-SUMMARISED = {
-    "uar": "UAR",
-    "accuracy": "accuracy",
-    "f1_macro": "macro F1",
-    "f1_weighted": "weighted F1",
-    "ece": "ECE",
-    "log_loss": "log loss",
-}
+SUMMARISED = MEASURES | {"ece": "ECE", "log_loss": "log loss"}
 
 
 def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> list[Settings]:
@@ -206,6 +200,7 @@ def judgement(folder: Path, settings: Settings) -> Judgement:
     Raises:
         SettingsError: it is unfinished.
         CheckpointError: it was run with other settings.
+        PredictionsError: its answers cannot be read.
     """
     try:
         summary = json.loads((folder / CV).read_text(encoding="utf-8"))
@@ -265,8 +260,7 @@ def headline(summary: dict) -> str:
 def report(summary: dict, names: Sequence[str]) -> str:
     """README.md of a cross-validation."""
     pooled = summary["pooled"]
-    rows = [["fold", "clips", *SUMMARISED.values(), "seed", "split"]]
-    rows.append(["---"] * len(rows[0]))
+    rows = []
     for fold in summary["folds"]:
         figures = [f"{fold['test'][key]:.3f}" for key in SUMMARISED]
         rows.append([f"[{fold['fold']}](fold-{fold['fold']}/README.md)", str(fold["test"]["count"]), *figures])
@@ -277,8 +271,8 @@ def report(summary: dict, names: Sequence[str]) -> str:
         [
             f"# {summary['settings']}: {summary['protocol']}, {len(summary['folds'])} folds\n",
             f"Tested on {protocol_words(summary)}.\n",
-            *(f"| {' | '.join(row)} |" for row in rows),
-            "\n" + interval_words(pooled["interval"]) + "\n",
+            table(["fold", "clips", *SUMMARISED.values(), "seed", "split"], rows),
+            interval_words(pooled["interval"]) + "\n",
             "Each emotion, pooled:\n",
             class_table({"test": pooled}, names),
             f"![Confusion matrix, all folds: rows are true, columns are answered]({CONFUSION})\n",

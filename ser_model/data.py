@@ -21,10 +21,8 @@ import torch
 from datasets import (
     ClassLabel,
     Dataset,
-    DatasetDict,
     Features,
     IterableDataset,
-    IterableDatasetDict,
     List,
     Value,
     concatenate_datasets,
@@ -40,7 +38,6 @@ from .inspection import Row, Sound, decode_files, inspect_files, screen
 from .labels import LabelError, LabelScheme, label_scheme
 from .settings import DataSettings, Settings, SplitSettings
 from .splits import (
-    PARTS,
     Split,
     SplitError,
     all_split,
@@ -110,11 +107,6 @@ class EmotionData:
             stream = stream.shuffle(seed=shuffle_seed, buffer_size=STREAM_BUFFER)
         decode = partial(_with_waveform, sampling_rate=self.model_rate_hz)
         return stream.map(decode, features=Features({**rows.features, "waveform": WAVEFORM}))
-
-    def as_dataset_dict(self) -> DatasetDict | IterableDatasetDict:
-        """The three parts, as `datasets` has them."""
-        parts = {name: self.part(name) for name in PARTS}
-        return IterableDatasetDict(parts) if self.settings.streaming else DatasetDict(parts)
 
     def loader(self, name: str, batches: "int | EvenBatches") -> DataLoader:
         """Batches of a part (see `collate`), the same ones streamed or not: so many clips each in order, or as drawn.

@@ -19,7 +19,6 @@ from .feature_extraction_ser import SERFeatureExtractor
 from .modeling_ser import SERForAudioClassification
 
 DURATION_S = 4.0  # of the clip whose shapes are shown: about one utterance
-DEPTH = 3  # down to the blocks of a network, which are drawn closed
 
 # Inches.
 WIDTH, MARGIN, INDENT, INSET = 7.0, 0.2, 0.15, 0.06  # each frame stands in by INDENT on the left, INSET on the right
@@ -79,7 +78,7 @@ def _first_tensor(output) -> Tensor:
 
 
 def draw_network(
-    model: SERForAudioClassification, extractor: SERFeatureExtractor, path: str | Path, depth: int = DEPTH
+    model: SERForAudioClassification, extractor: SERFeatureExtractor, path: str | Path, depth: int
 ) -> Path:
     """Draw from the waveform to the logits.
 

@@ -1,5 +1,6 @@
 """Files: found, written whole or not at all, and what an error says to a person who can do something about it."""
 
+import argparse
 import errno
 import os
 import shutil
@@ -10,6 +11,13 @@ from pathlib import Path
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 TAKEN = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # a file where a folder is wanted, or the reverse
+
+
+def path(name: str) -> Path:
+    """A path of the command line; not an empty one, as of an unset variable, which pathlib takes for this folder."""
+    if not name:
+        raise argparse.ArgumentTypeError("an empty path came; name a file or a folder")
+    return Path(name)
 
 
 def in_words(error: OSError) -> str:

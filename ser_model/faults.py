@@ -71,12 +71,12 @@ def faults_in_words() -> Iterator[None]:
         raise Stopped(in_words(error)) from error
     except BrokenProcessPool as error:
         raise Stopped(f"a process that decodes clips has died ({error}); see that memory suffices") from error
-    except torch.OutOfMemoryError as error:
-        raise Stopped(
-            f"the device has too little memory ({first_line(error)}); free some, or start anew with --overwrite and a "
-            "lower training.batch_size, and training.accumulation_steps higher by the same factor"
-        ) from error
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise Stopped(
+                f"the device has too little memory ({first_line(error)}); free some, or start anew with --overwrite "
+                "and a lower training.batch_size, and training.accumulation_steps higher by the same factor"
+            ) from error
         if type(error) is not RuntimeError and not isinstance(error, dist.DistError):
             raise
         message = first_line(error)

@@ -7,16 +7,14 @@ import torch
 import yaml
 from huggingface_hub import metadata_load
 from torch import nn
-from transformers import AutoConfig
 
-from . import registration  # noqa: F401  so that Auto classes know our models
 from .build import build_extractor, network_config
 from .configuration_ser import SERConfig
 from .disk import first_line
 from .feature_extraction_ser import SERFeatureExtractor
 from .hub import find_file, load_pretrained
 from .modeling_ser import SERForAudioClassification
-from .pretrained import DEFAULTS, load_extractor, load_model
+from .pretrained import load_config, load_extractor, load_model
 from .run_files import CARD
 from .settings import Settings, SettingsError
 
@@ -52,7 +50,7 @@ def load_base(settings: Settings) -> Base | None:
     """The model that `training.base_model` names, a folder or a Hub id, read by our own classes; None without one.
 
     Raises:
-        HubError: there is no such model.
+        HubError: there is no such model, or none that can be used.
         SettingsError: it is of another kind, its card is damaged, or `features` or `model` contradict it: both come
             from the base.
     """
@@ -60,10 +58,7 @@ def load_base(settings: Settings) -> Base | None:
     _check_freezing(settings)
     if source is None:
         return None
-    try:
-        config = load_pretrained(AutoConfig.from_pretrained, source, **DEFAULTS)
-    except ValueError as error:  # a kind that Transformers does not know either
-        raise SettingsError(f"{source} cannot be fine-tuned here: {first_line(error)}") from error
+    config = load_pretrained(load_config, source)
     if not isinstance(config, SERConfig):
         raise SettingsError(
             f"{source} is a model of the kind {config.model_type!r}; fine-tuning starts from one that train.py made"

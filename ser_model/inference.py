@@ -233,7 +233,9 @@ class EmotionRecognizer:
                 likeness.append(output.likeness.float().cpu().numpy() - threshold)
         return np.concatenate(scores), np.concatenate(likeness)
 
-    def _pieces(self, source: str | Path | bytes | BinaryIO | np.ndarray, sampling_rate: int | None):
+    def _pieces(
+        self, source: str | Path | bytes | BinaryIO | np.ndarray, sampling_rate: int | None
+    ) -> Iterator[np.ndarray]:
         """Any recording -> pieces (T,) float32 at the model's rate; AudioError if it cannot be read."""
         if isinstance(source, np.ndarray):
             if sampling_rate is None:

@@ -25,6 +25,7 @@ from .pretrained import load_extractor, load_model
 from .reports import is_random, write_run
 from .run_files import METRICS, PREDICTIONS, REFUSED, SAY_THAT_IT_RAN, SETTINGS, SPLIT
 from .settings import load_settings
+from .splits import read_manifest
 
 # Settings of a network in which members may differ; what of metrics.json is told of each; what all have alike.
 FREE = frozenset({"calibration_temperature", "likeness_threshold", "num_members", "freeze_backbone"})
@@ -84,7 +85,7 @@ def join_runs(run_dirs: Sequence[Path], output_dir: Path) -> dict:
             features differ.
         PredictionsError: their answers cannot be read, or are of other clips.
         OSError, PretrainedError: a model cannot be read.
-        SettingsError: nor its settings.
+        SettingsError, SplitError: nor its settings, or its split.
     """
     if len(run_dirs) < 2:
         raise JoinError("a single run is one model already; give several, of other seeds")
@@ -105,6 +106,7 @@ def join_runs(run_dirs: Sequence[Path], output_dir: Path) -> dict:
             "the runs were judged by random splits, which test some clips twice and others never; run --cv with folds "
             "of speakers, such as speakers-5"
         )
+    manifest = read_manifest(run_dirs[0] / SPLIT)
     members = [Predictions.read(folder / PREDICTIONS) for folder in run_dirs]
     folds = [[clip["fold"] for clip in own.like(members[0]).clips] for own in members]
     if any(other != folds[0] for other in folds):
@@ -130,7 +132,6 @@ def join_runs(run_dirs: Sequence[Path], output_dir: Path) -> dict:
     with whole_files(output_dir) as folder:
         model.save_pretrained(folder)
         extractor.save_pretrained(folder)
-    manifest = json.loads((run_dirs[0] / SPLIT).read_text(encoding="utf-8"))
     write_run(output_dir, settings, label_scheme(settings.labels), joined, answers, manifest)
     return joined
 

@@ -44,7 +44,13 @@ def overconfidence(probabilities: np.ndarray, references: np.ndarray) -> float:
 
 
 def reliability(probabilities: np.ndarray, references: np.ndarray, bins: int = CALIBRATION_BINS) -> list[dict]:
-    """Count, mean confidence and accuracy of the answers in each bin of confidence that holds any, lowest first."""
+    """Count, mean confidence and accuracy of the answers in each bin of confidence that holds any, lowest first.
+
+    Args:
+        probabilities: (N, num_labels).
+        references: class indices (N,).
+        bins: of equal width.
+    """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == references
     which = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -92,7 +98,7 @@ def fit_temperature(logits: np.ndarray, references: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
 
 
-def emotion_metrics(probabilities: np.ndarray, references: np.ndarray, names: list[str]) -> dict:
+def emotion_metrics(probabilities: np.ndarray, references: np.ndarray, names: Sequence[str]) -> dict:
     """All figures of one set of predictions.
 
     Args:
@@ -143,6 +149,10 @@ def metrics_by_group(
         result = emotion_metrics(probabilities[own], references[own], names)
         figures[group] = {key: result[key] for key in ("count", "uar", "accuracy", "ece", "recall")}
     return figures
+
+
+# Figures that have an interval, as they are written.
+MEASURES = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "macro F1", "f1_weighted": "weighted F1"}
 
 
 def speaker_intervals(

@@ -10,7 +10,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from .disk import first_line, write_whole
 from .registration import SERConfig, SERFeatureExtractor  # which lets the Auto classes know ours
@@ -18,10 +24,22 @@ from .run_files import WEIGHTS
 
 # Without this, Transformers asks at the terminal whether it may run a folder's code, and waits for an answer.
 DEFAULTS = {"trust_remote_code": False}
+TRUSTING = "read it, then say --trust-remote-code, or trust_remote_code=True in Python"
 
 
 class PretrainedError(OSError):
     """A model or extractor that is damaged, or whose parts do not belong together."""
+
+
+def load_config(name_or_path: str | Path, **kwargs) -> PreTrainedConfig:
+    """The config of a model, of whatever kind that is known without code of its own.
+
+    Raises:
+        OSError: there is none.
+        PretrainedError: it is damaged, or of a kind that is not known here.
+    """
+    with _in_a_sentence(name_or_path, "config.json", "this works with models of train.py alone"):
+        return AutoConfig.from_pretrained(name_or_path, **DEFAULTS | kwargs)
 
 
 def load_model(name_or_path: str | Path, kind: type = AutoModelForAudioClassification, **kwargs) -> PreTrainedModel:
@@ -97,7 +115,7 @@ def is_halved(folder: Path) -> bool:
 
 
 @contextmanager
-def _in_a_sentence(name_or_path: str | Path, files: str) -> Iterator[None]:
+def _in_a_sentence(name_or_path: str | Path, files: str, if_code: str = TRUSTING) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
@@ -118,8 +136,7 @@ def _in_a_sentence(name_or_path: str | Path, files: str) -> Iterator[None]:
     except ValueError as error:  # which says by itself what would be right
         if "trust_remote_code" in str(error):
             raise PretrainedError(
-                f"{name_or_path} comes with code of its own, which is not run unasked; read it, then say "
-                "--trust-remote-code, or trust_remote_code=True in Python"
+                f"{name_or_path} comes with code of its own, which is not run unasked; {if_code}"
             ) from error
         raise PretrainedError(f"{name_or_path}: {files} cannot be used ({first_line(error).rstrip('.')})") from error
     except (KeyError, TypeError) as error:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from .corpora import CORPORA, Corpus
 from .disk import write_whole
 from .labels import LabelScheme
-from .metrics import PRECISION, TEMPERATURES
+from .metrics import MEASURES, PRECISION, TEMPERATURES
 from .predictions import GROUPS, Predictions
 from .pretrained import is_halved
 from .run_files import (
@@ -172,7 +172,7 @@ def model_card(settings: Settings, scheme: LabelScheme, results: list[dict], nam
         limits(corpora),
         "## How to make it again\n",
         "```bash",
-        *commands(settings, result),
+        *commands(result),
         "```\n",
         making(settings, result),
     ]
@@ -315,8 +315,7 @@ def figures_table(results: list[dict]) -> str:
 
 def interval_words(interval: dict) -> str:
     """ "95 % intervals over 24 speakers: UAR 0.61 to 0.68, ..." """
-    named = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "macro F1", "f1_weighted": "weighted F1"}
-    ranges = ", ".join(f"{name} {interval[key][0]:.3f} to {interval[key][1]:.3f}" for key, name in named.items())
+    ranges = ", ".join(f"{name} {interval[key][0]:.3f} to {interval[key][1]:.3f}" for key, name in MEASURES.items())
     if "speakers" not in interval:
         return f"95 % intervals over {drawn_words(interval)}; they say nothing of another voice: {ranges}."
     count = interval["speakers"]
@@ -341,18 +340,23 @@ def drawn_words(interval: dict) -> str:
     return f"{interval['clips']} clips whose speakers are not named"
 
 
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)) + "\n"
+
+
 def class_table(result: dict, names: Sequence[str]) -> str:
     """Clips, recall and precision of each emotion, and its recall for each sex where the run noted that."""
     confusion = np.array(result["test"]["confusion_matrix"])
     by_sex = {sex: figures["recall"] for sex, figures in result["test"]["by_sex"].items() if "recall" in figures}
     header = ["emotion", "clips", "recall", "precision", *(f"recall, {sex}" for sex in by_sex)]
-    rows = [header, ["---"] * len(header)]
+    rows = []
     for index, name in enumerate(names):
         clips, answers, right = confusion[index].sum(), confusion[:, index].sum(), confusion[index, index]
         shares = [right / clips if clips else None, right / answers if answers else None]
         shares += [recall.get(name) for recall in by_sex.values()]
         rows.append([name, str(clips), *("" if share is None else f"{share:.3f}" for share in shares)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+    return table(header, rows)
 
 
 def never_right(test: dict) -> list[str]:
@@ -512,26 +516,22 @@ def recipe_words(settings: Settings) -> str:
     )
 
 
-def commands(settings: Settings, result: dict) -> list[str]:
+def commands(result: dict) -> list[str]:
     """What makes it again; `settings.yaml` holds what the command line changed too."""
-    return [*training_commands(settings, result), *(["python -m ser_model halve OUT"] if "halved" in result else [])]
-
-
-def training_commands(settings: Settings, result: dict) -> list[str]:
-    """What trains it, and joins what was trained."""
-    train = "accelerate launch train.py --data-dir DATA"
-    if "cross_validation" not in result:
-        return [f"{train} --config settings.yaml --output-dir OUT"]
-    protocol = result["cross_validation"]["protocol"]
-    train += " --config settings.yaml"  # whose split gives way to that of the protocol
-    if "members" not in result:
-        return [f"{train} --output-dir CV --cv {protocol}", f"{train} --output-dir OUT --after CV"]
-    seeds = [member["seed"] for member in result["members"]]
-    runs = [f"{train} --seed {seed} --output-dir CV-{seed} --cv {protocol}" for seed in seeds]
-    runs += [f"{train} --seed {seed} --output-dir OUT-{seed} --after CV-{seed}" for seed in seeds]
-    join = f"python -m ser_model join {' '.join(f'OUT-{seed}' for seed in seeds)} --output-dir OUT"
-    learnt_anew = REFUSED in result  # else a joined model refuses as the mean of its members
-    return [*runs, join, *(["python -m ser_model likeness OUT --data-dir DATA"] if learnt_anew else [])]
+    train = "accelerate launch train.py --data-dir DATA --config settings.yaml"
+    protocol = result.get("cross_validation", {}).get("protocol")  # whose split takes the place of the settings' own
+    if protocol is None:
+        lines = [f"{train} --output-dir OUT"]
+    elif "members" not in result:
+        lines = [f"{train} --output-dir CV --cv {protocol}", f"{train} --output-dir OUT --after CV"]
+    else:
+        seeds = [member["seed"] for member in result["members"]]
+        lines = [f"{train} --seed {seed} --output-dir CV-{seed} --cv {protocol}" for seed in seeds]
+        lines += [f"{train} --seed {seed} --output-dir OUT-{seed} --after CV-{seed}" for seed in seeds]
+        lines += [f"python -m ser_model join {' '.join(f'OUT-{seed}' for seed in seeds)} --output-dir OUT"]
+        if REFUSED in result:  # else a joined model refuses as the mean of its members
+            lines += ["python -m ser_model likeness OUT --data-dir DATA"]
+    return lines + (["python -m ser_model halve OUT"] if "halved" in result else [])
 
 
 def making(settings: Settings, result: dict) -> str:

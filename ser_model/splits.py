@@ -126,11 +126,11 @@ def speaker_folds(
         each, more = divmod(len(speakers), folds)
         smallest_first = sorted(range(folds), key=lambda fold: len(tested[fold]))
         rest, *drawn = [(fold, each + (place < more)) for place, fold in enumerate(smallest_first)]
-        counts = {str(fold): number for fold, number in drawn if number}
+        counts = {fold: number for fold, number in drawn if number}
         sexes = {speaker: speakers[speaker] for speaker in sorted(speakers)}
         fold_of = _draw_speakers(sexes, counts, labels_of, random.Random(seed))
         for speaker in sexes:
-            tested[int(fold_of.get(speaker, rest[0]))].append(speaker)
+            tested[fold_of.get(speaker, rest[0])].append(speaker)
     return [tuple(sorted(speakers)) for speakers in tested]
 
 
@@ -255,13 +255,32 @@ def continued(content: Mapping, base: str | Path | None, base_hash: str | None) 
     is None where they do not fit, or there is no manifest: nobody can tell then.
     """
     try:
-        before = None if base is None else _read_manifest(base)
-        fits = before is not None and _hash(before) == base_hash
+        before = None if base is None else read_manifest(base)
+        fits = before is not None and before["hash"] == base_hash
         heard = sorted(_heard(before)) if fits else None
     except SplitError:
         heard = None
     content = {key: value for key, value in content.items() if key != "hash"} | {"heard_before": heard}
     return {**content, "hash": _hash(content)}
+
+
+def read_manifest(path: str | Path) -> dict:
+    """What `manifest` or `continued` gave, from a file.
+
+    Raises:
+        LeakError: it was altered.
+        SplitError: it is no manifest.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SplitError(f"{path} cannot be read as a split manifest: {error}") from error
+    wanted = {"kind", "speaker_disjoint", "hash", *PARTS}
+    if not isinstance(content, dict) or wanted - content.keys():
+        raise SplitError(f"{path} is no split manifest; it must have {', '.join(sorted(wanted))}")
+    if content["hash"] != _hash(content):
+        raise LeakError(f"{path} was altered after it was written: its hash does not fit. Make the split anew")
+    return content
 
 
 def speakers_heard(path: str | Path, utterances: Sequence[Utterance], folders: Folders) -> tuple[str, set[str]]:
@@ -274,7 +293,7 @@ def speakers_heard(path: str | Path, utterances: Sequence[Utterance], folders: F
         SplitError: it is no manifest; or the model heard clips that name nobody and are not among `utterances`, some of
             which come from a folder as well: nobody can tell then who was heard.
     """
-    content = _read_manifest(path)
+    content = read_manifest(path)
     speaker_of = {_id(utterance, folders): utterance.speaker for utterance in utterances}
     clips = _heard(content)
     heard = {speaker_of.get(clip) or named_speaker(clip) for clip in clips} - {None}
@@ -284,7 +303,7 @@ def speakers_heard(path: str | Path, utterances: Sequence[Utterance], folders: F
             f"{len(lost)} clips that the model was trained on name no speaker and are not in the data; nobody can tell "
             "whom it heard"
         )
-    return _hash(content), heard
+    return content["hash"], heard
 
 
 def _finish(
@@ -418,14 +437,17 @@ def _count(amount: Amount, speakers: int) -> int:
 
 
 def _draw_speakers(
-    sexes: Mapping[str, str | None], counts: Mapping[str, int], labels_of: Mapping[str, set[str]], rng: random.Random
-) -> dict[str, str]:
+    sexes: Mapping[str, str | None],
+    counts: Mapping[Hashable, int],
+    labels_of: Mapping[str, set[str]],
+    rng: random.Random,
+) -> dict[str, Hashable]:
     """Speaker -> part for so many of the speakers in `sexes`: the first draw that leaves no part without a label.
 
     Where there is none, as few as possible are without: first of all the rest, which trains.
     """
 
-    def draw() -> dict[str, str]:
+    def draw() -> dict[str, Hashable]:
         part_of, left = {}, dict(sexes)
         for part, count in counts.items():
             for speaker in _pick(left, count, rng):
@@ -433,7 +455,7 @@ def _draw_speakers(
                 del left[speaker]
         return part_of
 
-    def lacking(part_of: Mapping[str, str]) -> tuple[int, int]:
+    def lacking(part_of: Mapping[str, Hashable]) -> tuple[int, int]:
         labels_in = {part: set() for part in ("train", *counts) if counts.get(part) != 0}
         for speaker in sexes:
             labels_in[part_of.get(speaker, "train")] |= labels_of[speaker]
@@ -521,6 +543,7 @@ def _id(utterance: Utterance, folders: Folders) -> str:
 
 
 def _hash(content: Mapping) -> str:
+    content = {key: value for key, value in content.items() if key != "hash"}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -530,17 +553,3 @@ def _heard(content: Mapping) -> set[str]:
     if before is None:
         raise SplitError("it started from a model of which nobody can tell whom it heard")
     return {*content["train"], *content["validation"], *before}
-
-
-def _read_manifest(path: str | Path) -> dict:
-    """A manifest's content without its hash, which is checked."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SplitError(f"{path} cannot be read as a split manifest: {error}") from error
-    wanted = {"kind", "speaker_disjoint", "hash", *PARTS}
-    if not isinstance(content, dict) or wanted - content.keys():
-        raise SplitError(f"{path} is no split manifest; it must have {', '.join(sorted(wanted))}")
-    if content.pop("hash") != _hash(content):
-        raise LeakError(f"{path} was altered after it was written: its hash does not fit. Make the split anew")
-    return content

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest.mock import Mock
 
 import matplotlib.image
 import pytest
@@ -238,6 +239,14 @@ def test_names_of_ones_own_are_escaped(synthetic_corpora, tmp_path):
     for name in (EVIL, "a & b", "$x$", "<i>mine</i>", "<b>bold"):
         assert name in page.text
     assert "cannot be made" in page.text and "name no speaker" in page.text
+
+
+@pytest.mark.parametrize(("more", "taken"), [([], 3), (["--num-proc=2"], 2)])
+def test_it_takes_as_many_processes_as_the_config_or_the_option_says(more, taken, tmp_path, monkeypatch):
+    (tmp_path / "c.yaml").write_text("data: {corpora: [{name: ravdess}], num_proc: 3}\n")
+    monkeypatch.setattr("ser_model.explore.explore", called := Mock())
+    main(["explore", f"--config={tmp_path / 'c.yaml'}", f"--data-dir={tmp_path}", f"--output={tmp_path}", *more])
+    assert called.call_args.kwargs["num_proc"] == taken
 
 
 def test_an_unknown_corpus_ends_with_a_message(tmp_path):

@@ -236,6 +236,8 @@ def test_what_cannot_be_joined_is_refused_and_nothing_is_written(runs, joined, t
     (other / "preprocessor_config.json").write_text(json.dumps(extractor))
     assert "features.feature_mean of" in refused(final, other)
     shutil.copyfile(runs / "final-1" / "preprocessor_config.json", other / "preprocessor_config.json")
+    (other / "split.json").write_text("{")
+    assert "split.json cannot be read as a split manifest" in refused(other, final)
     metrics = json.loads((final / "metrics.json").read_text())
     metrics["cross_validation"]["protocol"] = "random-2"
     shuffled = Path(shutil.copytree(final, tmp_path / "shuffled"))

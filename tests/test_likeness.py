@@ -21,6 +21,7 @@ from ser_model.__main__ import main
 from ser_model.inference import NO_VOICE, UNLIKE_TRAINING, VOICE, WINDOW_S, EmotionRecognizer, write_predictions
 from ser_model.likeness import fit_weight
 from ser_model.sounds import DURATION_S, LEVELS_DB, OUTLIERS, RATE, make_sounds
+from ser_model.splits import continued
 from train import main as train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -184,9 +185,13 @@ def test_training_leaves_a_score_that_the_command_finds_again(run, synthetic_cor
     for name in weights.keys() - {"likeness_weight"}:
         assert torch.equal(weights[name], same_weights[name])
     split = json.loads((run / "split.json").read_text())
-    (run / "split.json").write_text(json.dumps(split | {"validation": split["validation"][1:]}))
+    other = continued(split | {"validation": split["validation"][1:]}, None, None)
+    (run / "split.json").write_text(json.dumps(other))
     with pytest.raises(SystemExit, match="does not give the split"):
         main(["likeness", str(run), "--data-dir", str(synthetic_corpora)])
+    (run / "split.json").write_text("{")
+    with pytest.raises(SystemExit, match="^likeness: .*split.json cannot be read as a split manifest"):
+        main(["likeness", str(run), "--data-dir", str(run / "absent")])  # said before the clips are read
 
 
 def test_a_run_that_breaks_while_it_learns_the_score_makes_it_up_when_resumed(synthetic_corpora, tmp_path, monkeypatch):

@@ -108,6 +108,8 @@ def test_ctrl_c_ends_in_a_word(monkeypatch, capsys):
         ["predict", ""],
         ["predict", "examples", "--output", ""],
         ["timeline", "examples", "--output-dir", ""],
+        ["explore", "--config=x.yaml", "--data-dir=.", "--output="],
+        ["evaluate", "checkpoints/ser-cnn-8", "--config=", "--data-dir=."],
         ["predict", "examples", "--device", "meta"],
     ],
 )

@@ -14,9 +14,10 @@ from ser_model import SERFeatureExtractor
 from ser_model.__main__ import main
 from ser_model.build import build_network
 from ser_model.finetune import load_base
+from ser_model.hub import HubError
 from ser_model.inference import EmotionRecognizer
 from ser_model.pretrained import PretrainedError
-from ser_model.settings import Settings, SettingsError
+from ser_model.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "ser-cnn-8"
@@ -152,9 +153,26 @@ def test_code_of_a_model_is_run_where_the_command_says_so(foreign, tmp_path, mon
 def test_fine_tuning_asks_nobody_whether_to_run_code(foreign, capfd):
     data = {"name": "t", "data": {"corpora": [{"name": "folder", "path": "mine"}]}}
     settings = Settings.model_validate(data | {"training": {"base_model": str(foreign)}})
-    with pytest.raises(SettingsError, match="cannot be fine-tuned here: .*custom code"):
+    with pytest.raises(HubError, match="own, which is not run unasked; this works with models of train.py alone$"):
         load_base(settings)
     assert "Do you wish to run" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["export", "likeness"])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [({"model_type": "nope"}, "config.json cannot be used"), ({"pooling": "men"}, "pooling is 'men'")],
+)
+def test_commands_on_our_own_models_refuse_a_config_in_a_sentence(folder, command, values, said):
+    (folder / "metrics.json").write_text('{"test": {}}')
+    shutil.copyfile(ROOT / "configs" / "ravdess_tess_cnn.yaml", folder / "settings.yaml")
+    setting("config.json", **values)(folder)
+    if "model_type" in values:
+        text("config.json", json.dumps(values))(folder)  # without code of its own
+    more = [f"--data-dir={folder}"] if command == "likeness" else [str(folder / "model.onnx")]
+    with pytest.raises(SystemExit) as ended:
+        main([command, str(folder), *more])
+    assert said in ended.value.code and "\n" not in ended.value.code
 
 
 def test_a_network_of_timm_without_timm_is_refused_in_a_sentence(folder, monkeypatch):

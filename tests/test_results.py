@@ -227,6 +227,29 @@ def test_points_lost_are_against_the_same_seed(results_dir):
         made(results_dir)
 
 
+def test_the_clean_figure_is_of_every_seed_that_heard_a_condition():
+    clean = Predictions.joined([CLEAN[0], answers([0.9, 0.8, 0.1, 0.2], 1), answers([0.1, 0.2, 0.8, 0.9], 2)])
+    first, *_, last = CONDITIONS
+    heard = {first: [answers([0.9] * 4, seed, first) for seed in (0, 1)], last: [answers([0.9] * 4, 0, last)]}
+    heard = {condition: Predictions.joined(own) for condition, own in heard.items()}
+    row, *_ = scoreboard._losses(Path("x"), heard, clean)
+    assert row == ["clean", scoreboard.spread([0.75, 1.0]), ""]
+
+
+def test_a_page_that_cannot_be_made_leaves_the_old_one_with_its_pictures(results_dir):
+    page, pictures = made(results_dir), results_dir.parent / "docs" / "results"
+    (pictures / "old.net.confusion.svg").write_text("of a model that is gone")
+    before = set(pictures.iterdir())
+    runs = (results_dir / "runs.yaml").read_text()
+    (results_dir / "runs.yaml").write_text("[{protocol: p, model: x, hardware: CPU, hours: 1, commit: a}]")
+    with pytest.raises(SystemExit, match="p, x is none of"):
+        made(results_dir)
+    assert (results_dir.parent / "docs" / "results.md").read_text() == page and set(pictures.iterdir()) == before
+    (results_dir / "runs.yaml").write_text(runs)
+    made(results_dir)
+    assert before - set(pictures.iterdir()) == {pictures / "old.net.confusion.svg"}
+
+
 def test_hand_written_tables_reach_the_page(results_dir):
     (results_dir / "ablations.yaml").write_text(
         "[{tried: a, against: b, measured_on: c, before: 0.5, after: 0.25, verdict: dropped}]"
@@ -272,6 +295,12 @@ def test_hand_written_tables_reach_the_page(results_dir):
                 yaml.safe_dump({"p": PROTOCOL | {"cv": "ravdess-speakers"}})
             ),
             "do not test the speakers of ravdess-speakers",
+        ),
+        (
+            lambda folder: (folder / "protocols.yaml").write_text(
+                yaml.safe_dump({"p": PROTOCOL | {"cv": "speakers-5"}})
+            ),
+            "p.cv: .*'speakers-5' is neither random-5 or the like nor one of ravdess-speakers",
         ),
         (
             lambda folder: (folder / "protocols.yaml").write_text(yaml.safe_dump({"p": PROTOCOL | {"cv": "random-5"}})),

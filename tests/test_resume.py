@@ -1,5 +1,6 @@
 """Runs that are stopped in every way there is, and what comes of going on with them."""
 
+import json
 import os
 import random
 import resource
@@ -19,8 +20,10 @@ import torch
 from safetensors.torch import load_file, save
 from training_runs import ROOT, Run, outcome, tiny_run
 
+from benchmarks import kill_resume
 from ser_model import SERFeatureExtractor
 from ser_model.checkpoints import Checkpoint, CheckpointError, alone, identity_of, remove_run
+from ser_model.faults import Stopped, faults_in_words
 from ser_model.settings import load_settings
 from train import main
 
@@ -53,6 +56,17 @@ def whole_run(request, places):
     run = Run([*arguments, *KINDS[request.param]], log, request.param)
     assert set(run.wait()) == {0}, run.said()
     return KINDS[request.param], outcome(output_dir), request.param
+
+
+def test_runs_that_differ_in_their_times_alone_are_alike(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    outcomes = []
+    for time_s in (1.0, 2.0):
+        epoch = {"train_loss": 0.5, "epoch_s": time_s, "clips_per_s": 10 / time_s}
+        metrics = {"validation": {}, "test": {}, "temperature": 1.0, "best_epoch": 0, "history": [epoch]}
+        (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+        outcomes.append(kill_resume.outcome(tmp_path))
+    assert outcomes[0] == outcomes[1]
 
 
 def die_in(function: str, call: int, rank: int) -> None:
@@ -241,6 +255,13 @@ def test_too_little_memory_ends_in_a_sentence_that_says_what_to_lower(synthetic_
     said = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.code == 1 and said.startswith("train.py: the device has too little memory (CUDA out of memory.")
     assert "lower training.batch_size, and training.accumulation_steps higher" in said
+
+
+@pytest.mark.parametrize("allocate", [torch.empty, np.empty, bytearray])
+def test_a_cpu_without_memory_ends_in_that_sentence_too(allocate):
+    said = "^the device has too little memory .* lower training.batch_size"
+    with pytest.raises(Stopped, match=said), faults_in_words():
+        allocate(2**55)
 
 
 @pytest.mark.parametrize("num_proc", [None, 1])

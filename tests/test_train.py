@@ -21,7 +21,7 @@ from ser_model import SERFeatureExtractor
 from ser_model.evaluation import evaluate, split_file
 from ser_model.inference import EmotionRecognizer
 from ser_model.settings import TrainingSettings, load_settings
-from train import main, make_model, make_state, precision, take_cores
+from train import is_replaced, main, make_model, make_state, precision, take_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "train.py"]
@@ -201,6 +201,20 @@ def test_strict_stops_before_training_with_the_list(damaged_corpora, tmp_path, s
 def test_a_run_over_the_cross_validation_that_judges_it_is_refused(tmp_path):
     with pytest.raises(SystemExit, match="--after and --output-dir are both .*give another --output-dir"):
         main(small(tmp_path, f"{tmp_path}/", f"--after={tmp_path}"))
+
+
+@pytest.mark.parametrize("option", ["--config=", "--data-dir=", "--output-dir=", "--after="])
+def test_an_empty_path_is_refused(option, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([*small(tmp_path, tmp_path / "out"), option])
+    assert "an empty path came; name a file or a folder" in capsys.readouterr().err
+
+
+def test_a_base_that_a_fold_would_replace_is_refused(tmp_path):
+    for base in (tmp_path / "fold-1", tmp_path / "fold-2" / "last", tmp_path / "last"):
+        with pytest.raises(SystemExit, match="holds the base model .*, and a run would replace it; give another"):
+            main(small(tmp_path, tmp_path, f"--model={base}", "--cv=speakers-2", "--overwrite"))
+    assert not is_replaced(tmp_path / "base", tmp_path) and not is_replaced(tmp_path, tmp_path / "fold-1")
 
 
 def test_clips_of_a_single_label_are_refused_before_training(synthetic_corpora, tmp_path):

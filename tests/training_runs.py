@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 import yaml
 
+from benchmarks.kill_resume import TIMES
+
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
     "--training.epochs=3",
@@ -118,8 +120,5 @@ def outcome(output_dir: Path) -> tuple[str, list[dict]]:
     """What two runs of the same training must share: the hash of the weights, and every figure but the times."""
     weights = hashlib.sha256((output_dir / "model.safetensors").read_bytes()).hexdigest()
     metrics = json.loads((output_dir / "metrics.json").read_text())
-    figures = [
-        {key: value for key, value in epoch.items() if key not in ("epoch_s", "clips_per_s")}
-        for epoch in metrics["history"]
-    ]
+    figures = [{key: value for key, value in epoch.items() if key not in TIMES} for epoch in metrics["history"]]
     return weights, [*figures, metrics["validation"], metrics["test"], {"temperature": metrics["temperature"]}]

@@ -45,6 +45,11 @@ def as_index(index: Any) -> Any:
     return int(index) if isinstance(index, str) and index.isdecimal() else index
 
 
+def _is(value: Any, kind: Any) -> bool:
+    """As `isinstance`, for which true is a number too."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
 def _labels_by_index(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings that name their labels by `label2id` alone, with `id2label` too."""
     indices = settings.get("label2id")
@@ -178,14 +183,14 @@ class SERConfig(PreTrainedConfig):
             ValueError: an impossible value; it names the setting, what it is and what it must be.
         """
         for key, kind, wanted in KINDS:
-            if not isinstance(getattr(self, key), kind):
+            if not _is(getattr(self, key), kind):
                 raise ValueError(f"SERConfig.{key} is {getattr(self, key)!r}; it must be {wanted}")
         for key in ("num_features", "num_channels", "num_members"):
             value = getattr(self, key)
-            if not isinstance(value, int) or value < 1:
+            if not _is(value, int) or value < 1:
                 raise ValueError(f"SERConfig.{key} is {value!r}; it must be a whole number of at least 1")
         count = self.num_cepstral_channels
-        if count is not None and not (isinstance(count, int) and 1 <= count <= self.num_channels):
+        if count is not None and not (_is(count, int) and 1 <= count <= self.num_channels):
             raise ValueError(
                 f"SERConfig.num_cepstral_channels is {count!r}; it must be from 1 to "
                 f"num_channels ({self.num_channels}), or None"
@@ -193,7 +198,7 @@ class SERConfig(PreTrainedConfig):
         if self.pooling not in ("attention", "mean"):
             raise ValueError(f"SERConfig.pooling is {self.pooling!r}; it must be 'attention' or 'mean'")
         threshold = self.likeness_threshold
-        if threshold is not None and not (isinstance(threshold, int | float) and math.isfinite(threshold)):
+        if threshold is not None and not (_is(threshold, int | float) and math.isfinite(threshold)):
             raise ValueError(f"SERConfig.likeness_threshold is {threshold!r}; it must be a finite number or None")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"SERConfig.dropout is {self.dropout!r}; it must be at least 0 and below 1")
