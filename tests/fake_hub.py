@@ -1,4 +1,4 @@
-"""A Hub in this process: the routes that `push` and `from_pretrained` use, over repositories kept in memory.
+"""A Hub in this process: the routes of `push`, `hf upload` and `from_pretrained`, over repositories kept in memory.
 
 It answers what the real one answers, refuses writers without the token, and notes every request.
 """
@@ -66,13 +66,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._create(json.loads(body))
             case ["api", "validate-yaml"]:
                 self._validate(json.loads(body)["content"])
-            case ["api", "models", owner, name, "preupload", "main"]:
+            case ["api", "models" | "spaces", owner, name, "preupload", "main"]:
                 files = [
                     {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
                     for file in json.loads(body)["files"]
                 ]
                 self._answer({"files": files} if f"{owner}/{name}" in self.server.repositories else {}, 200)
-            case ["api", "models", owner, name, "commit", "main"]:
+            case ["api", "models" | "spaces", owner, name, "commit", "main"]:
                 self._commit(f"{owner}/{name}", [json.loads(line) for line in body.splitlines()])
             case _:
                 self._refuse(404, f"no such route: {path}")
@@ -80,11 +80,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self._begin()
         match path.strip("/").split("/"):
-            case ["api", "models", owner, name]:
+            case ["api", "models" | "spaces", owner, name]:
                 if repository := self._readable(f"{owner}/{name}"):
                     siblings = [{"rfilename": file} for file in repository.files]
                     self._answer({"id": f"{owner}/{name}", "sha": repository.sha, "siblings": siblings, "tags": []})
-            case ["api", "models", owner, name, "tree", _, *folder]:
+            case ["api", "models" | "spaces", owner, name, "tree", _, *folder]:
                 if repository := self._readable(f"{owner}/{name}"):
                     inside = [file for file in repository.files if file.startswith("/".join(folder))]
                     if not inside:

@@ -50,6 +50,7 @@ TESTED = {
     "python -m ser_model join": "tests/test_joining.py",
     "python -m ser_model halve": "tests/test_joining.py",
     "python -m ser_model push": "test_push_command",
+    "hf upload": "test_space_command",
 }
 EMOTION = re.compile("|".join(EMOTIONS))
 
@@ -121,6 +122,21 @@ def test_push_command(checkout, tmp_path):
         done = run(line.replace("your-name", OURS), cwd=checkout, env=ENVIRONMENT | endpoint)
         assert done.returncode == 0, done.stderr
         assert "model.safetensors" in hub.repositories[f"{OURS}/ser-cnn"].files
+
+
+def test_space_command(tmp_path):
+    """The Hub reads the card of a Space; what is built or recorded here stays here."""
+    folder = tmp_path / "checkout"
+    for name in ("app.py", "docs/page.png", "checkpoints/a/b", ".venv/a/b", "runs/a/b", "data/a/b"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"content")
+    (folder / "README.md").write_text(README, encoding="utf-8")
+    with running_hub() as hub:
+        endpoint = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+        done = run(command("hf upload").replace("your-name", OURS), cwd=folder, env=ENVIRONMENT | endpoint)
+        assert done.returncode == 0, done.stderr
+        files = hub.repositories[f"{OURS}/voices"].files.keys() - {".gitattributes"}
+        assert files == {"README.md", "app.py", "docs/page.png", "checkpoints/a/b"}
 
 
 def test_predict_command(tmp_path):
