@@ -137,6 +137,8 @@ def main(arguments: list[str] | None = None) -> None:
     disable_progress_bar()  # Transformers draws one for every model that is saved, into the middle of ours
     arguments = sys.argv[1:] if arguments is None else arguments
     args, overrides = parser.parse_known_args(arguments)
+    if args.model == "":
+        parser.error("argument --model: an empty name came; name a model folder or a Hub id")
     overrides += ["--data.strict", "true"] if args.strict else []
     overrides += ["--training.base_model", args.model] if args.model else []
     try:

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -203,11 +204,11 @@ def test_a_run_over_the_cross_validation_that_judges_it_is_refused(tmp_path):
         main(small(tmp_path, f"{tmp_path}/", f"--after={tmp_path}"))
 
 
-@pytest.mark.parametrize("option", ["--config=", "--data-dir=", "--output-dir=", "--after="])
-def test_an_empty_path_is_refused(option, tmp_path, capsys):
+@pytest.mark.parametrize("option", ["--config=", "--data-dir=", "--output-dir=", "--after=", "--model="])
+def test_an_empty_name_is_refused(option, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*small(tmp_path, tmp_path / "out"), option])
-    assert "an empty path came; name a file or a folder" in capsys.readouterr().err
+    assert re.search(f"argument {option[:-1]}: an empty (path|name) came; name a", capsys.readouterr().err)
 
 
 def test_a_base_that_a_fold_would_replace_is_refused(tmp_path):
