@@ -144,7 +144,7 @@ def test_a_forgotten_microphone_ends(browser, tmp_path):
     with running_app(tmp_path, before=shorter) as url, visit(browser, url) as page:
         page.evaluate(KEEP_STREAMS)
         record(opened(page))
-        expect(said(page)).to_contain_text(ANSWER)
+        page.wait_for_function("() => streams.length")  # a busy server may end it before its first answer
         expect(said(page)).to_contain_text("Stopped. The microphone is off.")
         assert page.evaluate(MICROPHONES_ON) == 0
 
