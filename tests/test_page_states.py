@@ -11,6 +11,7 @@ from serving import submit, upload
 from ser_model import inference
 from ser_model.inference import Caution, Prediction, Window
 from ser_model.page.answers import NO_CLIP, RUNNING, UNREADABLE, answer_html, sentences, state
+from ser_model.page.tables import note
 from ser_model.page.texts import LANGUAGES, Texts
 
 TEXTS = Texts()
@@ -59,10 +60,13 @@ def test_a_voice_that_changes_is_not_put_down_to_one_emotion(language):
     html = answer_html(TEXTS, say, course, 0.5, course_below=True)
     assert "answer announced voice" in html and happy in html and sad in html and "75" in html
     assert say("states.changing.advice") in html
+    remark = note(TEXTS, say, course, 0.5)
+    assert happy in remark and sad in remark and "75" in remark
     html = answer_html(TEXTS, say, course, 0.7)
     assert sad in html and happy not in html and "25" in html and say("states.changing.advice") not in html
     for one in (answer_html(TEXTS, say, course, 0.9), answer_html(TEXTS, say, HAPPY, 0.9)):
         assert say("states.unsure.advice") in one
+    assert note(TEXTS, say, course, 0.9) == note(TEXTS, say, HAPPY, 0.9) == say("many.unsure")
     alike = lasting((0, 6, "happy", 0.6), (6, 8, "happy", 0.8))
     assert answer_html(TEXTS, say, alike, 0.5) == answer_html(TEXTS, say, HAPPY, 0.5)
 

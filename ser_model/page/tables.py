@@ -6,16 +6,18 @@ from html import escape
 
 from ..archives import REASONS
 from ..spreadsheet import csv_bytes
-from .answers import sentences, state
+from .answers import changing, sentences, state, sure_shares
 from .texts import Say, Texts
 
 
 def note(texts: Texts, say: Say, prediction, threshold: float) -> str:
-    """Why there is no answer, or that it is not sure; empty beside a good one."""
+    """Why there is no answer, that the voice changes, or that it is not sure; empty beside a good one."""
     if prediction.status in REASONS:
         return say(f"many.reasons.{prediction.status}")
     if prediction.label is None:
         return sentences(texts, say, prediction, threshold)[0]
+    if shares := sure_shares(prediction, threshold):
+        return changing(texts, say, shares)
     return say("many.unsure") if state(prediction, threshold) == "unsure" else ""
 
 
