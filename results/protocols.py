@@ -41,7 +41,7 @@ class Protocol(_Entry):
     models: dict[str, str] = Field(min_length=1)
     probes: dict[str, str] = {}
     ensembles: dict[str, list[str]] = {}
-    joined: list[str] = []
+    joined: dict[str, list[int]] = {}
     voices_known: bool = False
     conditions: bool = False
     enrolled: bool = False

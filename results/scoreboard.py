@@ -294,11 +294,12 @@ def scores(
         if len(members) == len(models) and sum(len(own.parted("seed")) for own in members) > 1:
             averaged = ensemble(members) if protocol.unseen else ensemble_by_split(members)
             ours.append(Score.of(f"ensemble: {label}", "probabilities averaged", averaged))
-    for model in protocol.joined:
+    for model, numbers in protocol.joined.items():
         seeds = list(found[name, model].parted("seed").values()) if (name, model) in found else []
-        if len(seeds) > 1:
-            label, runs = f"{model}, {len(seeds)} seeds as one model", run_words(protocol, found[name, model])
-            ours.append(Score.of(label, f"logits averaged, {runs}", Predictions.averaged(seeds)))
+        for members in (seeds[:number] for number in numbers if number <= len(seeds)):
+            runs = run_words(protocol, Predictions.joined(members))
+            label = f"{model}, {len(members)} seeds as one model"
+            ours.append(Score.of(label, f"logits averaged, {runs}", Predictions.averaged(members)))
     return ours
 
 

@@ -40,7 +40,7 @@ PROTOCOL = {
     "measures": ["uar", "accuracy"],
     "models": {"net": "configs/ravdess_to_tess.yaml"},
     "ensembles": {"both seeds": ["net"]},
-    "joined": ["net"],
+    "joined": {"net": [2, 3]},
     "conditions": True,
     "others": [{"model": "theirs", "figures": {"uar": 0.4}, "source": "a paper"}],
 }
@@ -208,6 +208,7 @@ def test_the_page_has_ours_beside_others_with_interval_and_speakers(results_dir)
     assert "| theirs | 0.400 |  |  |  | a paper |" in page
     assert "| **ensemble: both seeds** | 1.000 | 1.000 | 1.000 to 1.000 | 2 | ours, probabilities averaged |" in page
     assert "| **net, 2 seeds as one model** | 1.000 | 1.000 | 1.000 to 1.000 | 2 | ours, logits averaged, seeds" in page
+    assert "3 seeds as one model" not in page
     assert "| **net** | 0.750 ± 0.000 | 0.750 ± 0.000 | 0.500 to 1.000 | 2 | ours, seeds 0, 1 |" in page
     assert "| ravdess-01 | 4 | 1.000 | 1.000 |" in page and "| ravdess-02 | 4 | 0.500 | 0.500 |" in page
     pictures = set(re.findall(r"\]\((results/\S+)\)", page))
