@@ -6,7 +6,7 @@ from html import escape
 
 from ..archives import REASONS
 from ..spreadsheet import csv_bytes
-from .answers import changing, sentences, state, sure_shares
+from .answers import percent, sentences, state, sure_shares
 from .texts import Say, Texts
 
 
@@ -17,7 +17,8 @@ def note(texts: Texts, say: Say, prediction, threshold: float) -> str:
     if prediction.label is None:
         return sentences(texts, say, prediction, threshold)[0]
     if shares := sure_shares(prediction, threshold):
-        return changing(texts, say, shares)
+        parts = [f"{texts.emotion(say, label)} {percent(say, share)}" for label, share in shares.items()]
+        return say("many.changes", shares=" · ".join(parts))
     return say("many.unsure") if state(prediction, threshold) == "unsure" else ""
 
 
