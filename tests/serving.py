@@ -106,6 +106,7 @@ def visit(browser: Browser, url: str, **options) -> Iterator[Page]:
     page.on("request", lambda request: elsewhere.append(request.url))
     page.goto(url)
     page.locator("#submit").wait_for()
+    page.locator("#recording button.upload-container").wait_for()  # its script is larger, and comes by itself
     yield page
     assert page.get_by_test_id("toast-body").count() == 0  # Gradio's red box
     assert "Traceback" not in page.content()
