@@ -32,7 +32,9 @@ def network_config(settings: Settings, extractor: SERFeatureExtractor, names: Se
         "num_features": extractor.num_features,
         "num_channels": extractor.num_channels,
         "invert_dct": has_cepstra,  # nothing else is a DCT
-        "num_cepstral_channels": 1 + extractor.delta_order if has_cepstra and in_channels else None,
+        "num_cepstral_channels": (1 + extractor.delta_order) * len(extractor.windows)
+        if has_cepstra and in_channels
+        else None,
     }
     for key in ("num_features", "num_channels"):
         if settings.model.get(key, fitting[key]) != fitting[key]:

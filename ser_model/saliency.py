@@ -74,35 +74,48 @@ def _saliency(model, extractor: SERFeatureExtractor, waveform: np.ndarray, label
     # cuDNN's recurrent layers give gradients in training alone. The switch is the whole process's: one at a time.
     with _SWITCHING, torch.backends.cudnn.flags(enabled=False):
         score = model(features, mask).logits.log_softmax(dim=-1)[:, target].sum()
-    (gradient,) = torch.autograd.grad(score, way.log_power)
-    weights = gradient.mean(dim=0) * way.detail  # (n_fft // 2 + 1, L')
+    gradients = torch.autograd.grad(score, [each.log_power for each in way.spectra])
     whole = power_spectrogram(
         clip[None], extractor.frame_samples, extractor.hop_samples, extractor.n_fft, extractor.window_name
-    )[0]
-    placed = torch.zeros_like(whole)
-    # The extractor leaves out quiet ends: what it heard lies where the energies are alike.
-    places = whole.sum(dim=0).unfold(0, weights.shape[1], 1)  # (places, L')
-    first = int((places - way.energy).abs().sum(dim=1).argmin())
-    placed[:, first : first + weights.shape[1]] = weights
-    bands = band_shares(extractor).to(device) @ placed
+    )[0].sum(dim=0)
+    # The extractor leaves out quiet ends, by its first window: what it heard lies where the energies are alike.
+    energy = way.spectra[0].energy
+    first = int((whole.unfold(0, len(energy), 1) - energy).abs().sum(dim=1).argmin())
+    bands = torch.zeros(BANDS, len(whole), device=device)
+    for (_, n_fft), heard, gradient in zip(extractor.windows, way.spectra, gradients, strict=True):
+        weights = gradient.mean(dim=0) * heard.detail  # (n_fft // 2 + 1, L')
+        bands[:, first : first + len(energy)] += band_shares(extractor, n_fft).to(device) @ weights
     hop_s = extractor.hop_samples / extractor.sampling_rate
     return Saliency(bands.cpu().numpy(), hop_s, extractor.f_min, extractor.f_max, model.config.id2label[target])
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """One window's spectra on the way, and what the way leads through."""
+
+    log_power: Tensor  # (B, F, L)
+    detail: Tensor  # (F, L)
+    energy: Tensor  # (L,)
+
+
 class _Way:
-    """Turns B copies of a power spectrum into B steps from the clip without detail to the clip as it is."""
+    """Turns B copies of a power spectrum into B steps from the clip without detail to the clip as it is.
+
+    `spectra` has those of each window of the extractor.
+    """
 
     def __init__(self, shares: Tensor):
         self.shares = shares  # (B,)
+        self.spectra: list[_Heard] = []
 
     def __call__(self, power: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         heard = power[0, :, : int(lengths[0])]
-        self.energy = heard.sum(dim=0)  # (L,)
         log_power = heard.clamp(min=max(1e-10, float(heard.max()) * 10 ** (-FLOOR_DB / 10))).log()  # (F, L)
         start = log_power.mean(dim=1, keepdim=True)
-        self.detail = log_power - start
-        self.log_power = (start + self.shares[:, None, None] * self.detail).requires_grad_()  # (B, F, L)
-        return self.log_power.exp(), lengths
+        detail = log_power - start
+        steps = (start + self.shares[:, None, None] * detail).requires_grad_()  # (B, F, L)
+        self.spectra.append(_Heard(steps, detail, heard.sum(dim=0)))
+        return steps.exp(), lengths
 
 
 def _features(extractor: SERFeatureExtractor, waveforms: Tensor, transform: _Way | None = None):
@@ -111,8 +124,8 @@ def _features(extractor: SERFeatureExtractor, waveforms: Tensor, transform: _Way
     return with_gradients(extractor, waveforms, lengths, transform)
 
 
-def band_shares(extractor: SERFeatureExtractor) -> Tensor:
+def band_shares(extractor: SERFeatureExtractor, n_fft: int) -> Tensor:
     """(BANDS, n_fft // 2 + 1): how each frequency's weight is shared out, so that none is lost or counted twice."""
     rate = extractor.sampling_rate
-    filters = mel_filterbank(BANDS, extractor.n_fft, rate, extractor.f_min, extractor.f_max)
+    filters = mel_filterbank(BANDS, n_fft, rate, extractor.f_min, extractor.f_max)
     return filters / filters.sum(dim=0, keepdim=True).clamp(min=1e-6)

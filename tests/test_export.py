@@ -131,6 +131,18 @@ def test_every_feature_exports(tmp_path):
     np.testing.assert_allclose(run(tmp_path / "all.onnx", clips), expected(model, extractor, clips), rtol=0, atol=1e-4)
 
 
+def test_several_windows_export(tmp_path, clips):
+    torch.manual_seed(0)
+    extractor = SERFeatureExtractor(more_frames_ms=[20, 80], n_mels=40, n_mfcc=40, normalization="utterance")
+    options = {"widths": [8, 8], "hidden_size": 16}
+    config = SERConfig(num_features=40, num_channels=3, backbone_options=options, num_labels=4)
+    model = SERForAudioClassification(config).eval()
+    export_onnx(model, extractor, tmp_path / "several.onnx")
+    np.testing.assert_allclose(
+        run(tmp_path / "several.onnx", clips), expected(model, extractor, clips), rtol=0, atol=1e-4
+    )
+
+
 class Averaging(nn.Module):
     """The least that is a backbone."""
 

@@ -86,6 +86,38 @@ def test_features_of_equal_size_can_lie_in_channels_of_their_own(delta_order):
     torch.testing.assert_close(ours, theirs.transpose(2, 3))  # the same numbers, spread alike, in another order
 
 
+@pytest.mark.parametrize("delta_order", [0, 1])
+def test_each_further_window_hears_all_features_once_more(delta_order):
+    settings = {"features": ["mfcc", "pitch"], "n_pitch": WIDTH, "delta_order": delta_order, "trim_db": None}
+    windows = {32: 1024, 16: 1024, 80: 2048}  # length: FFT, the next power of two where one frame is more than n_fft
+    first, *more = windows
+    rows, channels = (
+        make_extractor(more_frames_ms=more, stacking=stacking, **settings) for stacking in ("rows", "channels")
+    )
+    assert (rows.num_channels, rows.num_features) == (3 * (1 + delta_order), 2 * WIDTH)
+    assert (channels.num_channels, channels.num_features) == (2 * 3 * (1 + delta_order), WIDTH)
+    waveforms, lengths = torch.from_numpy(np.stack([noise(RATE), noise(RATE, 1)])), torch.tensor([RATE, RATE // 2])
+    ours = rows.extract(waveforms, lengths)[0].unflatten(-1, (3, 1 + delta_order, 2, WIDTH))
+    theirs = channels.extract(waveforms, lengths)[0].unflatten(-1, (2, 3, 1 + delta_order, WIDTH))
+    torch.testing.assert_close(ours, theirs.permute(0, 1, 3, 4, 2, 5))
+    for number, (frame_ms, n_fft) in enumerate(windows.items()):
+        single = make_extractor(**settings | {"frame_ms": frame_ms, "n_fft": n_fft})
+        alone = single.extract(waveforms, lengths)[0].unflatten(-1, (1 + delta_order, 2, WIDTH))
+        torch.testing.assert_close(ours[:, :, number], alone)
+
+
+def test_all_windows_hear_the_same_frames():
+    """Quiet ends are found with the first window, and a click lies in the same frame of all."""
+    clip = np.concatenate([np.zeros(RATE), noise(RATE), np.zeros(RATE)]).astype(np.float32)
+    clip[100 * HOP] = 10.0
+    single, several = make_extractor(features="log_mel"), make_extractor(features="log_mel", more_frames_ms=[16, 80])
+    alone, together = (own(clip, sampling_rate=RATE, return_tensors="pt") for own in (single, several))
+    assert torch.equal(alone.attention_mask, together.attention_mask)
+    channels = together.input_features[0].unflatten(-1, (3, -1))
+    torch.testing.assert_close(channels[:, 0], alone.input_features[0])
+    assert len(set(channels[:, :, -1].argmax(dim=0).tolist())) == 1  # of the top band
+
+
 def test_settings_of_features_that_are_not_wanted_are_not_refused():
     assert make_extractor(features="log_mel", n_mels=32).num_features == 32  # fewer than n_mfcc
     assert make_extractor(features="chroma", n_mels=400).num_features == 12
@@ -332,6 +364,14 @@ IMPOSSIBLE = {
     "n_fft": {"n_fft": 510},  # shorter than the frame of 512
     "n_fft, odd": {"n_fft": 1023},
     "n_fft, no integer": {"n_fft": 1024.0},
+    "more_frames_ms": {"more_frames_ms": [8]},  # shorter than the hop
+    "more_frames_ms, no list": {"more_frames_ms": 80},
+    "more_frames_ms, quoted": {"more_frames_ms": ["80"]},
+    "more_frames_ms, twice": {"more_frames_ms": [64, 64.0]},
+    "more_frames_ms, the first": {"more_frames_ms": [32]},
+    "more_frames_ms, of gigabytes": {"more_frames_ms": [1e9]},
+    "more_frames_ms, endless": {"more_frames_ms": [float("inf")]},
+    "more_frames_ms, of bins": {"more_frames_ms": [80], "features": "spectrogram"},  # 1025 where the first has 513
     "f_max": {"f_max": 8001},  # above Nyquist
     "f_max, below f_min": {"f_min": 500, "f_max": 400},
     "f_max, negative f_min": {"f_min": -1},

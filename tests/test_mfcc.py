@@ -24,12 +24,13 @@ from ser_model.mfcc import (
     fit_length,
     frame_count,
     frame_mask,
+    from_frame,
+    loud_span,
     mel_filterbank,
     power_spectrogram,
     power_to_db,
     spectral_contrast,
     standardized,
-    trim_silence,
 )
 
 RATE = 16_000
@@ -388,7 +389,8 @@ def test_trimming_keeps_the_loud_frames_and_the_margin():
     power[2, :, 5] = 1.0
     power[:, 0] *= torch.arange(1, 31) / 30  # so that a shift would show
     lengths = torch.tensor([30, 12, 25])
-    trimmed, kept = trim_silence(power, lengths, threshold_db=40, margin_frames=3)
+    first, kept = loud_span(power, lengths, threshold_db=40, margin_frames=3)
+    trimmed = from_frame(power, first)
     assert kept.tolist() == [16, 12, 7]
     for row, (first, last) in enumerate([(7, 23), (0, 12), (2, 9)]):
         torch.testing.assert_close(trimmed[row, :, : kept[row]], power[row, :, first:last], rtol=0, atol=0)
@@ -399,7 +401,8 @@ def test_trimming_goes_by_the_threshold():
     power[0, 0, 4] = 1.0
     power[0, 0, 2] = 10**-3.9  # 39 dB below the peak: loud enough
     power[0, 0, 7] = 10**-4.1  # 41 dB below: quiet
-    trimmed, kept = trim_silence(power, torch.tensor([9]), threshold_db=40, margin_frames=0)
+    first, kept = loud_span(power, torch.tensor([9]), threshold_db=40, margin_frames=0)
+    trimmed = from_frame(power, first)
     assert kept.tolist() == [3]
     assert trimmed[0, 0, 0] == power[0, 0, 2]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ser_model import SERFeatureExtractor, SERForAudioClassification, feature_extraction_ser
+from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification, feature_extraction_ser
 from ser_model.audio import load_audio
 from ser_model.inference import EmotionRecognizer
 from ser_model.mfcc import power_spectrogram
@@ -38,7 +38,7 @@ def log_probability(model, extractor, waveform, masked, label):
     clip = torch.from_numpy(waveform)[None]
     frame, hop = extractor.frame_samples, extractor.hop_samples
     whole = power_spectrogram(clip, frame, hop, extractor.n_fft, extractor.window_name)[0]
-    bins = (band_shares(extractor).T @ torch.from_numpy(masked).float()) > 0.5
+    bins = (band_shares(extractor, extractor.n_fft).T @ torch.from_numpy(masked).float()) > 0.5
 
     def mask(power, lengths):
         first = int(whole.sum(dim=0).argmax() - power[0, :, : lengths[0]].sum(dim=0).argmax())
@@ -87,6 +87,26 @@ def test_the_weights_add_up_to_what_detail_is_worth(model, extractor, voices):
         *clip, np.ones(found.weights.shape, bool), found.label
     )
     assert found.weights.sum() == pytest.approx(worth, abs=0.5)
+
+
+@torch.no_grad()
+def test_the_weights_of_several_windows_add_up_too(voices):
+    torch.manual_seed(0)
+    clip, lengths = torch.from_numpy(voices[0])[None], torch.tensor([len(voices[0])])
+    extractor = SERFeatureExtractor(more_frames_ms=[20, 80]).fit([(clip, lengths)])
+    model = SERForAudioClassification(SERConfig(num_channels=3, num_labels=4)).eval()
+
+    def without_detail(power, lengths):
+        level = power[..., : lengths[0]].clamp(min=1e-6 * power.max()).log().mean(dim=2, keepdim=True).exp()
+        return level.expand(-1, -1, int(lengths[0])), lengths
+
+    scores = [
+        model(*extractor.extract(clip, lengths, transform)).logits.log_softmax(dim=-1)[0]
+        for transform in (None, without_detail)
+    ]
+    worth = (scores[0] - scores[1]).tolist()
+    weights = [saliency(model, extractor, voices[0], label).weights.sum() for label in model.config.label2id]
+    assert weights == pytest.approx(worth, abs=0.15) and max(map(abs, worth)) > 0.3  # of one window a third of it
 
 
 def test_the_map_lies_where_the_sound_is(model, extractor, voices):

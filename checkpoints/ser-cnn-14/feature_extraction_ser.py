@@ -26,6 +26,8 @@ from .mfcc import (
     fit_length,
     frame_count,
     frame_mask,
+    from_frame,
+    loud_span,
     mel_filterbank,
     pad_frames,
     pitch_filterbank,
@@ -37,7 +39,6 @@ from .mfcc import (
     spectral_contrast,
     standardized,
     stretch_rows,
-    trim_silence,
 )
 
 logger = logging.get_logger(__name__)
@@ -106,6 +107,10 @@ class Spectra:
     mask: Tensor  # (B, L)
     vocal_tract_factors: Tensor | None = None  # (B,)
 
+    @property
+    def n_fft(self) -> int:
+        return 2 * (self.power.shape[1] - 1)
+
     @cached_property
     def stretched_power(self) -> Tensor:
         """What mel bands do by filters that move, for features without them."""
@@ -114,7 +119,7 @@ class Spectra:
     @cached_property
     def mel_power(self) -> Tensor:
         my = self.extractor
-        setting = (my.n_mels, my.n_fft, my.sampling_rate, my.f_min, my.f_max)
+        setting = (my.n_mels, self.n_fft, my.sampling_rate, my.f_min, my.f_max)
         if self.vocal_tract_factors is None:
             blocks = _mel_blocks(*setting, my.mel_scale, my.mel_unit_area, self.power.device)
             return apply_filters(blocks, self.power)  # (B, n_mels, L)
@@ -142,13 +147,13 @@ class Spectra:
 
     def chroma(self) -> Tensor:
         my = self.extractor
-        filters = _chroma_filterbank(my.n_chroma, my.n_fft, my.sampling_rate, self.power.device)
+        filters = _chroma_filterbank(my.n_chroma, self.n_fft, my.sampling_rate, self.power.device)
         return chroma(self.stretched_power, filters)
 
     def pitch(self) -> Tensor:
         my = self.extractor
         filters = _pitch_filterbank(
-            my.n_pitch, my.n_fft, my.sampling_rate, my.pitch_f_min, my.pitch_f_max, self.power.device
+            my.n_pitch, self.n_fft, my.sampling_rate, my.pitch_f_min, my.pitch_f_max, self.power.device
         )
         salience = pitch_salience(self._linear(self.power), filters)
         if self.vocal_tract_factors is None:
@@ -159,7 +164,9 @@ class Spectra:
 
     def contrast(self) -> Tensor:
         my = self.extractor
-        bands = contrast_bands(my.contrast_n_bands, my.contrast_f_min, my.contrast_quantile, my.n_fft, my.sampling_rate)
+        bands = contrast_bands(
+            my.contrast_n_bands, my.contrast_f_min, my.contrast_quantile, self.n_fft, my.sampling_rate
+        )
         return spectral_contrast(self.stretched_power, self.mask, bands)
 
     def _decibels(self, power: Tensor) -> Tensor:
@@ -207,8 +214,10 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             below it is one band more.
         contrast_quantile: share of a band's bins that makes its peak, and its valley.
         frame_ms, hop_ms: length and step of the analysis window.
+        more_frames_ms: further lengths of the window, each of which makes all features once more, as further channels:
+            short ones tell when something happens, long ones which harmonics sound.
         window_name: "hann" or "hamming".
-        n_fft: FFT length in samples, at least a frame.
+        n_fft: FFT length in samples, at least a frame of `frame_ms`; longer ones take the next power of two.
         top_db: what lies further below the utterance's loudest band counts as that far below; None keeps all. It is
             for features in decibels; the contrast has its own, librosa's.
         level: "absolute" keeps the level of the recording, "relative" measures from the utterance's loudest band, so
@@ -252,6 +261,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         contrast_quantile: float = 0.02,
         frame_ms: float = 40.0,
         hop_ms: float = 20.0,
+        more_frames_ms: Sequence[float] = (),
         window_name: str = "hann",  # not `window`, which the library leaves out of the saved settings
         n_fft: int = 1024,
         top_db: float | None = 80.0,
@@ -290,6 +300,7 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         self.contrast_quantile = contrast_quantile
         self.frame_ms = frame_ms
         self.hop_ms = hop_ms
+        self.more_frames_ms = tuple(more_frames_ms) if isinstance(more_frames_ms, list | tuple) else more_frames_ms
         self.window_name = window_name
         self.n_fft = n_fft
         self.top_db = top_db
@@ -350,6 +361,14 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             refuse("hop_ms", f"at least one sample and at most frame_ms ({self.frame_ms}), or sound would be skipped")
         if self.n_fft < self.frame_samples or self.n_fft % 2:
             refuse("n_fft", f"even, so that frames have a centre, and at least a frame of {self.frame_samples} samples")
+        if not isinstance(self.more_frames_ms, tuple) or not all(
+            isinstance(value, int | float) and self.hop_ms <= value < math.inf for value in self.more_frames_ms
+        ):
+            refuse("more_frames_ms", f"lengths of at least hop_ms ({self.hop_ms}), as a list")
+        if len({self.frame_ms, *self.more_frames_ms}) <= len(self.more_frames_ms):
+            refuse("more_frames_ms", f"each length once, and none of them frame_ms ({self.frame_ms})")
+        if max(n_fft for _, n_fft in self.windows) > MAX_N_FFT:
+            refuse("more_frames_ms", f"lengths of at most {MAX_N_FFT} samples")
         if not 0 <= self.f_min < self.f_max <= self.sampling_rate / 2:
             refuse("f_max", f"above f_min ({self.f_min}) and at most half the sampling rate ({self.sampling_rate / 2})")
         if not 0 < self.pitch_f_min < self.pitch_f_max <= self.sampling_rate / 2:
@@ -372,6 +391,8 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             refuse("features", "one name or more, each once")
         if unknown := [name for name in self.features if str(name) not in FEATURES]:
             refuse("features", f"names of {list(FEATURES)}{did_you_mean(str(unknown[0]), FEATURES)}")
+        if len({self._feature_sizes(n_fft) for _, n_fft in self.windows}) > 1:
+            refuse("more_frames_ms", "left out for features that are FFT bins, of which longer windows have more")
         if self.stacking == "channels" and len(set(self.feature_sizes)) > 1:
             sizes = ", ".join(f"{name} {size}" for name, size in zip(self.features, self.feature_sizes, strict=True))
             refuse("stacking", f"'rows' for features that differ in their number of rows ({sizes})")
@@ -388,6 +409,14 @@ class SERFeatureExtractor(FeatureExtractionMixin):
         return round(self.frame_ms * self.sampling_rate / 1000)
 
     @property
+    def windows(self) -> list[tuple[int, int]]:
+        """Length and FFT of each window in samples; the first is that of `frame_ms` and `n_fft`."""
+        more = [round(frame_ms * self.sampling_rate / 1000) for frame_ms in self.more_frames_ms]
+        return [(self.frame_samples, self.n_fft)] + [
+            (samples, max(self.n_fft, 1 << (samples - 1).bit_length())) for samples in more
+        ]
+
+    @property
     def hop_samples(self) -> int:
         return round(self.hop_ms * self.sampling_rate / 1000)
 
@@ -400,8 +429,12 @@ class SERFeatureExtractor(FeatureExtractionMixin):
 
     @property
     def feature_sizes(self) -> tuple[int, ...]:
-        """Rows of each of `features`, counted on a silent frame."""
-        silence = torch.zeros(1, self.n_fft // 2 + 1, 1, dtype=torch.float32)  # whatever the default type
+        """Rows of each of `features`."""
+        return self._feature_sizes(self.n_fft)
+
+    def _feature_sizes(self, n_fft: int) -> tuple[int, ...]:
+        """Counted on a silent frame."""
+        silence = torch.zeros(1, n_fft // 2 + 1, 1, dtype=torch.float32)  # whatever the default type
         spectra = Spectra(self, silence, torch.ones(1, 1, dtype=torch.bool))
         return tuple(FEATURES[name](spectra).shape[1] for name in self.features)
 
@@ -412,8 +445,9 @@ class SERFeatureExtractor(FeatureExtractionMixin):
 
     @property
     def num_channels(self) -> int:
-        """Channels (C): the features themselves, one behind the other or each on its own, and each order of deltas."""
-        return (1 + self.delta_order) * (len(self.features) if self.stacking == "channels" else 1)
+        """Channels (C): of the features, together or each on its own, every window and each order of deltas."""
+        kinds = len(self.features) if self.stacking == "channels" else 1
+        return kinds * len(self.windows) * (1 + self.delta_order)
 
     def __call__(
         self,
@@ -570,26 +604,19 @@ class SERFeatureExtractor(FeatureExtractionMixin):
     ) -> tuple[Tensor, Tensor]:
         """`extract` for rows that are done at once."""
         with torch.autocast(waveforms.device.type, enabled=False):
-            power = power_spectrogram(
-                waveforms.float(), self.frame_samples, self.hop_samples, self.n_fft, self.window_name
-            )
             lengths = frame_count(lengths, self.hop_samples)
-            # An exported graph has no length that depends on what is in the sound; the mask tells what is real.
-            exporting = torch.compiler.is_exporting()
-            if self.trim_db is not None:
-                margin_frames = round(self.trim_margin_ms / self.hop_ms)
-                power, lengths = trim_silence(power, lengths, self.trim_db, margin_frames)
-                if not exporting:
-                    power = power[..., : int(lengths.max())]
-            if spectrum_transform is not None:
-                power, lengths = spectrum_transform(power, lengths)
-            if (max_frames := self.max_frames) is not None:
-                if self.padding == "longest" and not exporting:
-                    max_frames = min(max_frames, power.shape[-1])
-                power, lengths = fit_length(power, lengths, max_frames)
-            mask = frame_mask(lengths, power.shape[-1])
-            spectra = Spectra(self, power, mask, vocal_tract_factors)
-            kinds = [self._with_deltas(FEATURES[name](spectra), lengths) for name in self.features]
+            first, spectra = None, []
+            for frame_samples, n_fft in self.windows:
+                power = power_spectrogram(waveforms.float(), frame_samples, self.hop_samples, n_fft, self.window_name)
+                if first is None and self.trim_db is not None:  # by the first window, or frames would not lie together
+                    margin_frames = round(self.trim_margin_ms / self.hop_ms)
+                    first, lengths = loud_span(power, lengths, self.trim_db, margin_frames)
+                spectra.append(self._spectra(power, first, lengths, spectrum_transform, vocal_tract_factors))
+            mask = spectra[0].mask
+            kinds = [
+                torch.cat([self._with_deltas(FEATURES[name](each), mask.sum(dim=1)) for each in spectra], dim=1)
+                for name in self.features
+            ]
             if self.normalization == "utterance":
                 kinds = [standardized(kind, mask) for kind in kinds]
             features = torch.cat(kinds, dim=1 if self.stacking == "channels" else 2)  # (B, C, F, L)
@@ -597,6 +624,29 @@ class SERFeatureExtractor(FeatureExtractionMixin):
             if self.normalization == "dataset":
                 features = self._normalized(features)
             return features * mask[..., None], mask
+
+    def _spectra(
+        self,
+        power: Tensor,
+        first: Tensor | None,
+        lengths: Tensor,
+        spectrum_transform: SpectrumTransform | None,
+        vocal_tract_factors: Tensor | None,
+    ) -> Spectra:
+        """Power (B, n_fft // 2 + 1, L) from its first frames on, distorted and cut to the lengths."""
+        # An exported graph has no length that depends on what is in the sound; the mask tells what is real.
+        exporting = torch.compiler.is_exporting()
+        if first is not None:
+            power = from_frame(power, first)
+            if not exporting:
+                power = power[..., : int(lengths.max())]
+        if spectrum_transform is not None:
+            power, lengths = spectrum_transform(power, lengths)
+        if (max_frames := self.max_frames) is not None:
+            if self.padding == "longest" and not exporting:
+                max_frames = min(max_frames, power.shape[-1])
+            power, lengths = fit_length(power, lengths, max_frames)
+        return Spectra(self, power, frame_mask(lengths, power.shape[-1]), vocal_tract_factors)
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> "SERFeatureExtractor":
         """Set `feature_mean` and `feature_std` from waveforms and lengths, as `extract` takes them. Training part only.

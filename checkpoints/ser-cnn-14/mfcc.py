@@ -315,8 +315,8 @@ def spectral_contrast(
     return power_to_db(peak, mask, top_db) - power_to_db(valley, mask, top_db)
 
 
-def trim_silence(power: Tensor, lengths: Tensor, threshold_db: float, margin_frames: int) -> tuple[Tensor, Tensor]:
-    """Drop the quiet frames before and after an utterance.
+def loud_span(power: Tensor, lengths: Tensor, threshold_db: float, margin_frames: int) -> tuple[Tensor, Tensor]:
+    """Where an utterance lies between the quiet frames before and after it.
 
     Args:
         power: power spectra (B, F, L).
@@ -325,7 +325,7 @@ def trim_silence(power: Tensor, lengths: Tensor, threshold_db: float, margin_fra
         margin_frames: quiet frames kept at either end.
 
     Returns:
-        Power moved to the front (B, F, L) and the new lengths (B,). What stands behind the new length is not cleared.
+        The first frame (B,) and the new lengths (B,).
     """
     num_frames = power.shape[-1]
     mask = frame_mask(lengths, num_frames)
@@ -337,8 +337,14 @@ def trim_silence(power: Tensor, lengths: Tensor, threshold_db: float, margin_fra
     last = torch.where(loud, position, -1).amax(dim=1)
     first = (first - margin_frames).clamp(min=0)
     last = torch.minimum(last + margin_frames, lengths - 1)
-    source = (first[:, None] + position).clamp(max=num_frames - 1)  # (B, L)
-    return power.gather(2, source[:, None].expand_as(power)), last - first + 1
+    return first, last - first + 1
+
+
+def from_frame(power: Tensor, first: Tensor) -> Tensor:
+    """Power (B, F, L) with the frames from `first` (B,) on moved to the front; what stands behind is not cleared."""
+    position = torch.arange(power.shape[-1], device=power.device)
+    source = (first[:, None] + position).clamp(max=power.shape[-1] - 1)  # (B, L)
+    return power.gather(2, source[:, None].expand_as(power))
 
 
 def deltas(features: Tensor, lengths: Tensor, width: int = 5) -> Tensor:
