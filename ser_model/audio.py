@@ -42,6 +42,7 @@ RESAMPLE_BLOCK_SAMPLES = 2**20  # 22 s at 48 kHz: most recordings are resampled 
 FULL_SCALE = 0.999  # from here on a sample is clipped: 16-bit converters stop at 32767 / 32768, 10-bit ones at 0.998
 MAX_KERNEL_SAMPLES = 1_000_000  # 4 MB; exact for every usual rate (11 025 Hz is the largest: 441 x 640)
 CUT_SHORT_SHARE = 0.95  # mp3 frame counts are off by 1 %, so a little less than promised means nothing
+CANCELLED_SHARE = 1e-4  # of a channel's energy is left of two in opposite phase: -40 dB, far less than of any real pair
 MORE_S = 0.2  # that packets hold beyond what soundfile gave, and it has stopped too early
 GAP_S, MAX_GAP_S = 0.2, 3600.0  # between the times of two frames: silence; beyond an hour a clock that was set
 UNKNOWN_FRAMES = 2**62  # and more: what libsndfile calls the length of a FLAC that was written into a pipe
@@ -106,7 +107,8 @@ def load_audio(
         gives what is left; where that can be told, a warning is logged.
 
     Raises:
-        AudioError: no such file, not audio, no audio track, no samples, too long, odd rate or channels, NaN or inf.
+        AudioError: no such file, not audio, no audio track, no samples, too long, odd rate or channels, NaN or inf, two
+            channels whose mean is silence though each is not.
     """
     return np.concatenate(list(audio_blocks(source, sampling_rate, max_duration_s=max_duration_s, watch=watch)))
 
@@ -548,7 +550,7 @@ def _pieces(blocks: Iterable[Block], to_hz: int, max_duration_s: float, watch: W
 
 
 def _mono_blocks(blocks: Iterable[Block], rate_hz: int, max_duration_s: float, watch: Watch) -> Iterator[np.ndarray]:
-    frames = 0
+    frames, mono_energy, left_energy = 0, 0.0, 0.0
     for block_rate_hz, samples in blocks:
         if block_rate_hz != rate_hz:
             raise AudioError(f"the sampling rate changes from {rate_hz} to {block_rate_hz} Hz in mid-file; {REMEDY}")
@@ -558,7 +560,15 @@ def _mono_blocks(blocks: Iterable[Block], rate_hz: int, max_duration_s: float, w
             raise AudioError(f"the recording is longer than {max_duration_s:g} s; cut it into shorter pieces")
         mono = _to_mono(samples)
         watch.block(rate_hz, samples, mono)
+        if samples.shape[1] == 2:
+            left = _to_mono(samples[:, :1])
+            mono_energy += float(np.dot(mono, mono))
+            left_energy += float(np.dot(left, left))
         yield mono
+    if mono_energy < CANCELLED_SHARE * left_energy:
+        raise AudioError(
+            "its two channels are in opposite phase, so that together they are silent; save one of them alone, as mono"
+        )
 
 
 def _to_mono(samples: np.ndarray) -> np.ndarray:  # (T, C) -> (T,) float32

@@ -132,6 +132,17 @@ def test_channels_are_averaged():
     np.testing.assert_allclose(waveform, (left + right) / 2, atol=1e-6)
 
 
+def test_channels_in_opposite_phase_are_refused_and_not_taken_for_silence():
+    left = tone(16_000)
+    refused = "opposite phase, so that together they are silent; save one of them alone, as mono"
+    with pytest.raises(AudioError, match=refused):
+        load_audio(with_soundfile(np.stack([left, -left], axis=1), 16_000))
+    with pytest.raises(AudioError, match=refused):
+        prepare_waveform(np.stack([left, -0.99 * left], axis=1), 16_000)
+    for others in ([left, -0.9 * left], [left, 0 * left], [0 * left, 0 * left]):  # quieter, one-sided, really silent
+        assert len(prepare_waveform(np.stack(others, axis=1), 16_000)) == len(left)
+
+
 @pytest.mark.parametrize("rate_hz", [8000, 11_025, 22_050, 24_414, 44_100, 96_000, 192_000, 767_999])
 def test_any_rate_keeps_pitch_length_and_loudness(rate_hz):
     waveform = load_audio(with_soundfile(tone(rate_hz), rate_hz))
