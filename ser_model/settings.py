@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -320,6 +321,16 @@ class Settings(_Section):
                 f'YAML reads one of the words as {json.dumps(misread[0])}; quote them, as in names: ["yes", "no"]'
             )
         return labels
+
+    @field_validator("augmentation")
+    @classmethod
+    def _changes_something(cls, augmentation: AugmentationSettings, others: ValidationInfo) -> AugmentationSettings:
+        if augmentation.style.probability and others.data.get("features", {}).get("normalization") == "utterance":
+            raise ValueError(
+                "style blends the mean and spread of clips, which features.normalization 'utterance' makes alike; "
+                "leave one of them out"
+            )
+        return augmentation
 
 
 def _words(value: Any) -> Iterator[Any]:

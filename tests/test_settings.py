@@ -58,6 +58,10 @@ def test_unknown_key_is_refused_with_the_nearest_known_one(tmp_path):
         ("augmentation: {codec: {kbit_s: [-5, -5]}}\n", "augmentation.codec.kbit_s.0 is -5; it must be greater"),
         ("augmentation: {clipping: {threshold: [-1, -1]}}\n", "augmentation.clipping.threshold.0 is -1"),
         ("augmentation: {band: {low_hz: [9000, 9500]}}\n", "low_hz reaches 9500, high_hz begins at 3000"),
+        (
+            "features: {normalization: utterance}\naugmentation: {style: {probability: 0.5}}\n",
+            "augmentation: style blends .* features.normalization 'utterance' makes alike; leave one of them out",
+        ),
     ],
 )
 def test_impossible_value_is_refused_naming_its_key(tmp_path, text, key):
