@@ -153,12 +153,14 @@ def test_a_format_that_the_browser_cannot_play_says_so(page, clips, tmp_path):
 
 
 @pytest.mark.browser
-def test_a_bar_tells_how_far_a_long_recording_is_heard(page, clips, tmp_path):
+def test_a_bar_tells_how_far_a_long_recording_is_heard_and_it_is_announced(page, clips, tmp_path):
     voice, rate = soundfile.read(clips / "clip.wav")
     soundfile.write(tmp_path / "minutes.flac", np.tile(voice, 60), rate)
     upload(page, tmp_path / "minutes.flac")
     page.locator("#submit").click()
-    page.get_by_text(re.compile(r"Heard \d:\d\d of 4:2\d")).wait_for()
+    far = re.compile(r"Heard \d:\d\d of 4:2\d")
+    page.locator("#status").get_by_text(far).wait_for()
+    expect(page.locator("#announcer")).to_contain_text(far)
     expect(page.locator(".over-time")).to_be_visible(timeout=60_000)
 
 

@@ -189,6 +189,24 @@ def test_what_is_cancelled_is_no_error(page, clips, tmp_path):
         expect(page.locator("#submit")).to_have_css("opacity", "1")
 
 
+def test_what_is_cancelled_before_the_server_knows_of_it_gives_no_answer(page, clips):
+    joining = []
+    page.route("**/queue/join*", lambda route: joining.append(route))  # a slow connection
+    upload(page, clips / "clip.wav")
+    page.locator("#submit").click()
+    expect(page.locator("#submit")).to_have_css("opacity", "0.7")
+    page.locator("#recording").get_by_label("Clear").click()
+    with page.expect_response("**/cancel"):
+        for route in joining:
+            route.continue_()
+        page.unroute("**/queue/join*")
+    expect(page.locator("#status .said")).to_contain_text("Record a sentence or choose a file")
+    expect(page.locator("#submit")).to_have_css("opacity", "1")
+    page.wait_for_timeout(3000)  # it would be heard by then
+    expect(page.locator("#status .said")).to_contain_text("Record a sentence or choose a file")
+    expect(page.locator("#scores dt")).to_have_count(0)
+
+
 def test_another_model_is_asked_by_submit(page, clips):
     upload(page, clips / "clip.wav")
     submit(page, ANSWERED)

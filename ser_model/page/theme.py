@@ -197,14 +197,15 @@ SPEAK_ONE_LANGUAGE = f"""
 
 # Screen readers announce what changes in a region that was there before, and Gradio draws each answer anew. So what is
 # marked as said is repeated in one region that stays, below what was said before: an action's message is heard although
-# the list that it changes is announced right after.
+# the list that it changes is announced right after. How far a long analysis has come is said every ten seconds.
 ANNOUNCE = """
   const region = document.body.appendChild(document.createElement("div"));
   region.id = "announcer";
   region.className = "sr-only";
   region.setAttribute("role", "status");
   region.setAttribute("aria-atomic", "false");  // only what is new
-  const announced = ".announced, [data-testid=toast-body]";
+  const progress = ".progress-level-inner", announced = `.announced, [data-testid=toast-body], ${progress}`;
+  let quiet_until_ms = 0;
   const words = (said) => {  // without the emoji, which a screen reader would read out
     const hidden = [...said.querySelectorAll("[aria-hidden=true]")].map((node) => node.innerText);
     return hidden.reduce((text, sign) => text.replace(sign, ""), said.innerText).trim();
@@ -215,7 +216,12 @@ ANNOUNCE = """
       const within = (target.closest ? target : target.parentElement)?.closest(announced);
       const added = [...addedNodes].map((node) => node.matches?.(announced) ? node : node.querySelector?.(announced));
       const said = within ?? added.find(Boolean);
-      if (said?.checkVisibility()) told.add(words(said));
+      if (!said?.checkVisibility()) continue;
+      if (said.matches(progress)) {
+        if (performance.now() < quiet_until_ms) continue;
+        quiet_until_ms = performance.now() + 10_000;
+      }
+      told.add(words(said));
     }
     for (const text of told) {
       region.append(Object.assign(document.createElement("p"), { textContent: text }));
@@ -261,6 +267,27 @@ ASK_FOR_MICROPHONE = """
     if (event.target.closest?.("#recording .record-button") && !(await window.microphoneGranted()))
       document.querySelector("#no-microphone").click();
   }, true);
+"""
+
+# What is cancelled before the server has given it a number is cancelled when it has. Gradio would send none, and the
+# answer to a recording that is gone would come after all.
+CANCEL_IN_TIME = """
+  const send = window.fetch, joined = {};
+  window.fetch = async (address, options) => {
+    const { pathname } = new URL(address.url ?? address, location);
+    if (options?.method === "POST" && pathname.endsWith("/queue/join")) {
+      const answer = send(address, options);
+      const number = answer.then((response) => response.clone().json()).then((given) => given.event_id);
+      joined[JSON.parse(options.body).fn_index] = number.catch(() => null);  // who asked is told why
+      return answer;
+    }
+    if (options?.method === "POST" && pathname.endsWith("/cancel")) {
+      const asked = JSON.parse(options.body);
+      asked.event_id ??= await joined[asked.fn_index];
+      return send(address, { ...options, body: JSON.stringify(asked) });
+    }
+    return send(address, options);
+  };
 """
 
 # A click on the timeline plays from there, a drag plays that part, and so does a segment's button; a line shows where.
@@ -355,5 +382,13 @@ def focus_js(*selectors: str) -> str:
 
 
 # Runs once, when the page is there.
-PARTS = (TAKE_ANY_RECORDING, SPEAK_ONE_LANGUAGE, ANNOUNCE, FOR_KEYS_AND_READERS, ASK_FOR_MICROPHONE, PLAY_PARTS)
+PARTS = (
+    TAKE_ANY_RECORDING,
+    SPEAK_ONE_LANGUAGE,
+    ANNOUNCE,
+    FOR_KEYS_AND_READERS,
+    ASK_FOR_MICROPHONE,
+    CANCEL_IN_TIME,
+    PLAY_PARTS,
+)
 BROWSER_SCRIPT = f"() => {{ {' '.join(f'{{{part}}}' for part in PARTS)} }}"
