@@ -41,8 +41,8 @@ def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> li
     Args:
         settings: what all runs share; its split gives the validation part, and for random splits the test share.
         protocol: one of `splits.FOLDS`, a run a fold; "speakers-5", five folds that share out the data's own speakers,
-            whatever the seed, see `splits.speaker_folds`; or "random-5", five random splits, where seed (of split and
-            network) counts up from that of `settings`.
+            whatever the seed, see `splits.speaker_folds`; or "random-5", five random splits, where the seeds of network
+            and split count up from those of `settings`.
         data_dir: the folder that holds the corpora.
 
     Raises:
@@ -58,7 +58,8 @@ def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> li
         )
     if protocol in FOLDS:
         _check_speakers(settings, protocol, data_dir)
-        own = {"kind": "published", "name": protocol, "validation": settings.split.validation}
+        own = {"kind": "published", "name": protocol}
+        own |= {"validation": settings.split.validation, "seed": settings.split.seed}
         splits = [SplitSettings(**own, fold=number) for number in range(1, len(FOLDS[protocol]) + 1)]
         return [settings.model_copy(update={"split": split}) for split in splits]
     match = COUNTED.fullmatch(protocol)
@@ -80,15 +81,21 @@ def fold_settings(settings: Settings, protocol: str, data_dir: str | Path) -> li
         own = label_utterances(scan.utterances, label_scheme(settings.labels))
         folds = speaker_folds(own.utterances, own.labels, count, seed=0)  # for every seed alike: runs can be joined
         validation = _validation_amount(settings.split.validation, own.utterances)
-        splits = [SplitSettings(test=list(tested), validation=validation) for tested in folds]
+        drawn = {"validation": validation, "seed": settings.split.seed}
+        splits = [SplitSettings(test=list(tested), **drawn) for tested in folds]
         return [settings.model_copy(update={"split": split}) for split in splits]
     if not (isinstance(settings.split.test, float) and isinstance(settings.split.validation, float)):
         raise SettingsError(
             f"--cv {protocol} draws clips, but split.test or split.validation names or counts speakers; give shares: "
             "--split.test 0.2 --split.validation 0.1"
         )
-    split = SplitSettings(kind="random", test=settings.split.test, validation=settings.split.validation)
-    return [settings.model_copy(update={"split": split, "seed": settings.seed + run}) for run in range(count)]
+    shares = {"kind": "random", "test": settings.split.test, "validation": settings.split.validation}
+    first = settings.split.seed
+    runs = []
+    for run in range(count):
+        split = SplitSettings(**shares, seed=None if first is None else first + run)
+        runs.append(settings.model_copy(update={"split": split, "seed": settings.seed + run}))
+    return runs
 
 
 def _validation_amount(wanted: float | int, utterances: Sequence[Utterance]) -> float | int:
@@ -190,7 +197,8 @@ def after_all(settings: Settings) -> Settings:
         )
     if settings.training.schedule == "plateau":
         raise SettingsError("training.schedule is plateau, which waits for validation clips; take another one")
-    split = SplitSettings(kind="all", test=settings.split.test, validation=settings.split.validation)
+    own = settings.split
+    split = SplitSettings(kind="all", test=own.test, validation=own.validation, seed=own.seed)
     return settings.model_copy(update={"split": split})
 
 

@@ -284,8 +284,9 @@ def load_data(
 
 
 def make_split(utterances: list[Utterance], labels: list[str], settings: SplitSettings, seed: int) -> Split:
-    """The split that the settings ask for."""
+    """The split that the settings ask for; `seed` is the run's, for what they give none of their own."""
     test, validation = settings.test, settings.validation
+    seed = seed if settings.seed is None else settings.seed
     if settings.kind == "random":
         return random_split(utterances, labels, test=test, validation=validation, seed=seed)
     if settings.kind == "speakers":

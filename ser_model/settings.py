@@ -35,6 +35,7 @@ def _lower_first(bounds: tuple) -> tuple:
 _Number = TypeVar("_Number")
 Range = Annotated[tuple[_Number, _Number], AfterValidator(_lower_first)]
 Decibels = Annotated[float, Field(ge=-120, le=120)]  # beyond it float32 has nothing left to hear
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy takes no larger one
 Swing = Annotated[float, Field(gt=0, le=120)]  # up and down by so many dB
 Semitones = Annotated[float, Field(gt=0, le=24)]  # two octaves up and down
 
@@ -51,6 +52,7 @@ class SplitSettings(_Section):
         "all" (everything trains; what `train.py --after` makes of any other kind).
     test, validation: speakers by id, or how many of each corpus, or which fraction; for "random" a fraction of clips;
         for "all" those of the folds that `train.py --cv` makes.
+    seed: of what is drawn; the run's if left out. Given, several networks can be trained and tested on one split.
     """
 
     kind: Literal["speakers", "random", "published", "corpora", "column", "all"] = "speakers"
@@ -58,10 +60,12 @@ class SplitSettings(_Section):
     validation: list[str] | int | float = 0.1
     name: str = "ravdess-speakers"
     fold: int = Field(default=1, ge=1)
+    seed: Seed | None = None
 
     @model_validator(mode="after")
     def _names_only_what_its_kind_uses(self) -> "SplitSettings":
-        used = {"published": {"name", "fold", "validation"}, "column": set()}.get(self.kind, {"test", "validation"})
+        uses = {"published": {"name", "fold", "validation", "seed"}, "column": set()}
+        used = uses.get(self.kind, {"test", "validation", "seed"})
         for key, field in type(self).model_fields.items():
             if key != "kind" and key not in used and getattr(self, key) != field.default:
                 raise ValueError(f"a split of the kind {self.kind!r} does not use {key!r}; leave it out")
@@ -296,7 +300,7 @@ class DataSettings(_Section):
 
 class Settings(_Section):
     name: str
-    seed: int = Field(default=0, ge=0, lt=2**32)  # numpy takes no larger one
+    seed: Seed = 0
     data: DataSettings
     labels: int | dict[str, Any] = 8
     split: SplitSettings = SplitSettings()

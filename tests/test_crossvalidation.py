@@ -325,6 +325,29 @@ def test_random_splits_are_repeated_with_other_seeds_and_say_that_voices_are_sha
     assert "random split, speakers shared with training" in said
 
 
+@pytest.mark.parametrize(
+    ("protocol", "split"),
+    [
+        ("random-3", "{kind: random, test: 0.4, validation: 0.3"),
+        ("speakers-3", "{kind: speakers, validation: 2"),
+        ("ravdess-speakers", "{kind: published, validation: 0.3"),
+    ],
+)
+def test_other_networks_are_tested_on_the_same_splits_where_these_have_a_seed_of_their_own(
+    all_synthetic_actors, protocol, split
+):
+    def splits(seed: int, end: str) -> list[str]:
+        settings = load_settings(CONFIG, [f"--split={split}{end}", f"--seed={seed}"])
+        folds = fold_settings(settings, protocol, all_synthetic_actors)
+        assert [fold.seed for fold in folds] == [
+            seed + run * protocol.startswith("random") for run in range(len(folds))
+        ]
+        drawn = [load_data(fold, all_synthetic_actors, 16_000).split for fold in folds]
+        return [(own.train, own.validation, own.test) for own in drawn]
+
+    assert splits(10, ", seed: 0}") == splits(0, ", seed: 0}") == splits(0, "}") != splits(10, "}")
+
+
 def test_two_processes_share_the_folds_of_tess_and_the_card_says_where_the_epoch_was_chosen(
     synthetic_corpora, tmp_path
 ):
@@ -357,6 +380,7 @@ def test_two_processes_share_the_folds_of_tess_and_the_card_says_where_the_epoch
         ("ravdess-speakers", "{kind: speakers, test: [ravdess-01], validation: 2}"),
         ("speakers-4", "{kind: speakers, validation: 0.3}"),
         ("random-3", "{kind: random, test: 0.4, validation: 0.3}"),
+        ("random-3", "{kind: random, test: 0.4, validation: 0.3, seed: 7}"),
     ],
 )
 def test_the_settings_beside_a_model_of_every_clip_make_the_folds_that_judged_it(

@@ -46,6 +46,7 @@ def test_unknown_key_is_refused_with_the_nearest_known_one(tmp_path):
         ("seed: -1\n", "seed is -1"),
         ("split: {kind: random, test: [ravdess-01]}\n", "give test and validation as shares"),
         ("split: {kind: corpora}\n", "name them as in"),
+        ("split: {kind: column, seed: 1}\n", "does not use 'seed'"),
         ("seed: 4294967296\n", "seed is 4294967296; it must be less than"),
         ("name: ../../evil\n", "'../../evil' cannot name a folder"),
         ("name: ..\n", "'..' cannot name a folder"),
