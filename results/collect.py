@@ -125,6 +125,8 @@ def finished_folds(run_dir: Path, protocol: Protocol, config: Settings) -> list[
         split = {"kind": own.split.kind, "name": own.split.name, "fold": own.split.fold} if protocol.cv else {}
         if protocol.cv in FOLDS:
             split["test"] = own.split.test  # which those folds do not use, whatever a config of a random split says
+        elif protocol.cv:
+            split["seed"] = own.split.seed
         wanted = config.model_copy(update={"seed": own.seed, "split": config.split.model_copy(update=split)})
         try:
             is_finished(fold, wanted, resume=True, overwrite=False)

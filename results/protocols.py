@@ -42,6 +42,7 @@ class Protocol(_Entry):
     probes: dict[str, str] = {}
     ensembles: dict[str, list[str]] = {}
     joined: dict[str, list[int]] = {}
+    networks: dict[str, int] = {}
     voices_known: bool = False
     conditions: bool = False
     enrolled: bool = False
@@ -55,6 +56,11 @@ class Protocol(_Entry):
         if cv is not None and cv not in FOLDS and not re.fullmatch(r"random-[1-9]\d*", cv):
             raise ValueError(f"{cv!r} is neither random-5 or the like nor one of {', '.join(FOLDS)}")
         return cv
+
+    def seeds_of(self, model: str) -> list[tuple[int, int]]:
+        """Of each run of all folds: the seed of its first network, and that of its first split where it is random."""
+        networks = range(self.networks.get(model, 1))
+        return [(seed + number * self.folds, seed) for seed in self.seeds for number in networks]
 
     @property
     def answering(self) -> list[str]:

@@ -43,11 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
             probe([args.protocol, "--data-dir", data_dir, *results])
             continue
         run_dirs = []
-        for seed in protocol.seeds:
+        for seed, split_seed in protocol.seeds_of(model):
             run_dirs.append(str(args.output_dir.resolve() / args.protocol / model / f"seed-{seed}"))
             again = ["--cv", protocol.cv] if protocol.cv else ["--resume"]
             command = [sys.executable, "-m", "accelerate.commands.launch", "train.py", *again]
             command += ["--config", protocol.models[model], "--seed", str(seed)]
+            command += ["--split.seed", str(split_seed)] if seed != split_seed else []
             command += ["--data-dir", data_dir, "--output-dir", run_dirs[-1], *options]
             try:
                 status = subprocess.run(command, cwd=ROOT).returncode

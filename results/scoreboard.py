@@ -47,9 +47,10 @@ others made so, and says little of a new voice. Voices never heard are what a vi
 which nothing here tests: all actors of RAVDESS say the same two, both actresses of TESS the same words.
 
 A figure of ours is the mean over seeds ± their standard deviation, each seed's the mean over its folds; of a random
-protocol each split is a seed of its own. The interval (95 %) says how far that mean would move with other speakers: all
-clips of a speaker are drawn together, with the answers of all seeds, and of each corpus as many speakers as it has; the
-trained models stay as they are, and a fold may get none of its speakers or one twice, which widens it a little.
+protocol each split, and each network where a split has several, is a seed of its own. The interval (95 %) says how far
+that mean would move with other speakers: all clips of a speaker are drawn together, with the answers of all seeds, and
+of each corpus as many speakers as it has; the trained models stay as they are, and a fold may get none of its speakers
+or one twice, which widens it a little.
 Below {FEW_SPEAKERS} speakers it comes out too narrow, and of two its ends are their two figures.
 UAR is the unweighted average recall, alias UA or balanced accuracy. Temperatures, and epochs where one was chosen, are
 those of validation clips. Most trials of the recipe used two folds, so a model's figure on the others has a row of its
@@ -136,8 +137,8 @@ def check_files(results_dir: Path, protocols: dict[str, Protocol]) -> None:
 
 
 def load_predictions(results_dir: Path, name: str, protocol: Protocol, model: str, heard: Heard = "") -> Predictions:
-    """Checked: every seed has its folds and answers what others do, every fold tests whom the protocol says, no clip
-    counts twice.
+    """Checked: every seed has its folds and answers what others do, every network of a random split what the others of
+    that split do, every fold tests whom the protocol says, no clip counts twice.
 
     Raises:
         ResultsError: one of these is not so.
@@ -145,14 +146,14 @@ def load_predictions(results_dir: Path, name: str, protocol: Protocol, model: st
     """
     path = predictions_file(results_dir, name, model, heard)
     predictions = Predictions.read(path)
-    if protocol.unseen:
-        first, *others = ({_key(clip) for clip in own.clips} for own in predictions.parted("seed").values())
+    for alike in alike_in_clips(protocol, predictions):
+        first, *others = ({_key(clip) for clip in own.clips} for own in alike.values())
         if any(other != first for other in others):
             raise ResultsError(f"{path}: its seeds do not answer the same clips; collect it anew")
     for condition, own in predictions.parted("condition").items():
         if (condition in CONDITIONS) != (heard == "conditions"):
             raise ResultsError(f"{path} holds clips under {condition}; collect it anew")
-        for group in own.parted("seed").values() if protocol.unseen else own.parted("fold").values():
+        for group in (group for alike in alike_in_clips(protocol, own) for group in alike.values()):
             paths = [(clip["corpus"], clip["path"]) for clip in group.clips]
             if len(set(paths)) < len(paths):
                 raise ResultsError(f"{path} counts clips twice under {condition}; collect it anew")
@@ -161,6 +162,12 @@ def load_predictions(results_dir: Path, name: str, protocol: Protocol, model: st
         if not protocol.unseen and len(own.parted("fold")) != protocol.folds:
             raise ResultsError(f"{path} holds {len(own.parted('fold'))} splits; --cv {protocol.cv} makes others")
     return predictions
+
+
+def alike_in_clips(protocol: Protocol, predictions: Predictions) -> list[dict[str, Predictions]]:
+    """By seed, those that are tested on the same clips: all of them, or the networks of each random split."""
+    parts = [predictions] if protocol.unseen else predictions.parted("fold").values()
+    return [dict(sorted(part.parted("seed").items(), key=lambda own: int(own[0]))) for part in parts]
 
 
 def _key(clip: Mapping) -> tuple[str, ...]:
@@ -212,16 +219,16 @@ def ensemble(members: Sequence[Predictions]) -> Predictions:
 
 
 def ensemble_by_split(members: Sequence[Predictions]) -> Predictions:
-    """The same on a random protocol, whose seeds are splits: each split's answers are averaged on their own.
+    """The same on a random protocol: the answers of each split's networks are averaged on their own.
 
     Raises:
         ResultsError: the members have other splits, or other clips in them.
         PredictionsError: their labels differ.
     """
-    splits = [member.parted("seed") for member in members]
+    splits = [member.parted("fold") for member in members]
     if any(own.keys() != splits[0].keys() for own in splits):
         raise ResultsError("an ensemble needs answers of every member to every split; finish their runs")
-    return Predictions.joined([ensemble([own[seed] for own in splits]) for seed in splits[0]])
+    return Predictions.joined([ensemble([own[split] for own in splits]) for split in splits[0]])
 
 
 # ── Tables ──
@@ -295,11 +302,13 @@ def scores(
             averaged = ensemble(members) if protocol.unseen else ensemble_by_split(members)
             ours.append(Score.of(f"ensemble: {label}", "probabilities averaged", averaged))
     for model, numbers in protocol.joined.items():
-        seeds = list(found[name, model].parted("seed").values()) if (name, model) in found else []
-        for members in (seeds[:number] for number in numbers if number <= len(seeds)):
-            runs = run_words(protocol, Predictions.joined(members))
-            label = f"{model}, {len(members)} seeds as one model"
-            ours.append(Score.of(label, f"logits averaged, {runs}", Predictions.averaged(members)))
+        alike = alike_in_clips(protocol, found[name, model]) if (name, model) in found else [{}]
+        for number in (number for number in numbers if number <= min(map(len, alike))):
+            members = [list(own.values())[:number] for own in alike]
+            runs = run_words(protocol, Predictions.joined([one for own in members for one in own]))
+            label = f"{model}, {number} {'seeds' if protocol.unseen else 'networks a split'} as one model"
+            averaged = Predictions.joined([Predictions.averaged(own) for own in members])
+            ours.append(Score.of(label, f"logits averaged, {runs}", averaged))
     return ours
 
 
@@ -317,10 +326,13 @@ def only_clips_of(predictions: Predictions, others: Predictions) -> Predictions:
 
 
 def run_words(protocol: Protocol, predictions: Predictions) -> str:
-    """ "5 splits", "seeds 0, 1, 2 of 6 folds each" """
+    """ "5 splits", "2 networks of each of 5 splits", "seeds 0, 1, 2 of 6 folds each" """
     seeds = predictions.parted("seed")
     if not protocol.unseen:
-        return f"{len(seeds)} splits" if len(seeds) > 1 else "one split"
+        splits = len(predictions.parted("fold"))
+        if len(seeds) > splits:
+            return f"{len(seeds) // splits} networks of each of {splits} splits"
+        return f"{splits} splits" if splits > 1 else "one split"
     words = f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
     return f"{words} of {protocol.folds} folds each" if protocol.cv else words
 

@@ -169,15 +169,57 @@ def test_members_of_an_ensemble_weigh_alike_however_many_seeds_they_have():
     np.testing.assert_allclose(averaged.shares()[:, 0], [(0.9 + 0.1) / 2, (0.6 + 0.1) / 2, 0.15, (0.4 + 0.1) / 2])
 
 
+def two_splits(shares: tuple[float, float], seeds: tuple[int, int] = (0, 1)) -> Predictions:
+    """A network of each of two random splits, one of four clips and one of two, sure of each answer as `shares` say."""
+    runs = [answers([share] * 4, seed) for share, seed in zip(shares, seeds, strict=True)]
+    return Predictions.joined([with_fold(runs[0], 1), with_fold(runs[1].at([0, 1]), 2)])
+
+
+def with_fold(predictions: Predictions, fold: int) -> Predictions:
+    return replace(predictions, clips=[clip | {"fold": fold} for clip in predictions.clips])
+
+
 def test_on_random_splits_an_ensemble_averages_each_split_on_its_own():
-    ours, theirs = (
-        Predictions.joined([answers([share] * 4, 0), answers([1 - share] * 4, 1).at([0, 1])]) for share in (0.9, 0.7)
-    )
+    ours, theirs = two_splits((0.9, 0.1)), two_splits((0.7, 0.3))
     averaged = scoreboard.ensemble_by_split([ours, theirs])
     assert averaged.shares()[:, 0] == pytest.approx([0.8] * 4 + [0.2] * 2)
     assert [clip["seed"] for clip in averaged.clips] == [clip["seed"] for clip in ours.clips]
+    again = two_splits((0.5, 0.5), (2, 3))
+    averaged = scoreboard.ensemble_by_split([Predictions.joined([ours, again]), theirs])
+    assert averaged.shares()[:, 0] == pytest.approx([0.7] * 4 + [0.3] * 2)
     with pytest.raises(ResultsError, match="every split"):
-        scoreboard.ensemble_by_split([ours, theirs.parted("seed")["0"]])
+        scoreboard.ensemble_by_split([ours, theirs.parted("fold")["1"]])
+
+
+def test_the_networks_of_a_random_split_are_tabled_apart_and_as_one(results_dir):
+    protocol = PROTOCOL | {"cv": "random-2", "seeds": [0], "networks": {"net": 3}, "joined": {"net": [2, 3, 4]}}
+    (results_dir / "protocols.yaml").write_text(yaml.safe_dump({"p": protocol | {"conditions": False}}))
+    # The third network's first seed, 10, comes after 2, as a number: so two as one are sure of sad in split 2.
+    networks = [two_splits((0.9, 0.2), (0, 1)), two_splits((0.8, 0.3), (2, 3)), two_splits((0.1, 0.99), (10, 11))]
+    path = predictions_file(results_dir, "p", "net")
+    Predictions.joined(networks).write(path)
+    page = made(results_dir)
+    assert "| **net** | 0.417 ± 0.376 | 0.417 ± 0.376 |" in page and "ours, 3 networks of each of 2 splits |" in page
+    assert "logits averaged, 2 networks of each of 2 splits" in page
+    assert re.search(r"\*\*net, 2 networks a split as one model\*\* \| 0.250 ± 0.354 \| 0.250 ± 0.354", page)
+    assert re.search(r"\*\*net, 3 networks a split as one model\*\* \| 0.750 ± 0.354 \| 0.750 ± 0.354", page)
+    assert "4 networks" not in page
+    Predictions.joined([networks[0], networks[1].parted("fold")["1"].at([0, 1])]).write(path)
+    with pytest.raises(SystemExit, match="its seeds do not answer the same clips"):
+        made(results_dir)
+
+
+def test_other_networks_of_random_splits_are_trained_on_the_first_ones_splits(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr("subprocess.run", lambda command, **_: commands.append(command) or Mock(returncode=0))
+    monkeypatch.setattr(reproduce, "collect", commands.append)
+    reproduce.main(["ravdess-14", "--only=cnn-long", f"--data-dir={tmp_path}", f"--output-dir={tmp_path}"])
+    first, second, collected = (" ".join(command) for command in commands)
+    assert "--cv random-5" in first and "--seed 0 " in first and "--split.seed" not in first
+    assert "--cv random-5" in second and "--seed 5 " in second and "--split.seed 0" in second
+    assert collected == f"ravdess-14 cnn-long {tmp_path}/ravdess-14/cnn-long/seed-0 " + (
+        f"{tmp_path}/ravdess-14/cnn-long/seed-5 --results {ROOT / 'results'}"
+    )
 
 
 def test_a_fold_can_have_its_temperature_from_the_answers_of_the_others():
