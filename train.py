@@ -14,8 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -280,43 +282,28 @@ def train(
     share = (accelerator.num_processes, training.accumulation_steps)
     in_turn = data.in_turn(training.corpus_shares)
     batches = EvenBatches(len(data.split.train), training.batch_size, settings.seed, *share, in_turn)
-    loaders = make_loaders(data, batches, training.batch_size)
     if not base:  # its weights expect the statistics that they learnt with
-        extractor.fit((batch["waveforms"], batch["lengths"]) for batch in loaders["statistics"])
-    model = make_model(settings, extractor, data.scheme.names, split_manifest["hash"], base).to(accelerator.device)
-    optimizer = make_optimizer(model, training)
-    loader = accelerator.prepare(loaders["train"])
+        clips = data.loader("train", 2 * training.batch_size)
+        extractor.fit((batch["waveforms"], batch["lengths"]) for batch in clips)
+    loaders = {"train": accelerator.prepare(data.loader("train", batches))}
     if not judged:
-        validation, test = accelerator.prepare(loaders["validation"], loaders["test"])
-    steps = training.epochs * len(loader) // training.accumulation_steps
-    scheduler = make_schedule(optimizer, training, steps)
-    if accelerator.num_processes > 1:
-        synchronize_batch_norms(model, accelerator.device)
-    ema = AveragedModel(model, multi_avg_fn=partial(moving_average, training.ema_decay), use_buffers=True)
-    best_model = copy.deepcopy(ema.module)  # both whole on every process, for only the model may be sharded
-    for module in (*ema.modules(), *best_model.modules()):
-        if isinstance(module, torch.nn.RNNBase):
-            module.flatten_parameters()  # of a copy they lie scattered, and cuDNN would gather them for each batch
-    if training.compile:
-        model.compile(dynamic=False)  # in place, so that the weights keep their names
-    if accelerator.is_fsdp2:
-        make_shardable(model)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    network = accelerator.unwrap_model(model)
+        for part in ("validation", "test"):
+            loaders[part] = accelerator.prepare(data.loader(part, 2 * training.batch_size))
+    model = make_model(settings, extractor, data.scheme.names, split_manifest["hash"], base).to(accelerator.device)
+    steps = training.epochs * len(loaders["train"]) // training.accumulation_steps
+    learner = make_learner(model, training, steps, accelerator)
     set_seed(settings.seed, device_specific=True)  # each process draws a dropout of its own
     augmenter = Augmenter(settings.augmentation, extractor.sampling_rate, training.max_frames, settings.seed)
     criterion = make_criterion(data, training).to(accelerator.device)
     pad = partial(pad_alike, accelerator, training.max_frames if training.compile else None)
-    report(accelerator, settings, data, ema.module, origin)
+    report(accelerator, settings, data, learner.best, origin)
 
-    parts = {"model": network, "ema": ema, "best_model": best_model, "optimizer": optimizer, "scheduler": scheduler}
-    parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}
     base_features = base.extractor.to_json_string() if base else None
     heard = (data.dataset["content"], augmenter.recordings, base_features)
     identity = identity_of(settings, split_manifest["hash"], *heard, accelerator)
     if beside:
         refuse_other_clips(beside, identity["sound of the clips"])
-    checkpoint = Checkpoint(output_dir, accelerator, identity, training.checkpoint_minutes, parts)
+    checkpoint = Checkpoint(output_dir, accelerator, identity, training.checkpoint_minutes, learner.parts(accelerator))
     progress = checkpoint.start(resume)
     if accelerator.is_main_process:  # nothing is left that could refuse the run
         if begun:
@@ -325,7 +312,7 @@ def train(
         write_left_out(data.problems, output_dir / LEFT_OUT, data.folders)
     accelerator.init_trackers(settings.name, flat_settings(settings))
     if progress.best and accelerator.is_main_process:  # what the folder holds may be of a step that was not kept
-        save_model(best_model, extractor, output_dir, progress.best["temperature"])
+        save_model(learner.best, extractor, output_dir, progress.best["temperature"])
     bar = make_bar(accelerator, progress, batches, training.epochs)
     with signals:
         checkpoint.between_steps(progress, signals)  # a launcher that is gone has left no other word
@@ -336,37 +323,34 @@ def train(
                 )
                 break
             if training.unfreeze_epoch:
-                network.freeze_backbone(epoch < training.unfreeze_epoch)
-            model.train()
+                learner.network.freeze_backbone(epoch < training.unfreeze_epoch)
+            learner.model.train()
             batches.epoch = epoch
-            for batch in skip_first_batches(loader, progress.batch):
-                with accelerator.accumulate(model):
+            for batch in skip_first_batches(loaders["train"], progress.batch):
+                with accelerator.accumulate(learner.model):
                     distort = augmenter(epoch, batch["indices"])
                     loss = batch_loss(
-                        model, batch, extractor, distort, criterion, len(data.scheme.names), pad, accelerator
+                        learner.model, batch, extractor, distort, criterion, len(data.scheme.names), pad, accelerator
                     )
                     num_clips = len(batch["labels"])
                     accelerator.backward(loss * num_clips / batches.mean_share)  # so every clip counts alike
                     if accelerator.sync_gradients:
-                        norm = whole(accelerator.clip_grad_norm_(model.parameters(), training.clip_norm))
+                        norm = whole(accelerator.clip_grad_norm_(learner.model.parameters(), training.clip_norm))
                         check_finite(loss, norm, accelerator, progress)
-                    optimizer.step()
-                    optimizer.zero_grad()
+                    learner.optimizer.step()
+                    learner.optimizer.zero_grad()
                 progress.add(loss, num_clips)
                 if accelerator.sync_gradients:
                     if training.schedule != "plateau" and not accelerator.optimizer_step_was_skipped:
-                        scheduler.step()
-                    ema.update_parameters(WholeWeights(network))
+                        learner.scheduler.step()
+                    learner.ema.update_parameters(WholeWeights(learner.network))
                     show_step(bar, progress, batches)
                     checkpoint.between_steps(progress, signals)
 
-            epoch_s = time.monotonic() - progress.epoch_started_s
-            loss_sum, num_clips = accelerator.reduce(progress.loss).tolist()
-            share_buffers(ema.module, accelerator)
-            record = {"epoch": epoch, "train_loss": round(loss_sum / num_clips, 4), "epoch_s": round(epoch_s, 2)}
-            record |= {"clips_per_s": round(num_clips / epoch_s, 1), "learning_rate": optimizer.param_groups[0]["lr"]}
+            record = epoch_record(progress, learner.optimizer, accelerator)
+            share_buffers(learner.ema.module, accelerator)
             if not judged:
-                logits, labels = predict(ema.module, validation, extractor, accelerator)
+                logits, labels = predict(learner.ema.module, loaders["validation"], extractor, accelerator)
                 figures = emotion_metrics(softmax(logits, axis=1), labels, data.scheme.names)
                 record |= {key: figures[key] for key in ("uar", "accuracy", "log_loss")}
             progress.history.append(record)
@@ -376,48 +360,35 @@ def train(
             if training.keep == "last" or record["uar"] > progress.best.get("uar", -1.0):
                 temperature = judged.temperature if judged else fit_temperature(logits, labels)
                 progress.best = {"epoch": epoch, "uar": record.get("uar"), "temperature": temperature}
-                best_model.load_state_dict(ema.module.state_dict())
+                learner.best.load_state_dict(learner.ema.module.state_dict())
                 if accelerator.is_main_process:
-                    save_model(best_model, extractor, output_dir, temperature)
+                    save_model(learner.best, extractor, output_dir, temperature)
             if training.schedule == "plateau":
-                scheduler.step(record["uar"])
+                learner.scheduler.step(record["uar"])
             progress.end_epoch()
             checkpoint.between_steps(progress, signals, end_of_epoch=True)
     bar.close()
 
     if training.keep == "best":
-        logits, labels = predict(ema.module, validation, extractor, accelerator)
+        logits, labels = predict(learner.ema.module, loaders["validation"], extractor, accelerator)
         if accelerator.is_main_process:
-            save_model(ema.module, extractor, output_dir / LAST, fit_temperature(logits, labels))
-    best, refused = progress.best, None
+            save_model(learner.ema.module, extractor, output_dir / LAST, fit_temperature(logits, labels))
+    best = progress.best
     if training.outlier_sounds and accelerator.is_main_process:
         # The model already lies there, so that a break costs no more than the score.
         print("learning what is unlike these voices", flush=True)
         share = judged.refused if judged else None
-        refused = fit_likeness(best_model, extractor, data, training.outlier_sounds, settings.seed, share)
-        save_model(best_model, extractor, output_dir, best["temperature"])
+        origin[REFUSED] = fit_likeness(learner.best, extractor, data, training.outlier_sounds, settings.seed, share)
+        save_model(learner.best, extractor, output_dir, best["temperature"])
     accelerator.wait_for_everyone()
     model = SERForAudioClassification.from_pretrained(output_dir).to(accelerator.device)
-    results = {"settings": settings.name, "seed": settings.seed, "best_epoch": best["epoch"]}
-    results |= {"temperature": round(best["temperature"], 4), "parameters": model.num_parameters()}
-    network = {"backbone": model.config.backbone, "members": model.config.num_members}
-    results |= {"network": network | {"features": list(extractor.features)}}
-    results |= {"hardware": hardware(accelerator), "data": data.summary()}
-    results |= {"split": data.split.kind, **origin}
-    results |= {REFUSED: refused} if training.outlier_sounds else {}
+    results = describe_run(settings, data, model, extractor, best["epoch"], accelerator) | origin
     if judged:
         predictions = judged.predictions
         results |= {"cross_validation": judged.summary, "test": predictions.figures()}
     else:
-        run = run_columns(settings, split_manifest["hash"], results["temperature"])
-        results["validation_speaker_disjoint"] = is_speaker_disjoint(
-            data.utterances, data.split.train, data.split.validation
-        )
-        for part, batches in (("validation", validation), ("test", test)):
-            logits, labels = predict(model, batches, extractor, accelerator)
-            shares = softmax(logits, axis=1)
-            predictions = Predictions.of(data.rows(part), data.scheme.names, labels, shares, data.folders, run)
-            results[part] = predictions.figures()
+        figures, predictions = judge(model, loaders, extractor, data, settings, accelerator)
+        results |= figures
     results |= {"train_seconds": round(time.monotonic() - progress.started_s), "history": progress.history}
     results |= {"split_hash": split_manifest["hash"], SOUND: identity["sound of the clips"]}
     if accelerator.is_main_process:
@@ -433,6 +404,101 @@ def train(
     for tracker in accelerator.trackers:
         tracker.finish()
     leave(accelerator)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns, and by what, on every process.
+
+    model: what is trained, as Accelerate wraps or shards it; `network` is the same without its wrapper.
+    ema: the average of its weights, by which an epoch is judged.
+    best: that average after the epoch that is kept. Both are whole, for only the model may be sharded.
+    """
+
+    model: torch.nn.Module
+    network: SERForAudioClassification
+    ema: AveragedModel
+    best: SERForAudioClassification
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+
+    def parts(self, accelerator: Accelerator) -> dict[str, Any]:
+        """What a checkpoint holds of them, by name."""
+        parts = {"model": self.network, "ema": self.ema, "best_model": self.best}
+        parts |= {"optimizer": self.optimizer, "scheduler": self.scheduler}
+        return parts | ({"scaler": accelerator.scaler} if accelerator.scaler else {})
+
+
+def make_learner(
+    model: SERForAudioClassification, training: TrainingSettings, steps: int, accelerator: Accelerator
+) -> Learner:
+    optimizer = make_optimizer(model, training)
+    scheduler = make_schedule(optimizer, training, steps)
+    if accelerator.num_processes > 1:
+        synchronize_batch_norms(model, accelerator.device)
+    ema = AveragedModel(model, multi_avg_fn=partial(moving_average, training.ema_decay), use_buffers=True)
+    best = copy.deepcopy(ema.module)
+    for module in (*ema.modules(), *best.modules()):
+        if isinstance(module, torch.nn.RNNBase):
+            module.flatten_parameters()  # of a copy they lie scattered, and cuDNN would gather them for each batch
+    if training.compile:
+        model.compile(dynamic=False)  # in place, so that the weights keep their names
+    if accelerator.is_fsdp2:
+        make_shardable(model)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    return Learner(model, accelerator.unwrap_model(model), ema, best, optimizer, scheduler)
+
+
+def epoch_record(progress: Progress, optimizer: torch.optim.Optimizer, accelerator: Accelerator) -> dict:
+    """Loss, time and rate of the epoch that ends, of all processes."""
+    epoch_s = time.monotonic() - progress.epoch_started_s
+    loss_sum, num_clips = accelerator.reduce(progress.loss).tolist()
+    record = {"epoch": progress.epoch, "train_loss": round(loss_sum / num_clips, 4), "epoch_s": round(epoch_s, 2)}
+    return record | {"clips_per_s": round(num_clips / epoch_s, 1), "learning_rate": optimizer.param_groups[0]["lr"]}
+
+
+def describe_run(
+    settings: Settings,
+    data: EmotionData,
+    model: SERForAudioClassification,
+    extractor: SERFeatureExtractor,
+    best_epoch: int,
+    accelerator: Accelerator,
+) -> dict:
+    """What was trained, on what and by what, for metrics.json."""
+    config = model.config
+    network = {"backbone": config.backbone, "members": config.num_members, "features": list(extractor.features)}
+    return {
+        "settings": settings.name,
+        "seed": settings.seed,
+        "best_epoch": best_epoch,
+        "temperature": config.calibration_temperature,
+        "parameters": model.num_parameters(),
+        "network": network,
+        "hardware": hardware(accelerator),
+        "data": data.summary(),
+        "split": data.split.kind,
+    }
+
+
+def judge(
+    model: SERForAudioClassification,
+    loaders: dict[str, DataLoader],
+    extractor: SERFeatureExtractor,
+    data: EmotionData,
+    settings: Settings,
+    accelerator: Accelerator,
+) -> tuple[dict, Predictions]:
+    """Figures of the validation and the test part, and the predictions of the latter."""
+    disjoint = is_speaker_disjoint(data.utterances, data.split.train, data.split.validation)
+    results = {"validation_speaker_disjoint": disjoint}
+    run = run_columns(settings, model.config.training_split, model.config.calibration_temperature)
+    for part in ("validation", "test"):
+        logits, labels = predict(model, loaders[part], extractor, accelerator)
+        shares = softmax(logits, axis=1)
+        predictions = Predictions.of(data.rows(part), data.scheme.names, labels, shares, data.folders, run)
+        results[part] = predictions.figures()
+    return results, predictions
 
 
 def make_state() -> PartialState:
@@ -520,12 +586,6 @@ def check_trackers(names: list[str]) -> None:
             raise SettingsError(
                 f"training.trackers: {name} is not installed; pip install {name}, or take it out of training.trackers"
             )
-
-
-def make_loaders(data: EmotionData, batches: EvenBatches, batch_size: int) -> dict[str, DataLoader]:
-    judging = [name for name in ("validation", "test") if getattr(data.split, name)]  # "all" leaves none
-    loaders = {name: data.loader(name, 2 * batch_size) for name in judging}
-    return loaders | {"train": data.loader("train", batches), "statistics": data.loader("train", 2 * batch_size)}
 
 
 def check_labels(data: EmotionData) -> None:
