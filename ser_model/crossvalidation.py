@@ -239,18 +239,18 @@ def refused_share(summary: Mapping) -> float | None:
 
 
 def cross_calibrated(predictions: Predictions) -> Predictions:
-    """Each fold's answers with the temperature that fits those of the other folds, in place of its own.
+    """Each fold's answers with the temperature that fits those of the other folds, in place of its own; in their order.
 
     A model that trains on everything has its temperature from all folds: so this is how well calibrated it will be. A
     fold's own was fitted on its validation part, which may be two speakers.
     """
-    folds, calibrated = predictions.parted("fold"), []
-    for fold, own in folds.items():
+    folds, temperatures = predictions.parted("fold"), {}
+    for fold in folds:
         others = Predictions.joined([other for name, other in folds.items() if name != fold])
-        temperature = fit_temperature(others.logits(), others.labels)
-        clips = [clip | {"temperature": temperature} for clip in own.clips]
-        calibrated.append(replace(own, clips=clips, probabilities=softmax(own.logits() / temperature, axis=1)))
-    return Predictions.joined(calibrated)
+        temperatures[fold] = fit_temperature(others.logits(), others.labels)
+    clips = [clip | {"temperature": temperatures[str(clip["fold"])]} for clip in predictions.clips]
+    divisors = np.array([clip["temperature"] for clip in clips])[:, None]
+    return replace(predictions, clips=clips, probabilities=softmax(predictions.logits() / divisors, axis=1))
 
 
 def headline(summary: dict) -> str:

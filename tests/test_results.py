@@ -25,7 +25,7 @@ from results import collect, probe, reproduce, scoreboard
 from results.protocols import ResultsError, find_protocol, load_ablations, load_protocols, load_runs, predictions_file
 from ser_model.build import build_extractor
 from ser_model.conditions import CONDITIONS
-from ser_model.crossvalidation import COUNTED
+from ser_model.crossvalidation import COUNTED, cross_calibrated
 from ser_model.data import load_data
 from ser_model.predictions import Predictions, PredictionsError
 from ser_model.settings import Settings, SplitSettings, load_settings, save_settings
@@ -207,6 +207,15 @@ def test_the_networks_of_a_random_split_are_tabled_apart_and_as_one(results_dir)
     Predictions.joined([networks[0], networks[1].parted("fold")["1"].at([0, 1])]).write(path)
     with pytest.raises(SystemExit, match="its seeds do not answer the same clips"):
         made(results_dir)
+
+
+def test_the_calibration_across_folds_does_not_depend_on_the_order_of_the_clips():
+    both = Predictions.joined([two_splits((0.9, 0.6), (0, 0)), with_fold(answers([0.7, 0.2, 0.4, 0.6], 0), 3)])
+    mixed = both.at([8, 3, 5, 0, 6, 1, 9, 4, 2, 7])
+    wanted, got = cross_calibrated(both), cross_calibrated(mixed)
+    assert [clip["fold"] for clip in got.clips] == [clip["fold"] for clip in mixed.clips]
+    np.testing.assert_allclose(got.shares(), wanted.shares()[[8, 3, 5, 0, 6, 1, 9, 4, 2, 7]], atol=1e-5)
+    assert scoreboard.calibration(mixed)["ece_across"] == pytest.approx(scoreboard.calibration(both)["ece_across"])
 
 
 def test_other_networks_of_random_splits_are_trained_on_the_first_ones_splits(tmp_path, monkeypatch):
