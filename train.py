@@ -33,7 +33,7 @@ from accelerate.utils import (
 )
 from joblib import cpu_count
 from scipy.special import softmax
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
@@ -68,13 +68,14 @@ from ser_model.distributed import (
 )
 from ser_model.evaluation import UNSEEN, split_file, unseen
 from ser_model.faults import Stopped, StopSignals, faults_in_words
-from ser_model.finetune import Base, layer_rates, load_base
+from ser_model.finetune import Base, load_base
 from ser_model.hub import HubError, check_push, push_model
 from ser_model.labels import nearest
 from ser_model.likeness import fit_likeness
 from ser_model.memory import keep_freed_memory
 from ser_model.metrics import emotion_metrics, fit_temperature
 from ser_model.mfcc import pad_frames
+from ser_model.optimization import make_criterion, make_optimizer, make_schedule, moving_average
 from ser_model.predictions import Predictions, PredictionsError, run_columns
 from ser_model.reports import write_run
 from ser_model.run_files import CHECKPOINT, LAST, LEFT_OUT, LOGS, REFUSED, SETTINGS
@@ -627,85 +628,6 @@ def make_model(
         model = build_network(settings, extractor, names)
     model.config.training_split = training_split
     return model.to(memory_format=torch.channels_last)  # 1.9 times as fast on a CPU
-
-
-def make_optimizer(model: torch.nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:
-    """Weight decay for matrices and kernels, none for norms and biases; what is frozen is left out.
-
-    With `layer_decay` there are two such groups for each stage, from the head to the input.
-    """
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    rates = layer_rates(model, training.layer_decay) if training.layer_decay < 1 else dict.fromkeys(weights, 1.0)
-    groups = [
-        {"params": chosen, "lr": training.learning_rate * rate, "weight_decay": decay}
-        for rate in sorted(set(rates.values()), reverse=True)
-        for decay, wide in ((training.weight_decay, True), (0.0, False))
-        if (chosen := [weight for weight in weights if rates[weight] == rate and (weight.dim() > 1) == wide])
-    ]
-    if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum)
-    return torch.optim.AdamW(groups, lr=training.learning_rate)
-
-
-def moving_average(decay: float, averaged: list, weights: list, steps: int | torch.Tensor) -> None:
-    """Moves the averages towards the weights after `steps` steps.
-
-    The first steps count for less, or what a short run saves would be half of what it started from: the decay grows to
-    `decay` as TensorFlow's ExponentialMovingAverage has it.
-    """
-    grown = (1 + int(steps)) / (10 + int(steps))
-    get_ema_multi_avg_fn(min(decay, grown))(averaged, weights, steps)
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, training: TrainingSettings, steps: int):
-    """Moved on after each step of the optimizer, "plateau" after each epoch by its validation UAR."""
-    schedules = torch.optim.lr_scheduler
-    if training.schedule == "one_cycle":
-        rates = [group["lr"] for group in optimizer.param_groups]
-        cycled = training.optimizer == "adamw"  # its beta1, on which published figures rest; SGD keeps what is set
-        # A warm-up of exactly one step torch divides by its length, which it counts as none.
-        warmup = training.warmup if training.warmup * steps != 1 else 1.001 * training.warmup
-        return schedules.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=warmup, cycle_momentum=cycled)
-    if training.schedule == "cosine":
-        return schedules.CosineAnnealingLR(optimizer, steps)
-    if training.schedule == "cosine_restarts":
-        period = math.ceil(steps / training.epochs * training.restart_epochs)
-        return schedules.CosineAnnealingWarmRestarts(optimizer, period)
-    if training.schedule == "plateau":
-        return schedules.ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=training.plateau_epochs)
-    return schedules.ConstantLR(optimizer, factor=1.0)
-
-
-class EvenCrossEntropy(torch.nn.CrossEntropyLoss):
-    """Every label counts alike, however many clips it has: a clip as much as its label, a blend as much as its two.
-
-    Clips are weighted as a whole. torch's own weights multiply the smoothed share of each label, so that the likeliest
-    answer to any clip would be the rarest label.
-
-    Args:
-        counts: clips of each label in an epoch (num_labels,); one that does not occur counts for nothing.
-        label_smoothing: as torch has it.
-    """
-
-    def __init__(self, counts: torch.Tensor, label_smoothing: float):
-        super().__init__(reduction="none", label_smoothing=label_smoothing)
-        occurring = counts > 0
-        even = counts.sum() / occurring.sum()  # clips of each label, had they as many; the mean weight of a clip is 1
-        self.register_buffer("weight_of", torch.where(occurring, even / counts.where(occurring, 1), 0.0))
-
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Logits and targets (B, num_labels) -> ()."""
-        return (targets @ self.weight_of * super().forward(logits, targets)).mean()
-
-
-def make_criterion(data: EmotionData, training: TrainingSettings) -> torch.nn.CrossEntropyLoss:
-    if not training.class_weights:
-        return torch.nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
-    heard = torch.ones(len(data.split.train))  # how often an epoch has each clip
-    for clips, count in data.in_turn(training.corpus_shares):
-        heard[torch.from_numpy(clips)] = count / len(clips)
-    counts = torch.tensor(data.rows("train")["label"]).bincount(heard, minlength=len(data.scheme.names))
-    return EvenCrossEntropy(counts.float(), training.label_smoothing)
 
 
 def batch_loss(

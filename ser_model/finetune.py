@@ -1,12 +1,10 @@
-"""Start from a trained model: its features and network, its head as far as labels stay; how fast each stage learns."""
+"""Start from a trained model: its features and network, and its head as far as labels stay."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import yaml
 from huggingface_hub import metadata_load
-from torch import nn
 
 from .build import build_extractor, network_config
 from .configuration_ser import SERConfig
@@ -77,33 +75,6 @@ def load_base(settings: Settings) -> Base | None:
                     f"network come from the base model; leave {section}.{key} out, or train without a base model"
                 )
     return Base(source, config, extractor, _licence(source))
-
-
-def layer_rates(model: SERForAudioClassification, decay: float) -> dict[nn.Parameter, float]:
-    """What each weight's learning rate is multiplied by: 1 in pooling and head, `decay` to the power of the stages from
-    there to the weight everywhere else.
-
-    A weight belongs to the first of `hidden_states` that depends on it, so every backbone's own stages count.
-    """
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    training = model.training
-    model.eval()  # leaves the norms' statistics alone
-    with torch.backends.cudnn.flags(enabled=False):  # whose recurrent layers give gradients in training alone
-        hidden_states = model(**model.dummy_inputs, output_hidden_states=True).hidden_states
-    model.train(training)
-    stages, placed = [], set()
-    for output in hidden_states:
-        if not output.requires_grad:  # frozen, up to here
-            continue
-        gradients = torch.autograd.grad(output.sum(), weights, retain_graph=True, allow_unused=True)
-        below = {weight for weight, gradient in zip(weights, gradients, strict=True) if gradient is not None}
-        if stage := below - placed:
-            stages.append(stage)
-            placed |= stage
-    rates = dict.fromkeys(weights, 1.0)
-    for height, stage in enumerate(reversed(stages), start=1):
-        rates |= dict.fromkeys(stage, decay**height)
-    return rates
 
 
 def _check_freezing(settings: Settings) -> None:

@@ -17,11 +17,12 @@ from ser_model import SERConfig, SERFeatureExtractor, SERForAudioClassification,
 from ser_model.backbones import BACKBONES
 from ser_model.corpora import find_utterances
 from ser_model.data import make_split
-from ser_model.finetune import layer_rates, load_base
+from ser_model.finetune import load_base
 from ser_model.hub import HubError
+from ser_model.optimization import layer_rates, make_optimizer, make_schedule
 from ser_model.settings import Settings, SettingsError, SplitSettings
 from ser_model.splits import SplitError, continued, manifest, speakers_heard
-from train import main, make_optimizer, make_schedule
+from train import main
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "ser-cnn-8"

@@ -20,7 +20,8 @@ LAYERS = [
     {"registration", "checkpoints"},
     {"pretrained"},
     {"data", "download", "inference", "reports", "hub", "diagram", "build", "conditions", "__init__"},
-    {"explore", "evaluation", "crossvalidation", "bulk", "finetune", "likeness", "timeline", "streaming"},
+    {"explore", "evaluation", "crossvalidation", "bulk", "finetune", "optimization", "likeness", "timeline"}
+    | {"streaming"},
     {"page", "joining"},
     {"__main__"},
 ]

@@ -11,8 +11,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from ser_model import SERConfig, SERForAudioClassification
 from ser_model.disk import whole_files
+from ser_model.optimization import (
+    EvenCrossEntropy,
+    make_criterion,
+    make_optimizer,
+    make_schedule,
+    moving_average,
+)
 from ser_model.settings import Settings, TrainingSettings
-from train import EvenCrossEntropy, make_criterion, make_optimizer, make_schedule, moving_average, report
+from train import report
 
 
 def rates(steps=40, key="lr", **settings) -> list:
