@@ -601,12 +601,14 @@ def check_labels(data: EmotionData) -> None:
 def describe_split(data: EmotionData, base: Base | None) -> tuple[dict, dict]:
     """The split's manifest; and, for metrics.json, whether test speakers are new to the model, its base included."""
     content = data.manifest()
+    # Of other kinds none shares speakers, but a column's may not name them.
+    told = data.split.speaker_disjoint or (False if data.split.kind == "random" else None)
     if not base:
-        return content, {"speaker_disjoint": data.split.speaker_disjoint}
+        return content, {"speaker_disjoint": told}
     base_split = split_file(base.source)
     disjoint, because = unseen(base.config.training_split, base_split, data, "test")
     if not data.split.speaker_disjoint and disjoint is not False:
-        disjoint, because = False, "the split shares speakers, or does not name them"
+        disjoint, because = told, "the split shares speakers, or does not name them"
     folder = Path(base.source).resolve()  # of whose path on this machine nothing is told
     called = f"{folder.parent.name}/{LAST}" if folder.name == LAST else folder.name
     name = called if folder.is_dir() else base.source

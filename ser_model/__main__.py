@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -329,6 +330,7 @@ def likeness(args: argparse.Namespace) -> int:
         halve_weights(args.run_dir)
     write_json(results, args.run_dir / METRICS)
     print(f"likeness_threshold {model.config.likeness_threshold:.3f}")
+    say_card_is_older(args.run_dir)
     return 0
 
 
@@ -357,7 +359,14 @@ def halve(args: argparse.Namespace) -> int:
     except OSError as error:
         sys.exit(f"halve: {error}")
     print(f"{args.folder}: weights of {after / 1e6:.1f} MB in place of {before / 1e6:.1f} MB")
+    say_card_is_older(args.folder)
     return 0
+
+
+def say_card_is_older(folder: Path) -> None:
+    """Somebody may have added to the card, so it is not written anew unasked."""
+    if (folder / METRICS).is_file():
+        print(f"its card does not say so yet: python -m ser_model card {shlex.quote(str(folder))}")
 
 
 def download(args: argparse.Namespace) -> int:

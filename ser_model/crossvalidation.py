@@ -140,7 +140,7 @@ def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict
     summary = {
         "settings": runs[0]["settings"],
         "protocol": protocol,
-        "speaker_disjoint": all(run["speaker_disjoint"] for run in runs),
+        **least_told(runs),
         **mean_and_sd([run["test"] for run in runs]),
         "folds": [
             {"fold": number, **{key: run[key] for key in told}}
@@ -154,6 +154,12 @@ def summarise(protocol: str, run_dirs: Sequence[Path], output_dir: Path) -> dict
     (output_dir / CARD).write_text(report(summary, predictions.names), encoding="utf-8")
     write_json(summary, output_dir / CV)
     return summary
+
+
+def least_told(runs: Sequence[Mapping]) -> dict:
+    """ORIGIN of the run of which least can be said: whose speakers were heard, else where nobody can tell."""
+    least = min(runs, key=lambda run: (False, None, True).index(run["speaker_disjoint"]))
+    return {key: least[key] for key in ORIGIN if key in least}
 
 
 def mean_and_sd(tests: Sequence[Mapping]) -> dict[str, dict[str, float]]:
@@ -216,19 +222,17 @@ def judgement(folder: Path, settings: Settings) -> Judgement:
         raise SettingsError(
             f"{folder} holds no finished cross-validation ({error}); run train.py --cv first"
         ) from error
-    origins = []
+    runs = []
     for number in range(1, len(summary["folds"]) + 1):
         fold = folder / f"fold-{number}"
         own = load_settings(fold / SETTINGS)
         alike = settings.model_copy(update={"seed": own.seed, "split": own.split})
         if not is_finished(fold, alike, resume=True, overwrite=False):
             raise SettingsError(f"{fold} is not finished; run train.py --cv {summary['protocol']} to its end first")
-        metrics = json.loads((fold / METRICS).read_text(encoding="utf-8"))
-        origins.append({key: metrics[key] for key in ORIGIN if key in metrics})
-    origin = min(origins, key=lambda own: (False, None, True).index(own["speaker_disjoint"]))
+        runs.append(json.loads((fold / METRICS).read_text(encoding="utf-8")))
     predictions = Predictions.read(folder / PREDICTIONS)
     temperature = fit_temperature(predictions.logits(), predictions.labels)
-    return Judgement(summary, origin, cross_calibrated(predictions), temperature, refused_share(summary))
+    return Judgement(summary, least_told(runs), cross_calibrated(predictions), temperature, refused_share(summary))
 
 
 def refused_share(summary: Mapping) -> float | None:

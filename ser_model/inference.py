@@ -494,8 +494,10 @@ def audio_files(paths: Iterable[str | Path]) -> Iterator[Path]:
 
 
 def header(recognizer: EmotionRecognizer) -> list[str]:
-    """Columns of `predicted_rows`."""
-    return ["path", "duration_s", "label", "confidence", *recognizer.labels, "error"]
+    """Columns of `predicted_rows`; a label that is called like one of the others is "score_<label>"."""
+    before, after = ["path", "duration_s", "label", "confidence"], ["error"]
+    taken = {*before, *after}
+    return [*before, *(f"score_{label}" if label in taken else label for label in recognizer.labels), *after]
 
 
 def predicted_rows(recognizer: EmotionRecognizer, paths: Sequence[str | Path]) -> list[list[str]]:

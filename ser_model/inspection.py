@@ -38,6 +38,7 @@ QUIETEST_DB = -100.0  # stands for digital silence, whose level would be minus i
 SILENT_SWING = 0.001  # 33 steps of 16 bits; the quietest clip of RAVDESS swings by 0.004
 SHORTEST_S = 0.025  # one analysis frame
 CLIPPED_LEFT_OUT_SHARE = 0.01  # one sample in a hundred at full scale is heard as crackle throughout
+LONGEST_S = 600  # a batch is as long as its longest clip: with a minute in it 16 take half a GB more
 CLIPPED_SAMPLES = 3  # that many may lie at full scale in a recording that was made as loud as it can be
 
 SHARD_FILES = 1000  # what a killed process loses at most; 130 MB of waveforms of 2 s
@@ -128,12 +129,18 @@ def screen(
 
     Left out are damaged files, those shorter than a frame of the features, `frame_ms`, and files that hold the same
     sound: under one label the first in the order of paths is kept; where labels differ nobody knows which is right, and
-    all go.
+    all go. So are those of more than LONGEST_S.
     """
     reasons = {index: sound.problem for index, sound in enumerate(sounds) if sound.problem}
     for index, sound in enumerate(sounds):
-        if index not in reasons and 1000 * sound.duration_s < frame_ms:
+        if index in reasons:
+            continue
+        if 1000 * sound.duration_s < frame_ms:
             reasons[index] = f"empty: {1000 * sound.duration_s:.0f} ms, less than a frame of {frame_ms:g} ms"
+        elif sound.duration_s > LONGEST_S:
+            reasons[index] = (
+                f"too long: {sound.duration_s:.0f} s; an utterance has one label and {LONGEST_S} s at most, so cut it"
+            )
     same = defaultdict(list)
     for index in sorted(range(len(utterances)), key=lambda index: utterances[index].path.as_posix()):
         if index not in reasons:

@@ -171,5 +171,5 @@ def _summary(summaries: Sequence[dict], answers: Predictions) -> dict:
         folds.append({"fold": fold, "seeds": [own["seed"] for own in each], "test": tests[fold]})
         if all(REFUSED in own for own in each):
             folds[-1][REFUSED] = float(np.mean([own[REFUSED] for own in each]))
-    first = {key: summaries[0][key] for key in ("settings", "protocol", "speaker_disjoint")}
+    first = {key: summaries[0][key] for key in ("settings", "protocol", *ORIGIN) if key in summaries[0]}
     return first | mean_and_sd([fold["test"] for fold in folds]) | {"folds": folds, "pooled": answers.figures()}

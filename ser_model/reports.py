@@ -79,6 +79,11 @@ MEASURED = """\
 Every clip was heard as a whole, and none refused. `EmotionRecognizer` and the page average windows of 4 s where a
 recording is longer than 6 s, and give no answer to what they take for no voice or an unlike one.
 """
+TESTED = {  # on whom, by `speaker_disjoint`
+    True: "speakers that it had not heard",
+    False: "clips of speakers that it knew",
+    None: "clips of speakers of whom nobody can tell whether it knew them",
+}
 ACTED = "acted emotion: a few sentences, by a few dozen speakers, in quiet rooms"
 LIMITS = """\
 ## Limits
@@ -275,6 +280,8 @@ def protocol_words(result: dict) -> str:
         return f"{UNSEEN_SPEAKERS}, cross-validated" if "cross_validation" in result else UNSEEN_SPEAKERS
     if is_random(result):
         return f"random split, {SHARED_SPEAKERS if names_speakers(result) else 'speakers not named'}"
+    if result["speaker_disjoint"] is False and "speaker_disjoint_because" in result:
+        return "speakers whom the base model had heard"
     return "speakers not known to be unseen"
 
 
@@ -450,19 +457,27 @@ def corpus_words(entry: dict) -> str:
     return f"- {title}, {corpus.licence}. {corpus.citation} {corpus.url}".rstrip()
 
 
+def started_from(result: dict) -> str:
+    """The sentence on the base model, and whether it had heard who was tested; "" without one."""
+    if "base_model" not in result:
+        return ""
+    return f"Training started from `{result['base_model']}`; {result['speaker_disjoint_because']}. "
+
+
 def procedure(settings: Settings, result: dict) -> str:
     """Who was tested on, and what was chosen where."""
     if "cross_validation" in result:
         summary = result["cross_validation"]
-        tested = "speakers that it had not heard" if result["speaker_disjoint"] else "clips of speakers that it knew"
+        unnamed = is_random(result) and not names_speakers(result)
+        tested = TESTED[None if unnamed else result["speaker_disjoint"]]
         folds, spread = len(summary["folds"]), f"{summary['mean']['uar']:.3f} ± {summary['sd']['uar']:.3f}"
         each = f", each of {len(result['members'])} networks as here" if "members" in result else ""
         return (
             "These weights learnt from every clip of the data below, so none is left to test them with. The figures "
             f"are those of {folds} models of the same recipe (`train.py --cv {summary['protocol']}`){each}, each "
             f"tested on {tested}, all answers pooled; UAR of the folds {spread} (mean ± standard deviation). The "
-            "temperature was fitted on those answers. UAR is the mean of the recalls, so that every emotion counts "
-            "alike.\n"
+            f"temperature was fitted on those answers. {started_from(result)}UAR is the mean of the recalls, so that "
+            "every emotion counts alike.\n"
         )
     sentences = []
     if result["speaker_disjoint"]:
@@ -470,8 +485,8 @@ def procedure(settings: Settings, result: dict) -> str:
     elif is_random(result):
         told = "are" if names_speakers(result) else "are not named, and may be"
         sentences.append(f"The split is random: speakers of the test part {told} heard in training too.")
-    if "base_model" in result:
-        sentences.append(f"Training started from `{result['base_model']}`; {result['speaker_disjoint_because']}.")
+    if started := started_from(result):
+        sentences.append(started.rstrip())
     if not result.get("validation_speaker_disjoint", True):
         sentences.append(
             "The validation part shares speakers with training, or does not name them: what was chosen on it suits "

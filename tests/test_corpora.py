@@ -11,6 +11,7 @@ from ser_model.corpora import CORPORA, CorpusError, Scan, find_utterances, make_
 from ser_model.corpora.base import CORPUS_SUFFIXES, Corpus
 from ser_model.disk import files_below
 from ser_model.labels import EMOTIONS, label_scheme
+from ser_model.splits import random_split
 
 
 def write(root: Path, *names: str) -> Path:
@@ -345,6 +346,18 @@ def test_folder_takes_the_first_folder_for_the_label_and_says_that_speakers_are_
     assert [problem.reason for problem in found.problems] == ["badly named: lies in no label folder"]
 
 
+def test_formats_of_one_file_are_one_take_of_a_folder(tmp_path):
+    names = [f"mine/{label}/{number}.{ending}" for label in "ab" for number in range(10) for ending in ("wav", "mp3")]
+    write(tmp_path, *names, "mine/a/0.1.wav")
+    found = scan(tmp_path, "folder", path="mine").utterances
+    assert len(found) == 41 and len({utterance.recording for utterance in found}) == 21
+    labels = [utterance.emotion for utterance in found]
+    for seed in range(5):
+        split = random_split(found, labels, test=0.2, validation=0.2, seed=seed)
+        parts = [{found[index].path.with_suffix("") for index in part} for part in (split.train, split.test)]
+        assert not parts[0] & parts[1]
+
+
 ROWS = [
     {"path": "a.wav", "label": "joy", "speaker": "ann", "sex": "F", "split": "train"},
     {"path": "sub/b.flac", "label": "joy", "speaker": "bob", "sex": "male", "split": "dev"},
@@ -390,7 +403,7 @@ def test_a_table_made_on_windows_finds_its_clips(tmp_path, name):
     assert not found.problems
     names = [utterance.path.relative_to(tmp_path).as_posix() for utterance in found.utterances]
     assert names == ["a.wav", "c.m4a", "own\\name.wav", "sub/b.flac"]
-    assert found.utterances[-1].recording == "folder-sub/b.flac"
+    assert found.utterances[-1].recording == "folder-sub/b"
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
@@ -478,6 +491,23 @@ def test_a_csv_that_cannot_be_read_is_refused_in_a_sentence(tmp_path, content, m
     (tmp_path / "clips.csv").write_text(content)
     with pytest.raises(CorpusError, match=message):
         scan(tmp_path, "folder", path="clips.csv")
+
+
+def test_what_pandas_writes_for_a_missing_speaker_is_nobody(tmp_path):
+    write_table(tmp_path / "clips.jsonl", [row | {"speaker": float("nan")} for row in ROWS])
+    assert "NaN" in (tmp_path / "clips.jsonl").read_text()
+    found = scan(tmp_path, "folder", path="clips.jsonl")
+    assert not any(utterance.speaker_known for utterance in found.utterances)
+    assert "3 of 3 clips name no speaker" in found.notes[0]
+
+
+def test_a_path_that_no_file_can_have_is_an_unusable_row(tmp_path):
+    rest = "".join(f"c{number}.wav,joy\n" for number in range(50))
+    write(tmp_path, "a.wav")
+    (tmp_path / "clips.csv").write_text(f'path,label\na.wav,joy\n{"b" * 300}.wav,joy\n"a.wav,joy\n{rest}')
+    long, quote = scan(tmp_path, "folder", path="clips.csv").problems
+    assert long.reason.endswith("row 3: no such file")
+    assert quote.path.name == "clips.csv" and "row 54: no label" in quote.reason and len(quote.reason) < 200
 
 
 @pytest.mark.parametrize("label", [{"emotion": "joy"}, ["joy"], True])

@@ -249,3 +249,15 @@ def test_the_default_checkpoint_says_whom_it_heard(data_dir):
     assert figures["speaker_disjoint"] is False
     assert "4 of these speakers were heard in training" in figures["speaker_disjoint_because"]
     assert figures["count"] == 240 and figures["uar"] > 0.75
+
+
+def test_speakers_whom_a_table_renames_are_counted_once(data_dir, tmp_path):
+    """They are known by the names of the files, and told by those of the table."""
+    clips = find_utterances(data_dir, [{"name": "ravdess"}]).utterances
+    clips = [clip for clip in clips if clip.path.stem.endswith(("-01-01", "-01-02", "-01-03", "-01-04"))]
+    rows = [f"{clip.path},{clip.emotion},p{clip.speaker[-2:]}" for clip in clips]
+    (tmp_path / "mine.csv").write_text("\n".join(["path,label,speaker", *rows]))
+    own = {"data": {"corpora": [{"name": "folder", "path": "mine.csv"}]}}
+    config = settings({"kind": "speakers", "test": 2, "validation": 1}).model_dump(mode="json") | own
+    figures, _ = judge(CHECKPOINT, Settings.model_validate(config), tmp_path)
+    assert figures["speaker_disjoint_because"].startswith("2 of these speakers were heard in training")

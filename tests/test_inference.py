@@ -248,6 +248,16 @@ def test_a_bad_file_gets_a_row_with_its_error_and_the_rest_goes_on(recognizer, v
     assert rows[0]["label"] == rows[2]["label"] == recognizer(voice_path).label
 
 
+def test_a_label_called_like_a_column_keeps_its_score(model_dir, voice_path):
+    own = EmotionRecognizer.from_pretrained(model_dir)
+    own.model.set_labels(["ok", "error"])
+    output = io.StringIO()
+    write_predictions(EmotionRecognizer(own.model, own.extractor), [voice_path], output)
+    [row] = csv.DictReader(io.StringIO(output.getvalue()))
+    assert list(row) == ["path", "duration_s", "label", "confidence", "ok", "score_error", "error"]
+    assert float(row["ok"]) + float(row["score_error"]) == pytest.approx(1, abs=1e-3) and row["error"] == ""
+
+
 def test_command_line_writes_a_row_a_file_and_exits_1_if_one_failed(model_dir, voice_path, tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"")
     (tmp_path / "good.wav").write_bytes(voice_path.read_bytes())

@@ -195,6 +195,14 @@ def test_what_is_shorter_than_a_frame_of_the_features_is_left_out():
     assert screen(clips, ["happy"] * 2, sounds)[0] == [0, 1]
 
 
+def test_what_is_no_utterance_for_its_length_is_left_out_before_it_takes_the_memory():
+    clips = [utterance("a/1.wav"), utterance("a/2.wav")]
+    sounds = [replace(sound("x"), duration_s=600.0), replace(sound("y"), duration_s=3600.0)]
+    kept, problems = screen(clips, ["happy"] * 2, sounds)
+    assert kept == [0] and [problem.kind for problem in problems] == ["too long"]
+    assert "3600 s; an utterance has one label and 600 s at most, so cut it" in problems[0].reason
+
+
 def test_damaged_files_are_no_duplicates_of_each_other():
     clips = [utterance("a/1.wav"), utterance("a/2.wav"), utterance("a/3.wav")]
     kept, problems = screen(clips, ["happy"] * 3, [sound("", "unreadable: x"), sound("", "unreadable: y"), sound("z")])

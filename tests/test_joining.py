@@ -165,9 +165,13 @@ def test_its_likeness_can_be_learnt_anew(joined, synthetic_corpora, tmp_path):
     assert after is not None and after != before
 
 
-def test_halved_it_answers_as_before(joined, tmp_path):
+def test_halved_it_answers_as_before(joined, tmp_path, capsys):
     folder = Path(shutil.copytree(joined, tmp_path / "runs" / "joined"))
     typed(command("python -m ser_model halve"), tmp_path)
+    assert "its card does not say so yet: python -m ser_model card runs/joined" in capsys.readouterr().out
+    assert "half precision" not in (folder / "README.md").read_text()
+    assert main(["card", str(folder)]) == 0
+    assert "half precision" in (folder / "README.md").read_text()
     whole, half = [AutoModelForAudioClassification.from_pretrained(path).eval() for path in (joined, folder)]
     kernels = sum(weight.numel() for weight in whole.parameters() if weight.dim() > 1)
     sizes = [(path / "model.safetensors").stat().st_size for path in (joined, folder)]

@@ -68,7 +68,10 @@ def settings(tmp_path_factory):
 def test_speakers_whom_nobody_names_are_not_called_a_random_split():
     result = run_result(3, speaker_disjoint=False)
     assert protocol_words(result) == "random split, speakers shared with training"
-    assert protocol_words(result | {"split": "column"}) == "speakers not known to be unseen"
+    column = result | {"split": "column", "speaker_disjoint": None}
+    assert protocol_words(column) == "speakers not known to be unseen"
+    heard = column | {"speaker_disjoint": False, "speaker_disjoint_because": "2 of these speakers were heard"}
+    assert protocol_words(heard) == "speakers whom the base model had heard"
     judged = {"speaker_disjoint": False, "split": "all", "cross_validation": {"protocol": "random-5"}}
     assert protocol_words(judged) == "random split, speakers shared with training"
 

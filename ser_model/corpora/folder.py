@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from ..audio import AUDIO_SUFFIXES
 from ..disk import files_below
@@ -108,7 +108,7 @@ class Folder(Corpus):
         listed: set[Path] = set()
         for number, row, fault in _rows(table):
             clip = row.get("path", "")
-            if not (table.parent / clip).is_file():
+            if not _is_file(table.parent / clip):
                 clip = row["path"] = clip.replace("\\", "/")  # a table made on Windows
             path = Path(os.path.normpath(table.parent / clip))
             ignored.update(row.keys() - set(COLUMNS))
@@ -119,7 +119,8 @@ class Folder(Corpus):
                 if path in listed:
                     raise NamingError("listed before")
             except NamingError as error:
-                scan.problems.append(Problem(path, f"unusable row: {table.name}, row {number}: {error}"))
+                shown = table if "\n" in clip else path  # an open quote swallows the rows that follow
+                scan.problems.append(Problem(shown, f"unusable row: {table.name}, row {number}: {error}"))
                 continue
             listed.add(path)
             scan.utterances.append(utterance)
@@ -136,23 +137,38 @@ class Folder(Corpus):
         for column, known in (("sex", _SEXES), ("split", _SPLITS)):
             if row.get(column, "").lower() not in known:
                 raise NamingError(f"unknown {column} {row[column]!r}; known: {', '.join(filter(None, known))}")
-        if not path.is_file():
-            raise NamingError("no such file")
+        if not _is_file(path):
+            lines = row["path"].count("\n") + 1
+            hint = f": its path goes over {lines} lines; see that every quote is closed" if lines > 1 else ""
+            raise NamingError(f"no such file{hint}")
         return self._utterance(path, folder, row["path"], row)
 
     def _utterance(self, path: Path, folder: Path, clip: str, row: Mapping[str, str]) -> Utterance:
-        """`clip` names the file within these data, which lie in `folder`; others may read the speaker alone."""
-        speaker = row.get("speaker")
+        """`clip` names the file within these data, which lie in `folder`; others may read the speaker alone.
+
+        Files that differ in their endings alone are one take in several formats.
+        """
+        speaker, take = row.get("speaker"), row.get("recording")
+        if not take:
+            take = clip[: -len(path.suffix)] if path.suffix.lower() in AUDIO_SUFFIXES else clip
         return Utterance(
             path=path,
             corpus=self.name,
             speaker=f"{self.name}-{composed(speaker) if speaker else relative_path(path, folder)}",
             sex=_SEXES[row.get("sex", "").lower()],
             emotion=composed(row["label"]),
-            recording=f"{self.name}-{composed(row.get('recording') or clip)}",
+            recording=f"{self.name}-{composed(take)}",
             split=_SPLITS[row.get("split", "").lower()],
             speaker_known=bool(speaker),
         )
+
+
+def _is_file(path: Path) -> bool:
+    """False for what no file can be called, too."""
+    try:
+        return path.is_file()
+    except OSError:  # such as one too long
+        return False
 
 
 def _rows(table: Path) -> Iterator[tuple[int, dict[str, str], str]]:
@@ -162,11 +178,16 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, str], str]]:
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:  # Excel writes the signature
             for number, row, fault in _csv_rows(file, table) if table.suffix.lower() == ".csv" else _json_rows(file):
-                yield number, {key: "" if value is None else str(value).strip() for key, value in row.items()}, fault
+                yield number, {key: _text(value) for key, value in row.items()}, fault
     except UnicodeDecodeError as error:
         raise CorpusError(f"{table} is not in UTF-8 ({error}); save it so, in Excel as CSV UTF-8") from error
     except csv.Error as error:
         raise CorpusError(f"{table} is no CSV table ({error}); see that every quote in it is closed") from error
+
+
+def _text(value: Any) -> str:
+    """What is missing is "": None, and NaN, which pandas writes for it."""
+    return "" if value is None or value != value else str(value).strip()
 
 
 def _csv_rows(file: TextIO, table: Path) -> Iterator[tuple[int, dict, str]]:
