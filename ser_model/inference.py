@@ -322,6 +322,8 @@ def _file_or_array(source, sampling_rate: int | None) -> tuple[str | Path | byte
         source = given[found]
         if found in ("array", "raw"):
             sampling_rate = given.get("sampling_rate", sampling_rate)
+            if isinstance(source, list):  # as `datasets` keeps what was not cast to Audio
+                source = _numbers(source)
     if hasattr(source, "get_all_samples"):  # an AudioDecoder of torchcodec, which `datasets` decodes with
         samples = source.get_all_samples()
         source, sampling_rate = samples.data.mean(dim=0), samples.sample_rate
@@ -333,6 +335,13 @@ def _file_or_array(source, sampling_rate: int | None) -> tuple[str | Path | byte
     if not (isinstance(source, files | np.ndarray) or hasattr(source, "read")):
         raise _no_recording(f"a {type(source).__name__}")
     return source, sampling_rate
+
+
+def _numbers(samples: list) -> np.ndarray:
+    try:
+        return np.asarray(samples, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise AudioError(f"the clip's samples are no numbers ({error}); give one channel of them (samples,)") from error
 
 
 def _no_recording(given: str) -> AudioError:

@@ -141,6 +141,11 @@ def _in_a_sentence(name_or_path: str | Path, files: str, if_code: str = TRUSTING
         raise PretrainedError(f"{name_or_path}: {files} cannot be used ({first_line(error).rstrip('.')})") from error
     except (KeyError, TypeError) as error:
         said = first_line(error).rstrip(".")
+        if "unexpected keyword argument" in said:
+            raise PretrainedError(
+                f"{name_or_path}: no model has such a setting ({said}); leave it out of the call, or of {files} "
+                "if it stands there; settings of a feature extractor are given where that is loaded"
+            ) from error
         raise PretrainedError(
             f"{name_or_path}: {files} cannot be used ({said}); fetch it again, or leave out what it does not know"
         ) from error

@@ -99,8 +99,9 @@ def test_path_bytes_file_and_samples_answer_alike(recognizer, voice_path):
         {"array": samples, "sampling_rate": rate, "path": "x.wav"},
         str(voice_path),
     )  # as `datasets` has them
+    as_list = {"array": samples.tolist(), "sampling_rate": rate}
     of_pipeline = {"raw": samples, "sampling_rate": rate}
-    for clip in (decoded, of_pipeline, {"bytes": content, "path": "x.wav"}, {"bytes": None, "path": path}):
+    for clip in (decoded, as_list, of_pipeline, {"bytes": content, "path": "x.wav"}, {"bytes": None, "path": path}):
         assert recognizer(clip).scores == pytest.approx(expected, abs=1e-5)
         assert len(recognizer.load(clip)) == len(recognizer.load(voice_path))
 
@@ -109,6 +110,12 @@ def test_path_bytes_file_and_samples_answer_alike(recognizer, voice_path):
 def test_what_is_no_recording_is_refused_with_the_way_to_give_samples(recognizer, source):
     with pytest.raises(AudioError, match=r"came; give a path, .*: recognizer\(samples, sampling_rate=...\)"):
         recognizer(source, RATE)
+
+
+@pytest.mark.parametrize("samples", [[[0.1, 0.2], [0.1]], ["loud"], [None]])
+def test_a_list_that_holds_no_samples_is_refused_in_a_sentence(recognizer, samples):
+    with pytest.raises(AudioError, match="the clip's samples are no numbers .*; give one channel|no finite numbers"):
+        recognizer({"array": samples, "sampling_rate": RATE})
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int16])

@@ -338,6 +338,13 @@ def test_labels_that_are_known_keep_their_weights_among_more_or_fewer(tmp_path, 
         assert not loaded.classifier.bias[-1] and loaded.classifier.weight[-1].any()
 
 
+def test_the_rows_of_an_offloaded_head_are_not_moved(tmp_path):
+    make_model().save_pretrained(tmp_path / "saved")
+    disk = {"device_map": {"": "disk"}, "offload_folder": tmp_path / "offloaded", "ignore_mismatched_sizes": True}
+    with pytest.raises(ValueError, match="the head is offloaded, so its rows cannot be moved; load the model with"):
+        SERForAudioClassification.from_pretrained(tmp_path / "saved", id2label={0: "sad", 1: "happy"}, **disk)
+
+
 def test_a_new_head_takes_over_no_calibration_of_the_old_one(tmp_path, caplog):
     model = make_model(calibration_temperature=2.5, training_split="abc")
     model.set_likeness(torch.ones(model.ser.pooling.output_size), 0.5)

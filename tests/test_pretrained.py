@@ -182,6 +182,11 @@ def test_a_network_of_timm_without_timm_is_refused_in_a_sentence(folder, monkeyp
         EmotionRecognizer.from_pretrained(folder)
 
 
+def test_a_setting_of_the_extractor_is_not_called_a_fault_of_the_files(folder):
+    with pytest.raises(PretrainedError, match="max_length_s.*; leave it out of the call.* given where that is loaded$"):
+        EmotionRecognizer.from_pretrained(folder, max_length_s=3.0)
+
+
 def test_what_a_setting_should_be_is_not_followed_by_advice_that_does_not_help(folder):
     setting("config.json", pooling="men")(folder)
     with pytest.raises(PretrainedError, match=r"pooling is 'men'; it must be 'attention' or 'mean'\)$"):

@@ -42,7 +42,13 @@ classify = pipeline("audio-classification", model=folder, trust_remote_code=True
 def hear(clips, **options):
     return classify([{"raw": clip, "sampling_rate": 16_000} for clip in clips], **options)
 
+names = {0: "lively", 1: "sad", 2: "calm"}
+others = AutoModelForAudioClassification.from_pretrained(
+    folder, trust_remote_code=True, id2label=names, ignore_mismatched_sizes=True
+)
+
 result = {
+    "rows": [others.classifier.weight[row].tolist() for row in range(3)],
     "installed": importlib.util.find_spec("ser_model") is not None,
     "classes": [type(thing).__name__ for thing in (config, extractor, processor, embedder, classifier)],
     "modules": [type(thing).__module__ for thing in (config, extractor, embedder, classifier)],
@@ -126,6 +132,13 @@ def test_auto_classes_find_the_code_that_travels(elsewhere):
     ]
     assert all(module.startswith("transformers_modules.") for module in elsewhere["modules"])
     assert elsewhere["id2label"] == {str(index): label for index, label in LABELS.items()}
+
+
+def test_labels_that_are_known_keep_their_weights(elsewhere, model):
+    """Transformers gives configuration and model code of a folder modules of their own, and so two config classes."""
+    assert elsewhere["rows"][1] == model.classifier.weight[3].tolist()
+    assert elsewhere["rows"][2] == model.classifier.weight[1].tolist()
+    assert elsewhere["rows"][0] not in model.classifier.weight.tolist()
 
 
 @torch.no_grad()

@@ -371,7 +371,8 @@ class SERForAudioClassification(SERPreTrainedModel):
         The saved ones take their place in `kwargs`, so that the head is loaded as it was saved.
         """
         saved, config = cls._saved_labels(name_or_path, kwargs), kwargs.get("config")
-        if isinstance(config, cls.config_class):  # as the Auto classes call it
+        # As the Auto classes call it; from a folder with this code Transformers loads the config's class twice.
+        if getattr(config, "model_type", None) == cls.config_class.model_type:
             asked = config
         elif config is None and kwargs.get("id2label") is not None:
             asked = cls.config_class(id2label=kwargs["id2label"], label2id=kwargs.get("label2id"))
@@ -406,8 +407,17 @@ class SERForAudioClassification(SERPreTrainedModel):
             self.forget_calibration()
 
     def set_labels(self, labels: Sequence[str]) -> None:
-        """A head for these labels: the weights of those that it knows stay, in whatever order, all others are new."""
+        """A head for these labels: the weights of those that it knows stay, in whatever order, all others are new.
+
+        Raises:
+            ValueError: the head was offloaded to a disk.
+        """
         old, row_of = self.classifier, self.config.label2id
+        if old.weight.is_meta:
+            raise ValueError(
+                "the head is offloaded, so its rows cannot be moved; load the model with other labels, save it, and "
+                "offload what was saved"
+            )
         self.classifier = nn.Linear(old.in_features, len(labels))
         self._init_weights(self.classifier)
         self.classifier.to(old.weight)
