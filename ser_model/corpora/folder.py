@@ -146,11 +146,11 @@ class Folder(Corpus):
     def _utterance(self, path: Path, folder: Path, clip: str, row: Mapping[str, str]) -> Utterance:
         """`clip` names the file within these data, which lie in `folder`; others may read the speaker alone.
 
-        Files that differ in their endings alone are one take in several formats.
+        Files that differ in their endings alone are one take in several formats; so are their copies, which name it.
         """
-        speaker, take = row.get("speaker"), row.get("recording")
-        if not take:
-            take = clip[: -len(path.suffix)] if path.suffix.lower() in AUDIO_SUFFIXES else clip
+        speaker, take = row.get("speaker"), row.get("recording") or clip
+        if take.lower().endswith(AUDIO_SUFFIXES):
+            take = take[: take.rindex(".")]
         return Utterance(
             path=path,
             corpus=self.name,
