@@ -55,7 +55,16 @@ from ser_model.checkpoints import (
     remove_run,
 )
 from ser_model.crossvalidation import Judgement, after_all, fold_settings, headline, judgement, summarise
-from ser_model.data import DATA_ERRORS, DataError, EmotionData, EvenBatches, load_data, make_split, write_left_out
+from ser_model.data import (
+    DATA_ERRORS,
+    DataError,
+    EmotionData,
+    EvenBatches,
+    left_out_words,
+    load_data,
+    make_split,
+    write_left_out,
+)
 from ser_model.disk import path, whole_files
 from ser_model.distributed import (
     LONGEST_WAIT,
@@ -775,8 +784,7 @@ def report(
     if "base_model" in origin:
         accelerator.print(f"starts from {origin['base_model']}, keeping its features, network and labels that stay")
         accelerator.print(f"{UNSEEN[origin['speaker_disjoint']]}: {origin['speaker_disjoint_because']}")
-    left_out = ", ".join(f"{count} {kind}" for kind, count in data.summary()["left_out"].items())
-    accelerator.print(f"{len(data.problems)} files left out{f': {left_out}; see left_out.csv' if left_out else ''}")
+    accelerator.print(left_out_words(data.summary()["left_out"]) + ("; see left_out.csv" if data.problems else ""))
     for note in data.notes:
         accelerator.print(note)
     of_timm = any(isinstance(module, Timm) for module in model.modules())

@@ -241,7 +241,7 @@ def timeline(args: argparse.Namespace) -> int:
 
 
 def evaluate_model(args: argparse.Namespace) -> int:
-    from .data import DATA_ERRORS
+    from .data import DATA_ERRORS, left_out_words
     from .evaluation import UNSEEN, EvaluationError, evaluate, split_file
     from .reports import interval_words
 
@@ -264,6 +264,8 @@ def evaluate_model(args: argparse.Namespace) -> int:
     print(f"{UNSEEN[figures['speaker_disjoint']]}: {figures['speaker_disjoint_because']}")
     print(", ".join(f"{key} {figures[key]:.3f}" for key in ("uar", "accuracy", "f1_weighted", "ece")))
     print(interval_words(figures["interval"]))
+    more = "; --data.strict true lists them" if figures["left_out"] else ""
+    print(f"{figures['count']} clips heard, {left_out_words(figures['left_out'])}{more}")
     if args.output:
         args.output.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     if args.predictions:

@@ -155,6 +155,13 @@ class EmotionData:
         }
 
 
+def left_out_words(counts: Mapping[str, int]) -> str:
+    """ "3 files left out: 1 silent, 2 unreadable", of `EmotionData.summary`'s counts."""
+    each = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    total = sum(counts.values())
+    return f"{total} file{'s' * (total != 1)} left out{f': {each}' if each else ''}"
+
+
 class EvenBatches(Sampler[list[int]]):
     """Every clip once an epoch, in batches of about the same size, whatever is left over spread among them.
 

@@ -49,8 +49,9 @@ def evaluate(
         split_manifest: of the split that the model was trained on, see `split_file`.
 
     Returns:
-        Figures as in metrics.json, with `speaker_disjoint` (None where it cannot be told) and
-        `speaker_disjoint_because`; and the predictions, whose seed, fold and split are those of `settings`.
+        Figures as in metrics.json, with `speaker_disjoint` (None where it cannot be told), `speaker_disjoint_because`
+        and how many files were `left_out`, by kind; and the predictions, whose seed, fold and split are those of
+        `settings`.
 
     Raises:
         EvaluationError: the model's labels are not those of the settings, or the condition is unknown.
@@ -99,6 +100,7 @@ def evaluate(
         "split": data.split.kind,
         "speaker_disjoint": disjoint,
         "speaker_disjoint_because": because,
+        "left_out": data.summary()["left_out"],
     }
     temperature = getattr(recognizer.model.config, "calibration_temperature", 1.0)
     run = run_columns(settings, data.manifest()["hash"], temperature, condition)

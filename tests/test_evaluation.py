@@ -231,6 +231,11 @@ def test_a_test_set_of_ones_own_is_evaluated_whole_without_a_split(model_dir, sy
     assert (figures["part"], figures["split"]) == ("all", "all")
     assert figures["count"] == len(list((tmp_path / "data").rglob("*.wav"))) > 0
     assert set(figures["recall"]) == {"sad", "fearful"} and figures["interval"]["speakers"] == 1
+    (tmp_path / "data" / "RAVDESS" / "Actor_01" / clips[-1].name).write_bytes(b"no sound")
+    assert main([*command, "--part=all", f"--output={tmp_path / 'f.json'}"]) == 0
+    said = f"{figures['count']} clips heard, 1 file left out: 1 unreadable; --data.strict true lists them"
+    assert said in capsys.readouterr().out
+    assert json.loads((tmp_path / "f.json").read_text())["left_out"] == {"unreadable": 1}
 
 
 def test_settings_can_be_changed_where_a_config_is_evaluated_and_nowhere_else(model_dir, tmp_path, capsys):
