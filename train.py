@@ -27,6 +27,7 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
     LoggerType,
+    broadcast,
     get_int_from_env,
     parse_flag_from_env,
     set_seed,
@@ -97,10 +98,14 @@ from ser_model.settings import (
     save_settings,
 )
 from ser_model.splits import FOLDS, SplitError, continued, is_speaker_disjoint
+from ser_model.teacher import TeacherError, packaged_encoder, soft_labels
 
 
 class DivergedError(ValueError):
     """Training that came to nothing, and what to change."""
+
+
+OWN_ERRORS = (SettingsError, HubError, CheckpointError, DivergedError, PredictionsError, TeacherError)
 
 
 @contextmanager
@@ -185,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
                 with only_run(places[1]):
                     beside = args.after / "fold-1" if judged else None
                     train(settings, *places, signals, args.resume, args.overwrite, judged, beside=beside)
-    except (SettingsError, HubError, CheckpointError, DivergedError, PredictionsError, *DATA_ERRORS) as error:
+    except (*OWN_ERRORS, *DATA_ERRORS) as error:
         sys.exit(f"train.py: {error}")
     except KeyboardInterrupt as told:  # before the first step, or after the last
         number = signal.Signals(*told.args or (signal.SIGINT,))
@@ -283,6 +288,8 @@ def train(
     set_seed(settings.seed)
     if training.push_to_hub and accelerator.is_main_process:
         check_push(training.push_to_hub)
+    if training.teacher_weight:
+        packaged_encoder()  # is there, or this ends before anything is decoded
 
     base, extractor, data = load_all(settings, data_dir)
     check_labels(data)
@@ -305,6 +312,7 @@ def train(
     set_seed(settings.seed, device_specific=True)  # each process draws a dropout of its own
     augmenter = Augmenter(settings.augmentation, extractor.sampling_rate, training.max_frames, settings.seed)
     criterion = make_criterion(data, training).to(accelerator.device)
+    targets = make_targets(data, training, accelerator)
     pad = partial(pad_alike, accelerator, training.max_frames if training.compile else None)
     report(accelerator, settings, data, learner.best, origin)
 
@@ -339,9 +347,7 @@ def train(
             for batch in skip_first_batches(loaders["train"], progress.batch):
                 with accelerator.accumulate(learner.model):
                     distort = augmenter(epoch, batch["indices"])
-                    loss = batch_loss(
-                        learner.model, batch, extractor, distort, criterion, len(data.scheme.names), pad, accelerator
-                    )
+                    loss = batch_loss(learner.model, batch, extractor, distort, criterion, targets, pad, accelerator)
                     num_clips = len(batch["labels"])
                     accelerator.backward(loss * num_clips / batches.mean_share)  # so every clip counts alike
                     if accelerator.sync_gradients:
@@ -641,27 +647,39 @@ def make_model(
     return model.to(memory_format=torch.channels_last)  # 1.9 times as fast on a CPU
 
 
+def make_targets(data: EmotionData, training: TrainingSettings, accelerator: Accelerator) -> torch.Tensor:
+    """What each of the N clips in use is to be answered, (N, K): its label, or in part what a teacher says of it."""
+    labels = torch.nn.functional.one_hot(torch.tensor(data.dataset["label"]), len(data.scheme.names)).float()
+    targets = labels.to(accelerator.device)
+    if training.teacher_weight:
+        taught = torch.zeros_like(targets)
+        if accelerator.is_main_process:
+            print(f"a teacher hears {len(data.split.train)} clips", flush=True)
+            taught.copy_(torch.from_numpy(soft_labels(data)))
+        targets = torch.lerp(targets, broadcast(taught), training.teacher_weight)
+    return targets
+
+
 def batch_loss(
     model,
     batch: dict,
     extractor: SERFeatureExtractor,
     distort: BatchAugmentation,
     criterion,
-    num_labels: int,
+    targets: torch.Tensor,
     pad: Callable,
     accelerator: Accelerator,
 ) -> torch.Tensor:
-    """Loss of one batch, distorted on its way from sound to features."""
+    """Loss of one batch, distorted on its way from sound to features; `targets` are those of `make_targets`."""
     waveforms = distort.waveforms(batch["waveforms"], batch["lengths"])
     factors = distort.vocal_tract_factors(waveforms.device)
     features, mask = extractor.extract(waveforms, batch["lengths"], distort.spectra, factors)
     features, mask = pad(features, mask)
-    targets = torch.nn.functional.one_hot(batch["labels"], num_labels).float()
     features = distort.style(features, mask, batch["labels"])
-    features, mask, targets = distort.mixup(features, mask, targets)
+    features, mask, wanted = distort.mixup(features, mask, targets[batch["indices"]])
     with accelerator.autocast():  # of a sharded model Accelerate leaves it to us
         logits = model(features, mask).logits
-    return criterion(logits.float(), targets)
+    return criterion(logits.float(), wanted)
 
 
 def pad_alike(

@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ser_model.teacher import TeacherError, packaged_encoder
+
 from .collect import main as collect
 from .probe import main as probe
-from .probe import packaged_encoder
 from .protocols import RESULTS, ResultsError, find_protocol
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise ResultsError(f"{args.protocol} has no model {args.only!r}; known: {', '.join(protocol.answering)}")
         if not set(models).isdisjoint(protocol.probes):
             packaged_encoder()  # rather now than after hours of training
-    except ResultsError as error:
+    except (ResultsError, TeacherError) as error:
         sys.exit(f"reproduce: {error}")
     data_dir, results = str(args.data_dir.resolve()), ["--results", str(args.results)]
     for model in models:

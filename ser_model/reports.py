@@ -521,6 +521,8 @@ def recipe_words(settings: Settings) -> str:
     also = [f"of {corpus} {share:.0%} an epoch" for corpus, share in training.corpus_shares.items()]
     also += ["rare labels counting for more"] if training.class_weights else []
     also += [f"the backbone frozen for {training.unfreeze_epoch} epochs"] if training.unfreeze_epoch else []
+    if training.teacher_weight:
+        also += [f"{training.teacher_weight:.0%} of each label what a probe on a pretrained encoder said of the clip"]
     also += [f"each stage learning {training.layer_decay:g} times as fast as the next"] * (training.layer_decay < 1)
     return (
         f"Training: {training.epochs} epochs of {training.optimizer} in batches of {training.batch_size} clips, rate "

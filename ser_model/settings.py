@@ -267,6 +267,8 @@ class TrainingSettings(_Section):
     corpus_shares: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
     weight_decay: float = Field(default=0.05, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    # part that a pretrained speech encoder (see `teacher`) has in what a clip is to be answered; the rest is its label
+    teacher_weight: float = Field(default=0.0, ge=0, le=1)
     clip_norm: float = Field(default=2.0, gt=0)
     ema_decay: float = Field(default=0.995, ge=0, lt=1)  # averages over the last 200 steps or so, fewer at first
     max_frames: int = Field(default=160, ge=8)  # longer clips are cropped at random: 3.2 s at a 20 ms hop

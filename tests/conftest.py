@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import serving
 import soundfile
@@ -130,3 +131,25 @@ def page(browser, server):
     """A fresh visitor whose browser speaks English."""
     with serving.visit(browser, server) as page:
         yield page
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory) -> Path:
+    """A stand-in for a pretrained one: sound (1, T) -> normed random features (1, L, 8), one each 10 ms."""
+    file = tmp_path_factory.mktemp("encoder") / "encoder.onnx"
+    kernels = np.random.default_rng(0).normal(size=(8, 1, 160)).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Unsqueeze", ["input_values", "axis"], ["sound"]),
+        onnx.helper.make_node("Conv", ["sound", "kernels"], ["features"], strides=[160]),
+        onnx.helper.make_node("Abs", ["features"], ["levels"]),
+        onnx.helper.make_node("Transpose", ["levels"], ["frames"], perm=[0, 2, 1]),
+        onnx.helper.make_node("LayerNormalization", ["frames", "scale"], ["normed"]),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    inputs = [value("input_values", 1, [1, "time"]), value("attention_mask", 7, [1, "time"])]
+    constants = {"kernels": kernels, "axis": np.array([1]), "scale": np.ones(8, np.float32)}
+    known = [onnx.numpy_helper.from_array(constant, name) for name, constant in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "encoder", inputs, [value("normed", 1, [1, "frame", 8])], known)
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), file)
+    return file

@@ -20,7 +20,7 @@ LAYERS = [
     {"registration", "checkpoints"},
     {"pretrained"},
     {"data", "download", "inference", "reports", "hub", "diagram", "build", "conditions", "__init__"},
-    {"explore", "evaluation", "crossvalidation", "bulk", "finetune", "optimization", "likeness", "timeline"}
+    {"explore", "evaluation", "crossvalidation", "bulk", "finetune", "optimization", "teacher", "likeness", "timeline"}
     | {"streaming"},
     {"page", "joining"},
     {"__main__"},
