@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ser_model.settings import SettingsError, load_settings
 from ser_model.teacher import TeacherError, packaged_encoder
 
 from .collect import main as collect
@@ -34,9 +35,10 @@ def main(arguments: list[str] | None = None) -> None:
         models = [args.only] if args.only else protocol.answering
         if not set(models) <= set(protocol.answering):
             raise ResultsError(f"{args.protocol} has no model {args.only!r}; known: {', '.join(protocol.answering)}")
-        if not set(models).isdisjoint(protocol.probes):
+        own = [load_settings(ROOT / protocol.models[name]) for name in models if name in protocol.models]
+        if not set(models).isdisjoint(protocol.probes) or any(each.training.teacher_weight for each in own):
             packaged_encoder()  # rather now than after hours of training
-    except (ResultsError, TeacherError) as error:
+    except (ResultsError, TeacherError, SettingsError) as error:
         sys.exit(f"reproduce: {error}")
     data_dir, results = str(args.data_dir.resolve()), ["--results", str(args.results)]
     for model in models:
