@@ -132,15 +132,17 @@ def soft_labels(data: EmotionData) -> np.ndarray:
 def probabilities(states: np.ndarray, labels: np.ndarray, units: Sequence[str], num_labels: int) -> np.ndarray:
     """Of each clip, (N, K), by a probe that heard none of its unit; TeacherError where nothing can be learnt so."""
     units = np.array(units)
-    for unit in np.unique(units):
-        if len(others := np.unique(labels[units != unit])) < 2:
-            raise TeacherError(
-                f"without {unit}, whose clips a teacher must not have heard, it has clips of {len(others)} label(s) to "
-                "learn from; add other speakers, or set training.teacher_weight to 0"
-            )
-    folds = GroupKFold(min(MAX_FOLDS, len(np.unique(units))))
+    count = len(np.unique(units))
+    nobody = [(np.array([], int), np.arange(len(labels)))]
+    folds = GroupKFold(min(MAX_FOLDS, count)).split(states, labels, units) if count > 1 else nobody
     shares = np.zeros((len(labels), num_labels))
-    for heard, asked in folds.split(states, labels, units):
+    for heard, asked in folds:
+        if len(learnt := np.unique(labels[heard])) < 2:
+            names = ", ".join(np.unique(units[asked])[:3])
+            raise TeacherError(
+                f"without {names}, whose clips a teacher must not have heard, it has clips of {len(learnt)} label(s) "
+                "to learn from; add other speakers, or set training.teacher_weight to 0"
+            )
         probe = linear_probe().fit(states[heard], labels[heard])
         shares[np.ix_(asked, probe.classes_)] = probe.predict_proba(states[asked])
     return shares

@@ -80,6 +80,12 @@ def test_one_voice_cannot_teach_itself():
         probabilities(np.zeros((4, 2)), np.array([0, 1, 0, 1]), ["ann"] * 4, 2)
 
 
+def test_voices_that_leave_one_label_when_they_are_held_out_together_are_named():
+    units, labels = [f"voice {number}" for number in range(1, 8)], np.array([1, 0, 0, 0, 0, 0, 1])
+    with pytest.raises(TeacherError, match="without voice 1, voice 7, .* 1 label.s. to learn from"):  # two share a fold
+        probabilities(np.eye(7), labels, units, 2)
+
+
 @pytest.mark.parametrize(
     "split",
     [
